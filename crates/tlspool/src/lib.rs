@@ -8,3 +8,4 @@
 pub mod config;
 pub mod net;
 pub mod supervisor;
+pub mod watched;

@@ -8,6 +8,7 @@
 //! ([`Channel`]: at the start of a child, and in the commands).
 
 use crate::config::Config;
+use crate::watched::Watched;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
@@ -22,7 +23,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tokio::io::unix::AsyncFd;
 
 /// The first message to the network process. Descriptors: the listeners, then the key channels.
 #[derive(Debug, Serialize, Deserialize)]
@@ -329,7 +329,7 @@ fn wait_for(socket: &OwnedFd, flags: PollFlags, end: Option<Instant>) -> io::Res
 
 /// A channel for tasks.
 pub struct AsyncChannel {
-    socket: AsyncFd<OwnedFd>,
+    socket: Watched,
     incoming: parking_lot::Mutex<Incoming>,
     sending: tokio::sync::Mutex<()>,
 }
@@ -337,9 +337,8 @@ pub struct AsyncChannel {
 impl AsyncChannel {
     /// Takes one end of a [`pair`] or a connected control socket; must be called within a runtime.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
-        rustix::io::ioctl_fionbio(&socket, true)?;
         Ok(Self {
-            socket: AsyncFd::register(socket)?,
+            socket: Watched::new(socket)?,
             incoming: parking_lot::Mutex::default(),
             sending: tokio::sync::Mutex::default(),
         })
@@ -384,7 +383,7 @@ impl AsyncChannel {
 
 impl AsFd for AsyncChannel {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.get_ref().as_fd()
+        self.socket.as_fd()
     }
 }
 
