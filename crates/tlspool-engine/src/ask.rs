@@ -21,10 +21,12 @@ use crate::coroutine::{ask, context};
 
 /// Answers what handshakes ask; implemented by the network process.
 pub trait Host {
-    /// Which certificate does this server show to a client that asks for `sni`?
+    /// Which certificate does this server show to a client that asks for `sni` and can check
+    /// signatures of these schemes?
     fn server_credential(
         &mut self,
         sni: Option<&str>,
+        schemes: &[SignatureScheme],
     ) -> impl Future<Output = Result<Arc<Credential>, Refusal>>;
 
     /// Which certificate does this client show, if any? It leaves, and a signature is asked for,
@@ -83,7 +85,7 @@ pub struct SignatureFailure(pub String);
 
 /// What a step of a handshake waits for.
 pub(crate) enum Question {
-    ServerCredential { sni: Option<String> },
+    ServerCredential { sni: Option<String>, schemes: Vec<SignatureScheme> },
     ClientCredential { schemes: Vec<SignatureScheme> },
     Sign { credential: Arc<Credential>, scheme: SignatureScheme, message: Vec<u8> },
     Verify { chain: Vec<CertificateDer<'static>> },
@@ -161,7 +163,8 @@ pub(crate) struct AskForCredential;
 impl ResolvesServerCert for AskForCredential {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let sni = hello.server_name().map(str::to_owned);
-        match ask(Question::ServerCredential { sni })? {
+        let schemes = hello.signature_schemes().to_vec();
+        match ask(Question::ServerCredential { sni, schemes })? {
             Answer::Credential(Some(credential)) => {
                 if let Some(context) = context() {
                     context.narrow_scope(&credential.fingerprint);

@@ -27,7 +27,7 @@ pub enum PeerAuthentication {
 }
 
 /// Settings that hold for all sessions.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineOptions {
     /// Whether TLS 1.2 is spoken besides 1.3.
     pub tls12: bool,
@@ -35,8 +35,8 @@ pub struct EngineOptions {
     pub tickets: usize,
     /// How long a ticket may be used.
     pub ticket_lifetime: Duration,
-    /// How many scopes' sessions are kept for resumption as a client.
-    pub client_sessions: NonZeroUsize,
+    /// How many scopes' sessions are kept for resumption as a client; `None` keeps none.
+    pub client_sessions: Option<NonZeroUsize>,
 }
 
 impl Default for EngineOptions {
@@ -45,7 +45,7 @@ impl Default for EngineOptions {
             tls12: true,
             tickets: 2,
             ticket_lifetime: Duration::from_hours(12),
-            client_sessions: NonZeroUsize::new(4096).unwrap_or(NonZeroUsize::MIN),
+            client_sessions: NonZeroUsize::new(4096),
         }
     }
 }
@@ -66,7 +66,7 @@ impl Engine {
         let ticketer = Ticketer::new(options.ticket_lifetime)
             .map(Arc::new)
             .ok_or(rustls::Error::FailedToGetRandomBytes)?;
-        let sessions = ClientSessions::new(options.client_sessions);
+        let sessions = options.client_sessions.map(ClientSessions::new);
 
         let server = |authentication| {
             let verifier = AskAboutPeer {
@@ -89,7 +89,10 @@ impl Engine {
         let client = |authentication, sni| {
             let mut config = client_config(&provider, versions, authentication)?;
             config.enable_sni = sni;
-            config.resumption = Resumption::store(sessions.clone());
+            config.resumption = match &sessions {
+                Some(sessions) => Resumption::store(sessions.clone()),
+                None => Resumption::disabled(),
+            };
             config.enable_secret_extraction = true;
             config.key_log = Arc::new(CaptureSecrets);
             Ok::<_, rustls::Error>(Arc::new(config))

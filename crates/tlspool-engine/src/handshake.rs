@@ -218,8 +218,8 @@ struct Errand<'h, H> {
 impl<H: Host> Errand<'_, H> {
     async fn answer(&mut self, question: Question) -> Answer {
         match question {
-            Question::ServerCredential { sni } => {
-                match self.host.server_credential(sni.as_deref()).await {
+            Question::ServerCredential { sni, schemes } => {
+                match self.host.server_credential(sni.as_deref(), &schemes).await {
                     Ok(credential) => Answer::Credential(Some(credential)),
                     Err(refusal) => {
                         self.refused(refusal);

@@ -52,7 +52,11 @@ impl TestHost {
 }
 
 impl Host for TestHost {
-    async fn server_credential(&mut self, sni: Option<&str>) -> Result<Arc<Credential>, Refusal> {
+    async fn server_credential(
+        &mut self,
+        sni: Option<&str>,
+        _schemes: &[SignatureScheme],
+    ) -> Result<Arc<Credential>, Refusal> {
         tokio::task::yield_now().await;
         assert!(sni.is_none_or(|sni| sni == "example.com"));
         Ok(self.credential.clone())
