@@ -14,15 +14,13 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 /// Largest file of anchors that is read.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
 
-/// Where the system's anchors come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SystemAnchors {
-    /// Where this system keeps them (also `SSL_CERT_FILE` and `SSL_CERT_DIR`).
-    Native,
-    /// A PEM file, or a folder of PEM files.
-    Path(PathBuf),
-    /// Nowhere: only the trust table counts.
-    None,
+/// Where anchors come from beside the trust table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SystemAnchors {
+    /// Use those of the system, where it keeps them (also `SSL_CERT_FILE` and `SSL_CERT_DIR`).
+    pub native: bool,
+    /// PEM files, or folders of PEM files, with further ones.
+    pub paths: Vec<PathBuf>,
 }
 
 /// A row of the trust table.
@@ -149,18 +147,22 @@ fn read_system(
     system: &SystemAnchors,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<CertificateDer<'static>>, AnchorError> {
-    match system {
-        SystemAnchors::None => Ok(Vec::new()),
-        SystemAnchors::Native => {
-            let found = rustls_native_certs::load_native_certs();
-            warnings.extend(found.errors.iter().map(ToString::to_string));
-            if found.certs.is_empty() {
-                warnings.push("the system has no trust anchors (Debian: ca-certificates)".into());
-            }
-            Ok(found.certs)
+    let mut certificates = Vec::new();
+    if system.native {
+        let found = rustls_native_certs::load_native_certs();
+        warnings.extend(found.errors.iter().map(ToString::to_string));
+        if found.certs.is_empty() {
+            warnings.push("the system has no trust anchors (Debian: ca-certificates)".into());
         }
-        SystemAnchors::Path(path) => read_path(path),
+        certificates = found.certs;
     }
+    for path in &system.paths {
+        certificates.extend(read_path(path)?);
+    }
+    // The same one may be in several places, and a folder in the style of OpenSSL links each twice.
+    certificates.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
+    certificates.dedup();
+    Ok(certificates)
 }
 
 fn read_path(path: &Path) -> Result<Vec<CertificateDer<'static>>, AnchorError> {
@@ -180,9 +182,6 @@ fn read_path(path: &Path) -> Result<Vec<CertificateDer<'static>>, AnchorError> {
         for file in files {
             certificates.extend(read_file(&file)?);
         }
-        // A folder in the style of OpenSSL links each certificate twice.
-        certificates.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
-        certificates.dedup();
     } else {
         certificates = read_file(path)?;
     }

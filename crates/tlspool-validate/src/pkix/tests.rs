@@ -44,7 +44,7 @@ fn self_signed(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Certi
 fn trusting(rows: &[(Option<&str>, &CertificateDer<'_>)]) -> PkixValidator {
     let rows =
         rows.iter().map(|(service, der)| TableAnchor { service: *service, certificate: der });
-    let loaded = TrustAnchors::load(&SystemAnchors::None, rows).unwrap();
+    let loaded = TrustAnchors::load(&SystemAnchors::default(), rows).unwrap();
     assert_eq!(loaded.warnings, Vec::<String>::new());
     PkixValidator::new(Arc::new(loaded.anchors), Legacy::Refuse)
 }
@@ -171,7 +171,7 @@ fn other_issuers_and_forged_signatures() {
     assert!(matches!(nobody.check(&ask(&good, None)), Err(Refusal::UnknownIssuer { .. })));
     nobody.replace(Arc::new(
         TrustAnchors::load(
-            &SystemAnchors::None,
+            &SystemAnchors::default(),
             [TableAnchor { service: None, certificate: root.der() }],
         )
         .unwrap()
@@ -236,7 +236,7 @@ fn name_constraints_cannot_be_evaded() {
     assert!(matches!(legacy.check(&ask(&around, None)), Err(Refusal::NoName { .. })));
     let free = authority("Free", |_| {});
     let anchors = TrustAnchors::load(
-        &SystemAnchors::None,
+        &SystemAnchors::default(),
         [TableAnchor { service: None, certificate: free.der() }],
     );
     legacy.replace(Arc::new(anchors.unwrap().anchors));
@@ -258,6 +258,7 @@ fn rubbish_is_refused() {
 
 #[test]
 fn anchors_from_files() {
+    let paths = |path| SystemAnchors { native: false, paths: vec![path] };
     let folder = tempfile::tempdir().unwrap();
     let root = authority("Root", |_| {});
     let file = folder.path().join("root.pem");
@@ -265,13 +266,13 @@ fn anchors_from_files() {
     std::fs::write(folder.path().join("again.pem"), root.pem()).unwrap();
     std::fs::create_dir(folder.path().join("sub")).unwrap();
     for path in [file, folder.path().to_owned()] {
-        let loaded = TrustAnchors::load(&SystemAnchors::Path(path), []).unwrap();
+        let loaded = TrustAnchors::load(&paths(path), []).unwrap();
         assert_eq!(loaded.anchors.len(), 1);
     }
     for path in ["sub", "missing"] {
-        let path = SystemAnchors::Path(folder.path().join(path));
-        assert!(TrustAnchors::load(&path, []).is_err());
+        assert!(TrustAnchors::load(&paths(folder.path().join(path)), []).is_err());
     }
-    let native = TrustAnchors::load(&SystemAnchors::Native, []).unwrap();
+    let native = SystemAnchors { native: true, paths: vec![] };
+    let native = TrustAnchors::load(&native, []).unwrap();
     assert_eq!(native.anchors.is_empty(), !native.warnings.is_empty());
 }
