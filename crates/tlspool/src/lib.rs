@@ -6,6 +6,9 @@
 #![deny(unsafe_code)]
 
 pub mod config;
+pub mod confine;
+pub mod logging;
 pub mod net;
 pub mod supervisor;
+pub mod users;
 pub mod watched;
