@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown, send, shutdown};
 use tlspool_engine::Cancel;
-use tlspool_wire::{Body, CtlKey, Packet, PoolError};
+use tlspool_wire::{Body, Packet, PoolError};
 use tokio::sync::{Notify, oneshot};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -279,9 +279,4 @@ impl Drop for InFlight {
         self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.0.attention.notify_one();
     }
-}
-
-/// The session's control key as log lines show it: enough to tell two apart.
-pub(crate) fn short(key: &CtlKey) -> String {
-    key.0[..4].iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -11,9 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tlspool_wire::assemble::Assembled;
-use tlspool_wire::{
-    Assembler, Body, Facilities, PROTOCOL_IDENTITY, Packet, Ping, PoolError, Text,
-};
+use tlspool_wire::{Assembler, Body, Facilities, PROTOCOL_IDENTITY, Packet, Ping, PoolError, Text};
 use zeroize::Zeroize;
 
 use super::client::{Answer, Client};
@@ -46,6 +44,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: OwnedFd, peer: Peer, count
     connection.client.left();
     connection.worker.shared.pins.client_left(&connection.client);
     tracing::debug!(client = %connection.client.peer, "disconnected");
+    let shared = connection.worker.shared.clone();
+    drop(connection);
+    shared.ended.notify_waiters();
 }
 
 struct Connection {
@@ -249,7 +250,10 @@ fn dispatch(worker: &Rc<Worker>, client: &Arc<Client>, record: &mut Assembled<Ow
             refuse(PoolError::CommandNotImpl, "this pool has no selector of local identities yet");
         }
         Body::StarttlsLocalid(_) | Body::PlaintextConnect(_) | Body::LidentryCallback(_) => {
-            refuse(PoolError::CommandBadCallbackResponse, "an answer must carry its callback's cbid");
+            refuse(
+                PoolError::CommandBadCallbackResponse,
+                "an answer must carry its callback's cbid",
+            );
         }
         Body::Success | Body::Error(_) => {
             refuse(PoolError::CommandNeeded, "this is a response, not a command");

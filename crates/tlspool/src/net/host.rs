@@ -104,9 +104,12 @@ impl RequestHost<'_> {
         }
         let chain = match &row.certificate {
             CertificateSource::Chain(chain) => chain.clone(),
-            CertificateSource::Uri(uri) => {
-                self.worker.keys.certificates(uri, self.deadline).await.map_err(|e| e.to_string())?
-            }
+            CertificateSource::Uri(uri) => self
+                .worker
+                .keys
+                .certificates(uri, self.deadline)
+                .await
+                .map_err(|e| e.to_string())?,
         };
         let credential = Arc::new(identities::credential(row, chain)?);
         self.worker.identities.borrow_mut().remember(row, credential.clone());
@@ -178,11 +181,8 @@ impl Host for RequestHost<'_> {
             },
             (None, None) => None,
         };
-        let name = if self.wants_check() {
-            self.check_localid(asked.as_ref()).await?
-        } else {
-            asked
-        };
+        let name =
+            if self.wants_check() { self.check_localid(asked.as_ref()).await? } else { asked };
         let rows = self.look_up(name.as_ref())?;
         let credential = self.choose(&rows, Some(schemes)).await?;
         self.outcome.credential = Some(credential.clone());

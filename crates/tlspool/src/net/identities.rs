@@ -2,7 +2,7 @@
 //! unchanged. Each worker has its own.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,7 +12,8 @@ use rustls_pki_types::CertificateDer;
 use tlspool_engine::Credential;
 use tlspool_identity::DoNai;
 use tlspool_store::{
-    AccessError, Caller, CertificateSource, Kind, LocalIdentity, Mode, Role, Store, fingerprint,
+    AccessError, Caller, CertificateSource, Kind, LocalIdentity, Mode, Role, Store, StoreError,
+    TrustAnchorRow, fingerprint,
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
@@ -30,6 +31,7 @@ pub(crate) struct Identities {
     path: PathBuf,
     store: Option<Store>,
     version: i64,
+    changes: u64,
     found: LruCache<Asked, Rc<Vec<LocalIdentity>>>,
     credentials: LruCache<(String, CertificateSource), Arc<Credential>>,
 }
@@ -41,6 +43,7 @@ impl Identities {
             path,
             store: None,
             version: 0,
+            changes: 0,
             found: LruCache::new(REMEMBERED),
             credentials: LruCache::new(REMEMBERED),
         }
@@ -52,6 +55,23 @@ impl Identities {
         self.credentials.clear();
     }
 
+    /// Counts the changes of the tables that were seen; forgets what was remembered from before.
+    pub(crate) fn changes(&mut self) -> Result<u64, StoreError> {
+        let version = opened(&mut self.store, &self.path)?.data_version()?;
+        if version != self.version {
+            self.version = version;
+            self.changes += 1;
+            self.found.clear();
+            self.credentials.clear();
+        }
+        Ok(self.changes)
+    }
+
+    /// The trust table.
+    pub(crate) fn trust_anchors(&mut self) -> Result<Vec<TrustAnchorRow>, StoreError> {
+        opened(&mut self.store, &self.path)?.trust_anchors()
+    }
+
     /// The X.509 identities that the program may use as `role` under `name`, or under the only
     /// or default name that it may use.
     pub(crate) fn look_up(
@@ -60,26 +80,15 @@ impl Identities {
         name: Option<&DoNai>,
         role: Role,
     ) -> Result<Rc<Vec<LocalIdentity>>, AccessError> {
-        let store = match &mut self.store {
-            Some(store) => store,
-            none => none.insert(Store::open(&self.path, Mode::ReadOnly)?),
-        };
-        let version = store.data_version()?;
-        if version != self.version {
-            self.version = version;
-            self.found.clear();
-            self.credentials.clear();
-        }
+        self.changes()?;
+        let store = opened(&mut self.store, &self.path)?;
         let asked = (client.id, name.cloned(), role);
         if let Some(found) = self.found.get(&asked) {
             return Ok(found.clone());
         }
         let program = client.peer.program();
-        let caller = Caller {
-            uid: client.peer.uid,
-            gids: &client.peer.groups,
-            program: program.as_deref(),
-        };
+        let caller =
+            Caller { uid: client.peer.uid, gids: &client.peer.groups, program: program.as_deref() };
         let mut rows = match name {
             Some(name) => store.candidates(&caller, name, role)?,
             None => store.only_candidates(&caller, role)?,
@@ -101,6 +110,13 @@ impl Identities {
     /// Remembers the credential of a row.
     pub(crate) fn remember(&mut self, row: &LocalIdentity, credential: Arc<Credential>) {
         self.credentials.put((row.key_uri.clone(), row.certificate.clone()), credential);
+    }
+}
+
+fn opened<'a>(store: &'a mut Option<Store>, path: &Path) -> Result<&'a Store, StoreError> {
+    match store {
+        Some(store) => Ok(store),
+        none => Ok(none.insert(Store::open(path, Mode::ReadOnly)?)),
     }
 }
 

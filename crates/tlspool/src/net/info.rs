@@ -75,8 +75,7 @@ pub(crate) fn information(facts: &Arc<Facts>, request: &Info) -> Result<Body, Fa
         InfoKind::MyCertSubject => mine()?.subject().as_raw().to_vec(),
         InfoKind::MyCertIssuer => mine()?.issuer().as_raw().to_vec(),
         InfoKind::PeerCertSubjectAltName | InfoKind::MyCertSubjectAltName => {
-            let mut cert =
-                if kind == InfoKind::PeerCertSubjectAltName { peer()? } else { mine()? };
+            let mut cert = if kind == InfoKind::PeerCertSubjectAltName { peer()? } else { mine()? };
             let name = given.ok_or((PoolError::InfoNotFound, "this kind can only be checked"))?;
             return if has_general_name(&mut cert, name) {
                 Ok(Body::Info(request.clone()))

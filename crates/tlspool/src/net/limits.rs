@@ -35,7 +35,12 @@ pub(crate) struct InUse {
 
 impl Meter {
     /// Takes one for `user`, within the limits.
-    pub(crate) fn take(self: &Arc<Self>, user: Uid, all: u32, each: u32) -> Result<InUse, Exceeded> {
+    pub(crate) fn take(
+        self: &Arc<Self>,
+        user: Uid,
+        all: u32,
+        each: u32,
+    ) -> Result<InUse, Exceeded> {
         let mut by_user = self.by_user.lock();
         if self.all.load(Ordering::Relaxed) >= all {
             return Err(Exceeded::All(all));

@@ -24,7 +24,11 @@ impl Peer {
         let credentials = socket_peercred(socket)?;
         let mut groups = vec![credentials.gid.as_raw()];
         groups.extend(supplementary_groups(socket));
-        Ok(Self { pid: credentials.pid.as_raw_nonzero().get(), uid: credentials.uid.as_raw(), groups })
+        Ok(Self {
+            pid: credentials.pid.as_raw_nonzero().get(),
+            uid: credentials.uid.as_raw(),
+            groups,
+        })
     }
 
     /// The program's file, where this process may look (its own user's programs, or root).

@@ -128,7 +128,14 @@ impl Registry {
 
 impl Registered {
     /// The session stands. Its connection must already hold `cancel`, unless `forked`.
-    pub(crate) fn stands(&self, number: u64, cancel: Cancel, facts: Facts, forked: bool, detach: bool) {
+    pub(crate) fn stands(
+        &self,
+        number: u64,
+        cancel: Cancel,
+        facts: Facts,
+        forked: bool,
+        detach: bool,
+    ) {
         let mut sessions = self.registry.0.lock();
         let Some(record) = sessions.get_mut(&self.key) else { return };
         if detach {

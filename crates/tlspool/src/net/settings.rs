@@ -1,7 +1,6 @@
 //! What the configuration means to the network process, made once per configuration.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 
 use tlspool_engine::{Engine, EngineOptions};
 use tlspool_validate::SystemAnchors;
@@ -13,8 +12,8 @@ pub(crate) struct Settings {
     pub(crate) config: Config,
     pub(crate) engine: Engine,
     engine_options: EngineOptions,
-    /// Anchors from files; the trust table's are added by each worker.
-    pub(crate) system_anchors: Arc<SystemAnchors>,
+    /// Where anchors are besides the trust table.
+    pub(crate) system_anchors: SystemAnchors,
     /// Counts configurations.
     pub(crate) generation: u64,
 }
@@ -33,8 +32,10 @@ impl Settings {
             Some(previous) if previous.engine_options == engine_options => previous.engine.clone(),
             _ => Engine::new(&engine_options).map_err(|error| format!("TLS: {error}"))?,
         };
-        let files: Vec<_> = config.trust.anchors.iter().map(|path| path.to_path_buf()).collect();
-        let system_anchors = Arc::new(SystemAnchors::read(config.trust.system, &files));
+        let system_anchors = SystemAnchors {
+            native: config.trust.system,
+            paths: config.trust.anchors.iter().map(|path| path.to_path_buf()).collect(),
+        };
         let generation = previous.map_or(0, |previous| previous.generation + 1);
         Ok(Self { config, engine, engine_options, system_anchors, generation })
     }

@@ -12,6 +12,7 @@ use super::limits::{Meter, Totals};
 use super::pin::PinDesk;
 use super::registry::Registry;
 use super::settings::Settings;
+use super::trust::SharedAnchors;
 use super::worker::WorkerHandle;
 
 /// One per process.
@@ -20,6 +21,7 @@ pub(crate) struct Shared {
     pub(crate) workers: Vec<WorkerHandle>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) pins: PinDesk,
+    pub(crate) anchors: SharedAnchors,
     pub(crate) totals: Totals,
     /// Connections of programs.
     pub(crate) clients: Arc<Meter>,
@@ -51,6 +53,7 @@ impl Shared {
             workers,
             registry: Arc::default(),
             pins: PinDesk::default(),
+            anchors: SharedAnchors::default(),
             totals: Totals::default(),
             clients: Arc::default(),
             sessions: Arc::default(),
@@ -67,6 +70,11 @@ impl Shared {
     /// The settings in force.
     pub(crate) fn settings(&self) -> Arc<Settings> {
         self.settings.read().clone()
+    }
+
+    /// Nothing is under way any more: no session, no request, no program that is owed an answer.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.sessions.in_use() == 0 && self.clients.in_use() == 0
     }
 
     /// Puts new settings in force; workers are told besides.

@@ -118,16 +118,19 @@ fn admit(
     }
     let role = role(flags).map_err(|peer_to_peer| match peer_to_peer {
         true => not_yet("peer-to-peer roles"),
-        false => Failure::new(PoolError::RecordMalformed, "the flags give no role, or both ends the same"),
+        false => Failure::new(
+            PoolError::RecordMalformed,
+            "the flags give no role, or both ends the same",
+        ),
     })?;
     tlspool_engine::socket::check(std::os::fd::AsFd::as_fd(&socket), true).map_err(|unusable| {
         Failure::new(PoolError::CipherSocketNeeded, format!("{unusable}; pass a connected one"))
     })?;
     let name = |text: &Text<128>, field: &str| match text.as_str() {
         "" => Ok(None),
-        name => DoNai::parse(name).map(Some).map_err(|error| {
-            Failure::new(PoolError::RecordMalformed, format!("{field}: {error}"))
-        }),
+        name => DoNai::parse(name)
+            .map(Some)
+            .map_err(|error| Failure::new(PoolError::RecordMalformed, format!("{field}: {error}"))),
     };
     let local = name(&starttls.localid, "localid")?;
     let remote = name(&starttls.remoteid, "remoteid")?;
@@ -211,8 +214,21 @@ pub(crate) async fn perform(worker: Rc<Worker>, request: Request) {
         millis => Some(Duration::from_millis(millis.into())),
     };
     let deadline = limit.map(|limit| TokioInstant::now() + limit);
-    let Request { client, reqid, starttls, role, local, remote, socket, registered, session, in_flight, begun } = request;
-    let mut log = Line { client: &client, role, local: String::new(), remote: String::new(), begun };
+    let Request {
+        client,
+        reqid,
+        starttls,
+        role,
+        local,
+        remote,
+        socket,
+        registered,
+        session,
+        in_flight,
+        begun,
+    } = request;
+    let mut log =
+        Line { client: &client, role, local: String::new(), remote: String::new(), begun };
     let gone = client.gone.clone();
     let attempt = async {
         let attempt = stand_up(

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use tlspool_validate::{Question, Refusal, Validated};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 
@@ -18,6 +19,7 @@ use super::peer::Peer;
 use super::settings::Settings;
 use super::shared::Shared;
 use super::starttls::{self, Request};
+use super::trust::{Trust, TrustDigest};
 
 /// What a worker is given to do.
 pub(crate) enum Task {
@@ -44,6 +46,7 @@ pub(crate) struct Worker {
     pub(crate) keys: Keys,
     pub(crate) identities: RefCell<Identities>,
     settings: RefCell<Arc<Settings>>,
+    trust: Trust,
     load: Arc<AtomicU32>,
 }
 
@@ -77,6 +80,17 @@ impl Worker {
     /// The settings in force.
     pub(crate) fn settings(&self) -> Arc<Settings> {
         self.settings.borrow().clone()
+    }
+
+    /// Identifies the trust anchors in force, after a look whether they have changed.
+    pub(crate) fn trust_digest(&self) -> TrustDigest {
+        self.trust.digest(&self.settings.borrow(), &self.identities, &self.shared.anchors)
+    }
+
+    /// Is this peer believed? By the anchors that were in force at the latest
+    /// [`Self::trust_digest`].
+    pub(crate) async fn validate(&self, question: Question<'_>) -> Result<Validated, Refusal> {
+        self.trust.validate(question).await
     }
 
     /// Counts a session in.
@@ -125,6 +139,7 @@ async fn work(start: Start) -> std::io::Result<()> {
         keys: Keys::new(key_channel, &shared)?,
         identities: RefCell::new(Identities::new(settings.config.database.to_path_buf())),
         settings: RefCell::new(settings),
+        trust: Trust::new(),
         shared,
         load,
     });
