@@ -108,7 +108,7 @@ pub(crate) struct Setting<'a> {
 }
 
 /// A candidate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs)] // names of programs
 pub(crate) enum Candidate {
     Nginx,
@@ -143,7 +143,7 @@ impl Running {
                         name: name.into(),
                         address: target.address.to_string(),
                         last: ended.unwrap_or_else(|| error.to_string()),
-                        log: programs.log.clone(),
+                        messages: programs.messages(),
                     });
                 }
                 std::thread::sleep(Duration::from_millis(20));
@@ -288,7 +288,7 @@ fn haproxy(setting: &Setting<'_>, ports: [SocketAddr; 2]) -> String {
         )
     });
     format!(
-        "global\n nbthread {WORKERS}\n maxconn 16384\n ssl-default-bind-options ssl-min-ver TLSv1.3\n\
+        "global\n nbthread {WORKERS}\n maxconn 8192\n ssl-default-bind-options ssl-min-ver TLSv1.3\n\
          {}defaults\n mode tcp\n timeout connect 10s\n timeout client 600s\n timeout server 600s\n\
          {frontends}backend plain\n server plain {}\n",
         as_root(" user nobody\n group nogroup\n"),

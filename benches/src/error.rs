@@ -1,7 +1,6 @@
 //! What can stop a comparison, in words that say what to do.
 
 use std::io;
-use std::path::PathBuf;
 
 /// Shorthand of this program.
 pub(crate) type Result<T> = std::result::Result<T, BenchError>;
@@ -21,7 +20,7 @@ pub(crate) enum BenchError {
     #[error("TLS of the load generator: {0}")]
     Tls(#[from] rustls::Error),
     /// A program ended or did not listen in time.
-    #[error("{name} does not accept TLS on {address} ({last}); its messages are in {log}")]
+    #[error("{name} does not accept TLS on {address} ({last}); its messages:\n{messages}")]
     NotReady {
         /// The program.
         name: String,
@@ -29,8 +28,8 @@ pub(crate) enum BenchError {
         address: String,
         /// The last attempt's error.
         last: String,
-        /// Its standard error.
-        log: PathBuf,
+        /// The last of what it said.
+        messages: String,
     },
     /// A helper program said no.
     #[error("{command} failed: {output}")]

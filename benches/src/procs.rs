@@ -20,7 +20,7 @@ const END_TIME: Duration = Duration::from_secs(5);
 pub(crate) struct Programs {
     children: Vec<(String, Child)>,
     /// Where their messages go.
-    pub(crate) log: PathBuf,
+    log: PathBuf,
 }
 
 impl Programs {
@@ -58,6 +58,12 @@ impl Programs {
             let status = child.try_wait().ok()??;
             Some(format!("{name} ended: {status}"))
         })
+    }
+
+    /// The end of what they said.
+    pub(crate) fn messages(&self) -> String {
+        let text = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&text[text.len().saturating_sub(2000)..]).into_owned()
     }
 
     /// Process ids of all programs and their descendants.
