@@ -307,8 +307,7 @@ pub(crate) fn idle(target: &Target, count: usize) -> Result<Vec<TcpStream>> {
             .collect()
     };
     std::thread::scope(|scope| {
-        let openers: Vec<_> =
-            (0..OPENERS).map(|_| scope.spawn(|| open(count / OPENERS))).collect();
+        let openers: Vec<_> = (0..OPENERS).map(|_| scope.spawn(|| open(count / OPENERS))).collect();
         let mut sockets = Vec::with_capacity(count);
         for opener in openers {
             let opened = opener

@@ -62,7 +62,8 @@ struct Options {
 
 impl Options {
     fn candidates(&self) -> Vec<Candidate> {
-        let wanted = |c: &Candidate| self.only.is_empty() || self.only.iter().any(|o| o == c.name());
+        let wanted =
+            |c: &Candidate| self.only.is_empty() || self.only.iter().any(|o| o == c.name());
         Candidate::ALL.into_iter().filter(wanted).collect()
     }
 
@@ -150,7 +151,9 @@ fn work_round(
                 &running.programs,
                 backend,
             )
-            .map_err(|e| BenchError::Invalid(format!("{}: {}: {e}", candidate.name(), scenario.id)))?;
+            .map_err(|e| {
+                BenchError::Invalid(format!("{}: {}: {e}", candidate.name(), scenario.id))
+            })?;
             let (rate, cpu) = (digits(figures.rate), digits(figures.cpu_us));
             eprintln!("  {:10} {:8} {rate:>7}/s {cpu:>6} µs", scenario.id, candidate.name());
             results.add(scenario, *candidate, figures);

@@ -12,7 +12,12 @@ pub(crate) struct Own {
 impl Own {
     /// What to reach: words, whether at least (or at most), limit, found.
     pub(crate) fn goals(&self) -> Vec<(&'static str, bool, f64, Option<f64>)> {
-        vec![("Slow token: rate while relaying, × its own rate", true, 0.97, self.slow_rate.median())]
+        vec![(
+            "Slow token: rate while relaying, × its own rate",
+            true,
+            0.97,
+            self.slow_rate.median(),
+        )]
     }
 
     /// Its part of the report.

@@ -157,7 +157,8 @@ fn table(out: &mut String, results: &Results, scenario: &Scenario) -> std::fmt::
     writeln!(out, "{}", if resumed { " resumed |" } else { "" })?;
     writeln!(out, "|{}", " --- |".repeat(3 + 2 * usize::from(timed) + usize::from(resumed)))?;
     for candidate in Candidate::ALL {
-        let series = |quantity: fn(&Figures) -> f64| results.series(scenario.id, candidate, quantity);
+        let series =
+            |quantity: fn(&Figures) -> f64| results.series(scenario.id, candidate, quantity);
         if series(|f| f.rate).median().is_none() {
             continue;
         }
