@@ -126,20 +126,16 @@ impl Client {
 
     /// Sends `data`, at most [`BULK`] bytes, as TLS records in one write.
     pub(crate) fn write(&mut self, data: &[u8]) -> Result<()> {
-        loop {
-            let UnbufferedStatus { discard, state, .. } =
-                self.tls.process_tls_records(&mut self.incoming[..self.filled]);
-            match state? {
-                ConnectionState::WriteTraffic(mut traffic) => {
-                    let n = traffic
-                        .encrypt(data, &mut self.outgoing)
-                        .map_err(|e| BenchError::Invalid(format!("encrypting: {e}")))?;
-                    self.discard(discard);
-                    return self.socket.write_all(&self.outgoing[..n]).during("writing");
-                }
-                other => return Err(BenchError::Invalid(format!("writing: {other:?}"))),
-            }
-        }
+        let UnbufferedStatus { discard, state, .. } =
+            self.tls.process_tls_records(&mut self.incoming[..self.filled]);
+        let n = match state? {
+            ConnectionState::WriteTraffic(mut traffic) => traffic
+                .encrypt(data, &mut self.outgoing)
+                .map_err(|e| BenchError::Invalid(format!("encrypting: {e}")))?,
+            other => return Err(BenchError::Invalid(format!("writing: {other:?}"))),
+        };
+        self.discard(discard);
+        self.socket.write_all(&self.outgoing[..n]).during("writing")
     }
 
     /// Waits for plaintext, which is counted and forgotten.

@@ -151,7 +151,7 @@ impl Load {
         };
         Ok(Figures {
             rate: operations / (after.at - before.at).as_secs_f64(),
-            cpu_us: (after.cpu - before.cpu).as_secs_f64() * 1e6 / operations,
+            cpu_us: after.cpu.saturating_sub(before.cpu).as_secs_f64() * 1e6 / operations,
             p50_us: at(0.5),
             p99_us: at(0.99),
             resumed: (after.resumed - before.resumed) as f64 / operations,

@@ -3,6 +3,7 @@
 //! Developer's tool: `make bench` runs it. It starts every program itself, ends only those, and
 //! writes what it found to `docs/benchmarks.md`.
 #![forbid(unsafe_code)]
+#![allow(clippy::cast_precision_loss)] // counts of a few seconds are far below 2^52
 
 mod backend;
 mod candidates;
@@ -118,13 +119,11 @@ fn compare(options: &Options) -> Result<()> {
     }
     let own = Own::default();
     let report = report::write(&results, &own, &method, &options.programs);
-    match &options.out {
-        Some(path) => std::fs::write(path, report).during(format!("writing {}", path.display())),
-        None => {
-            print!("{report}");
-            Ok(())
-        }
+    if let Some(path) = &options.out {
+        return std::fs::write(path, report).during(format!("writing {}", path.display()));
     }
+    print!("{report}");
+    Ok(())
 }
 
 /// All candidates stand ready; each kind of work visits them in turn.
