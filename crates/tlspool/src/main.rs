@@ -1,2 +1,5 @@
-//! Placeholder.
+//! The program `tlspool`.
+
+#![forbid(unsafe_code)]
+
 fn main() {}

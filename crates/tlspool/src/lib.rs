@@ -1,0 +1,11 @@
+//! The daemon `tlspool` and its command line, as a library so that tests and fuzz targets reach it.
+//!
+//! Three processes: the [`supervisor`] (sockets, PID file, signals), the network process ([`net`]) and
+//! the key process (crate `tlspool-keys`).
+
+#![deny(unsafe_code)]
+
+pub mod config;
+pub mod net;
+pub mod supervisor;
+pub mod watched;

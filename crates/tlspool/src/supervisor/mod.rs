@@ -1,0 +1,3 @@
+//! The supervisor: the process that the others are children of.
+
+pub mod message;
