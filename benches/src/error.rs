@@ -39,6 +39,9 @@ pub(crate) enum BenchError {
         /// What it said.
         output: String,
     },
+    /// The pool's database could not be filled.
+    #[error(transparent)]
+    Store(#[from] tlspool_store::StoreError),
     /// Anything else that makes figures worthless.
     #[error("{0}")]
     Invalid(String),

@@ -72,6 +72,8 @@ pub(crate) struct Figures {
 /// What the threads of one load share.
 #[derive(Debug, Default)]
 struct Shared {
+    /// Pause after each operation.
+    pace: Duration,
     stop: AtomicBool,
     counting: AtomicBool,
     operations: AtomicU64,
@@ -101,7 +103,17 @@ struct Snapshot {
 impl Load {
     /// Starts `threads` threads, each with one connection at a time.
     pub(crate) fn start(work: Work, threads: usize, target: &Target) -> Result<Self> {
-        let shared = Arc::new(Shared::default());
+        Self::paced(work, threads, target, Duration::ZERO)
+    }
+
+    /// The same, with a pause after each handshake or round trip, so that there is CPU time left.
+    pub(crate) fn paced(
+        work: Work,
+        threads: usize,
+        target: &Target,
+        pace: Duration,
+    ) -> Result<Self> {
+        let shared = Arc::new(Shared { pace, ..Shared::default() });
         let threads = (0..threads)
             .map(|_| {
                 let (target, shared) = (target.clone(), Arc::clone(&shared));
@@ -218,11 +230,15 @@ fn worker(work: Work, target: &Target, config: &Arc<ClientConfig>, shared: &Shar
     }
 }
 
+/// Counts an operation that began at `since`, and pauses.
 fn record(shared: &Shared, since: Instant) {
     shared.operations.fetch_add(1, Ordering::Relaxed);
     if shared.counting.load(Ordering::Relaxed) {
         let us = since.elapsed().as_micros() as u32;
         shared.times_us.lock().unwrap_or_else(PoisonError::into_inner).push(us);
+    }
+    if !shared.pace.is_zero() {
+        std::thread::sleep(shared.pace);
     }
 }
 

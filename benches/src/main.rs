@@ -50,7 +50,7 @@ struct Options {
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Only these kinds of work (comma-separated): full-p256, full-rsa, resumed, up-1, up-16,
-    /// down-1, down-16, round-trip, idle
+    /// down-1, down-16, round-trip, idle, tokens, identities, slow-token
     #[arg(long, value_delimiter = ',')]
     work: Vec<String>,
     /// Folder of the release build
@@ -117,7 +117,18 @@ fn compare(options: &Options) -> Result<()> {
             idle_round(&candidates, &setting, method.idle_sessions, &mut results)?;
         }
     }
-    let own = Own::default();
+    let mut own = Own::default();
+    if candidates.contains(&Candidate::Tlspool) {
+        if options.wants("tokens") {
+            own.tokens(&setting, method.rounds, window, &backend)?;
+        }
+        if options.wants("identities") {
+            own.identities(&setting, method.rounds, window, &backend)?;
+        }
+        if options.wants("slow-token") {
+            own.slow_token(&setting, method.rounds, window, &backend)?;
+        }
+    }
     let report = report::write(&results, &own, &method, &options.programs);
     if let Some(path) = &options.out {
         return std::fs::write(path, report).during(format!("writing {}", path.display()));
