@@ -18,7 +18,9 @@ if [ -n "$missing" ]; then
     fi
     # The packages start services that nobody asked for, unless told not to.
     policy=/usr/sbin/policy-rc.d
-    if [ ! -e "$policy" ]; then
+    if [ -e "$policy" ]; then
+        policy=
+    else
         trap 'rm -f "$policy"' EXIT
         printf '#!/bin/sh\nexit 101\n' > "$policy"
         chmod +x "$policy"
@@ -26,7 +28,7 @@ if [ -n "$missing" ]; then
     apt-get update
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
         hitch haproxy stunnel4 nginx-light libnginx-mod-stream softhsm2 openssl
-    [ -z "$(trap)" ] || rm -f "$policy"
+    [ -z "$policy" ] || rm -f "$policy"
     trap - EXIT
 fi
 
