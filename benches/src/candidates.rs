@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::ServerName;
 
 use crate::error::{BenchError, During, Result};
+use crate::interrupt;
 use crate::load::{self, Target};
 use crate::procs::{Programs, run};
 
@@ -137,6 +138,7 @@ impl Running {
         for key in Key::ALL {
             let target = target(key, addresses[key as usize])?;
             while let Err(error) = load::probe(&target) {
+                interrupt::check()?;
                 let ended = programs.ended();
                 if ended.is_some() || Instant::now() > deadline {
                     return Err(BenchError::NotReady {

@@ -12,6 +12,7 @@ use rustls::pki_types::ServerName;
 use crate::backend::{Backend, ECHO, ONE, SINK, SOURCE};
 use crate::client::{self, BULK, Client, Got};
 use crate::error::{BenchError, During, Result};
+use crate::interrupt;
 use crate::procs::Programs;
 
 /// Bytes of a round trip's message.
@@ -139,6 +140,7 @@ impl Load {
         self.shared.counting.store(true, Ordering::Relaxed);
         let before = self.snapshot(programs, backend)?;
         std::thread::sleep(window.count);
+        interrupt::check()?;
         let after = self.snapshot(programs, backend)?;
         self.shared.counting.store(false, Ordering::Relaxed);
         let failures = self.shared.failures.load(Ordering::Relaxed);

@@ -10,6 +10,7 @@ mod candidates;
 mod client;
 mod error;
 mod figures;
+mod interrupt;
 mod load;
 mod own;
 mod pool;
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
 
 fn compare(options: &Options) -> Result<()> {
     raise_limits()?;
+    interrupt::watch()?;
     let folder = tempfile::tempdir().during("temporary folder")?;
     open_to_all(folder.path())?;
     let credentials = Credentials::make(folder.path())?;
