@@ -110,8 +110,11 @@ pub async fn start_network(
         become_user,
         foreground,
     };
-    let fds: Vec<BorrowedFd<'_>> =
-        listeners.iter().map(|l| l.fd.as_fd()).chain(key_channels.iter().map(AsFd::as_fd)).collect();
+    let fds: Vec<BorrowedFd<'_>> = listeners
+        .iter()
+        .map(|l| l.fd.as_fd())
+        .chain(key_channels.iter().map(AsFd::as_fd))
+        .collect();
     process.channel.send(&start, &fds).await?;
     Ok(process)
 }

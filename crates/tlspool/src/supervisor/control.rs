@@ -62,8 +62,9 @@ impl ControlClient {
             rustix::io::Errno::ACCESS => ControlError::Forbidden { path: path.clone() },
             e => ControlError::Absent { path: path.clone(), source: e.into() },
         };
-        let fd = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .map_err(absent)?;
+        let fd =
+            socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(absent)?;
         let address = SocketAddrUnix::new(&**path).map_err(absent)?;
         connect(&fd, &address).map_err(absent)?;
         if !is_ours(&fd) {

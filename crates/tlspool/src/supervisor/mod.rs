@@ -131,7 +131,8 @@ async fn daemon(
     foreground: bool,
     front: &mut Option<Channel>,
 ) -> Result<(), SupervisorError> {
-    let activated = systemd::listen_fds().map_err(system("take the sockets that systemd passes"))?;
+    let activated =
+        systemd::listen_fds().map_err(system("take the sockets that systemd passes"))?;
     let notifier = Notifier::from_env();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let config = Config::load(options.config_file.as_deref())?;
@@ -259,7 +260,8 @@ fn raise_descriptor_limit() {
 /// Makes the runtime folder and the database, with its folder, for the one who needs them.
 fn make_folders(config: &Config, network: Option<&Account>) -> Result<(), SupervisorError> {
     let folder = &*config.runtime_dir;
-    let make = |path: &Path, mode| std::fs::DirBuilder::new().recursive(true).mode(mode).create(path);
+    let make =
+        |path: &Path, mode| std::fs::DirBuilder::new().recursive(true).mode(mode).create(path);
     make(folder, 0o755).map_err(system(format!("make {}", folder.display())))?;
     let there = std::fs::symlink_metadata(folder)
         .map_err(system(format!("look at {}", folder.display())))?;
@@ -273,16 +275,15 @@ fn make_folders(config: &Config, network: Option<&Account>) -> Result<(), Superv
     {
         make(folder, 0o750).map_err(what())?;
         if let Some(account) = network {
-            std::os::unix::fs::chown(folder, Some(account.uid), Some(account.gid)).map_err(what())?;
+            std::os::unix::fs::chown(folder, Some(account.uid), Some(account.gid))
+                .map_err(what())?;
         }
     }
     let mut new = std::fs::OpenOptions::new();
     match new.write(true).create_new(true).mode(0o640).open(&config.database) {
         // An empty file is an empty database to SQLite.
         Ok(file) => match network {
-            Some(account) => {
-                fchown(&file, Some(account.uid), Some(account.gid)).map_err(what())
-            }
+            Some(account) => fchown(&file, Some(account.uid), Some(account.gid)).map_err(what()),
             None => Ok(()),
         },
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),

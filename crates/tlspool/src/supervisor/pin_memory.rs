@@ -26,7 +26,8 @@ pub fn copy_of(old: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let new = create()?;
     let mut offset = 0;
     while offset < SIZE {
-        if sendfile(&new, old, Some(&mut offset), (SIZE - offset) as usize)? == 0 {
+        let left = (SIZE - offset) as usize;
+        if sendfile(&new, old, Some(&mut offset), left)? == 0 {
             break;
         }
     }

@@ -1,7 +1,7 @@
 //! What a running daemon takes over from a configuration that was read again, and what it cannot.
 
-use crate::confine;
 use crate::config::Config;
+use crate::confine;
 
 /// The new configuration with all that cannot change put back, and the keys that were put back.
 pub(super) fn merge(old: &Config, mut new: Config) -> (Config, Vec<&'static str>) {

@@ -74,8 +74,11 @@ impl Keyd {
     /// The process has ended: when to start the next one.
     fn died(&mut self) {
         self.process = None;
-        self.backoff =
-            if self.since.elapsed() > STABLE { BACKOFF.0 } else { (self.backoff * 2).min(BACKOFF.1) };
+        self.backoff = if self.since.elapsed() > STABLE {
+            BACKOFF.0
+        } else {
+            (self.backoff * 2).min(BACKOFF.1)
+        };
         self.restart_at = Some(Instant::now() + self.backoff);
     }
 }
@@ -258,7 +261,9 @@ impl Supervisor {
     }
 
     fn network_ended(&mut self, status: io::Result<ExitStatus>) -> Result<(), SupervisorError> {
-        if let (State::Draining { .. }, Ok(true)) = (&self.state, status.as_ref().map(ExitStatus::success)) {
+        if let (State::Draining { .. }, Ok(true)) =
+            (&self.state, status.as_ref().map(ExitStatus::success))
+        {
             tracing::info!("drained");
             return Ok(());
         }
@@ -316,8 +321,7 @@ impl Supervisor {
     }
 
     async fn send(&self, message: &ToNetwork, fds: &[std::os::fd::BorrowedFd<'_>]) {
-        let sent =
-            tokio::time::timeout(ANSWER_TIME, self.network.channel.send(message, fds)).await;
+        let sent = tokio::time::timeout(ANSWER_TIME, self.network.channel.send(message, fds)).await;
         if !matches!(sent, Ok(Ok(()))) {
             tracing::error!("the network process does not listen to the supervisor");
         }
@@ -338,13 +342,16 @@ impl Supervisor {
             }
             // What follows is the end of the process.
             FromNetwork::Drained | FromNetwork::Ready => {}
-            FromNetwork::Failed { problem } => tracing::error!("the network process fails: {problem}"),
+            FromNetwork::Failed { problem } => {
+                tracing::error!("the network process fails: {problem}")
+            }
         }
     }
 
     async fn answer(&mut self, asked: Asked) {
         let Asked { request, answer } = asked;
-        let refuse = |problem: &str| (ControlReply::Refused { problem: problem.into() }, Vec::new());
+        let refuse =
+            |problem: &str| (ControlReply::Refused { problem: problem.into() }, Vec::new());
         let reply = match request {
             ControlRequest::Status => {
                 self.status.last += 1;
