@@ -5,6 +5,9 @@
 
 #![deny(unsafe_code)]
 
+pub mod child;
+pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod confine;
 pub mod logging;

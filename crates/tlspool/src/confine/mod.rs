@@ -8,6 +8,8 @@
 mod calls;
 mod files;
 
+pub(crate) use files::anchors_within;
+
 use crate::config::{Config, Strictness};
 use std::fmt;
 

@@ -14,7 +14,7 @@ use sink::{Sink, SinkError};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -24,9 +24,20 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// Lines that may wait for a slow log.
 const QUEUE: usize = 4096;
 
+/// At the end of a process, how long the log may still take.
+const FLUSH_TIME: Duration = Duration::from_secs(2);
+
+static WRITER: OnceLock<SyncSender<Entry>> = OnceLock::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 static FILTER: OnceLock<reload::Handle<LevelFilter, tracing_subscriber::Registry>> =
     OnceLock::new();
+
+/// What the writing thread gets.
+enum Entry {
+    Line(Line),
+    /// Everything before this is written.
+    Flush(SyncSender<()>),
+}
 
 /// Why the log cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -46,9 +57,10 @@ pub fn init(log: &Log, name: &'static str, foreground: bool) -> Result<(), LogEr
     let (queue, lines) = sync_channel(QUEUE);
     std::thread::Builder::new().name("log".into()).spawn(move || write_lines(sink, &lines))?;
     let (filter, handle) = reload::Layer::new(level_filter(log.level));
-    let layer = QueueLayer { queue }.with_filter(filter);
+    let layer = QueueLayer { queue: queue.clone() }.with_filter(filter);
     if tracing_subscriber::registry().with(layer).try_init().is_ok() {
         let _ = FILTER.set(handle);
+        let _ = WRITER.set(queue);
     }
     Ok(())
 }
@@ -57,6 +69,16 @@ pub fn init(log: &Log, name: &'static str, foreground: bool) -> Result<(), LogEr
 pub fn reload(log: &Log) {
     if let Some(filter) = FILTER.get() {
         let _ = filter.reload(level_filter(log.level));
+    }
+}
+
+/// Waits until everything is written, but no longer than a moment: for the end of a process.
+pub fn flush() {
+    let (written, done) = sync_channel(1);
+    if let Some(writer) = WRITER.get()
+        && writer.try_send(Entry::Flush(written)).is_ok()
+    {
+        let _ = done.recv_timeout(FLUSH_TIME);
     }
 }
 
@@ -84,10 +106,15 @@ fn level_filter(level: LogLevel) -> LevelFilter {
     }
 }
 
-fn write_lines(mut sink: Sink, lines: &Receiver<Line>) {
+fn write_lines(mut sink: Sink, entries: &Receiver<Entry>) {
     let mut told = 0;
-    while let Ok(line) = lines.recv() {
-        sink.write(&line);
+    while let Ok(entry) = entries.recv() {
+        match entry {
+            Entry::Line(line) => sink.write(&line),
+            Entry::Flush(written) => {
+                let _ = written.send(());
+            }
+        }
         let dropped = dropped_lines();
         if dropped > told {
             sink.write(&Line {
@@ -103,12 +130,12 @@ fn write_lines(mut sink: Sink, lines: &Receiver<Line>) {
 
 /// Puts every event into the queue.
 struct QueueLayer {
-    queue: SyncSender<Line>,
+    queue: SyncSender<Entry>,
 }
 
 impl<S: Subscriber> Layer<S> for QueueLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        if self.queue.try_send(Line::of(event)).is_err() {
+        if self.queue.try_send(Entry::Line(Line::of(event))).is_err() {
             DROPPED.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -129,7 +156,7 @@ mod tests {
             }
         });
         assert_eq!(dropped_lines() - before, 2);
-        assert_eq!(lines.recv().unwrap().text(), "a line n=0");
+        assert!(matches!(lines.recv().unwrap(), Entry::Line(line) if line.text() == "a line n=0"));
     }
 
     #[test]

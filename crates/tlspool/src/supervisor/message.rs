@@ -107,6 +107,18 @@ pub enum FromNetwork {
     },
 }
 
+/// From a daemon that goes to the background to the process that was called on the terminal.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToFront {
+    /// Programs are served; the terminal gets its prompt back.
+    Ready,
+    /// The daemon did not start.
+    Failed {
+        /// Why, and what to do.
+        problem: String,
+    },
+}
+
 /// Over the control socket, from a command or a new daemon to the running supervisor.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ControlRequest {
