@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod admin;
 pub mod config;
 pub mod confine;
 pub mod logging;
