@@ -14,16 +14,16 @@
 #![deny(unsafe_code)] // one exception, in `pkcs11::load`: the argument string of a module
 
 pub mod algorithm;
-// pub mod client;
+pub mod client;
 mod der;
 mod error;
 mod info;
-// pub mod ipc;
+pub mod ipc;
 mod pem;
 pub mod pin;
 mod pkcs11;
 pub mod provider;
-// pub mod server;
+pub mod server;
 pub mod uri;
 
 pub use algorithm::{KeyAlgorithm, SignScheme};

@@ -409,10 +409,10 @@ impl KeyStore {
         }
     }
 
-    /// Fails requests that waited for a PIN too long; returns when to call again at the latest.
-    pub(crate) fn expire(&self, now: Instant) -> Option<Instant> {
+    /// Fails requests that waited for a PIN too long; returns whether there were any.
+    pub(crate) fn expire(&self, now: Instant) -> bool {
         let tokens = self.tokens.lock().clone();
-        tokens.iter().filter_map(|token| token.expire(now)).min()
+        tokens.iter().fold(false, |any, token| token.expire(now) || any)
     }
 
     /// The module in which a call takes too long.

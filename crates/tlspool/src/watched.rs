@@ -7,12 +7,13 @@
 
 use std::io;
 use std::ops::Deref;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use tokio::io::unix::AsyncFd;
 
-/// An open descriptor registered with the runtime.
+/// An open descriptor registered with the runtime: an `OwnedFd`, or an `Arc` of one.
 #[derive(Debug)]
-pub struct Watched(AsyncFd<OwnedFd>);
+pub struct Watched<T: AsRawFd = OwnedFd>(AsyncFd<T>);
 
 impl Watched {
     /// Makes `fd` non-blocking and registers it; must be called within a runtime.
@@ -30,14 +31,24 @@ impl Watched {
     }
 }
 
-impl Deref for Watched {
-    type Target = AsyncFd<OwnedFd>;
+impl Watched<Arc<OwnedFd>> {
+    /// Makes `fd`, which others use besides, non-blocking and registers it; must be called within a
+    /// runtime.
+    pub fn shared(fd: Arc<OwnedFd>) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        // SAFETY: as in `as_is`; behind an `Arc` the descriptor cannot be replaced or closed either.
+        Ok(Self(unsafe { AsyncFd::register(fd) }?))
+    }
+}
+
+impl<T: AsRawFd> Deref for Watched<T> {
+    type Target = AsyncFd<T>;
     fn deref(&self) -> &Self::Target {
         &self.0
     }
 }
 
-impl AsFd for Watched {
+impl<T: AsRawFd + AsFd> AsFd for Watched<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.get_ref().as_fd()
     }

@@ -262,8 +262,8 @@ impl Token {
         }
     }
 
-    /// Fails what waited for a PIN until its deadline; returns the next deadline.
-    pub(crate) fn expire(&self, now: Instant) -> Option<Instant> {
+    /// Fails what waited for a PIN until its deadline; returns whether there was any.
+    pub(crate) fn expire(&self, now: Instant) -> bool {
         let mut expired = Vec::new();
         let mut state = self.state.lock();
         let mut at = 0;
@@ -274,12 +274,12 @@ impl Token {
                 at += 1;
             }
         }
-        let next = state.parked.iter().map(|job| job.deadline).min();
         drop(state);
+        let any = !expired.is_empty();
         for job in expired {
             (job.reply)(Err(KeyError::Locked(self.name.to_string())));
         }
-        next
+        any
     }
 
     /// Whether requests wait for a PIN.

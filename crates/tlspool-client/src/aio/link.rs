@@ -1,0 +1,190 @@
+//! One connection to the pool, read by a task of its own.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tlspool_wire::{Assembler, Body, Packet, PoolError};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::AbortHandle;
+
+use crate::exchange::{Dispatch, NotStarted, Requests};
+use crate::io::{self, Received};
+use crate::{Error, Refusal};
+
+/// A connection; its reading task ends with it.
+#[derive(Debug)]
+pub(super) struct Link {
+    shared: Arc<Shared>,
+    reader: AbortHandle,
+}
+
+#[derive(Debug)]
+struct Shared {
+    socket: UnixStream,
+    requests: Mutex<Requests<UnboundedSender<Packet>>>,
+    ended: AtomicBool,
+}
+
+/// A request in flight.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub(super) link: Arc<Link>,
+    reqid: u16,
+    inbox: UnboundedReceiver<Packet>,
+    sent: bool,
+    finished: bool,
+}
+
+impl Link {
+    /// Takes over a connected socket, and sends the greeting that asks for notices.
+    pub(super) async fn new(socket: OwnedFd) -> Result<Self, NotStarted> {
+        let socket = std::os::unix::net::UnixStream::from(socket);
+        let socket = socket.set_nonblocking(true).and_then(|()| UnixStream::from_std(socket));
+        let socket = socket.map_err(|e| NotStarted::Failed(e.into()))?;
+        let mut requests = Requests::default();
+        let hello = requests.hello().map_err(NotStarted::Failed)?;
+        let shared = Arc::new(Shared {
+            socket,
+            requests: Mutex::new(requests),
+            ended: AtomicBool::new(false),
+        });
+        shared.deliver(&hello, None).await?;
+        let reader = tokio::spawn(Arc::clone(&shared).read()).abort_handle();
+        Ok(Self { shared, reader })
+    }
+
+    /// Whether new requests may go here.
+    pub(super) fn is_usable(&self) -> bool {
+        !self.shared.ended.load(Ordering::Acquire) && !self.shared.requests().draining
+    }
+
+    /// Whether no session can live on this connection any more.
+    pub(super) fn is_hung_up(&self) -> bool {
+        io::is_hung_up(&self.shared.socket)
+    }
+
+    /// Sends a request.
+    pub(super) async fn start(
+        self: &Arc<Self>,
+        body: Body,
+        descriptor: Option<&OwnedFd>,
+    ) -> Result<Ticket, NotStarted> {
+        let (outbox, inbox) = unbounded_channel();
+        let reqid = self.shared.requests().enter(outbox).map_err(NotStarted::Failed)?;
+        let mut ticket =
+            Ticket { link: Arc::clone(self), reqid, inbox, sent: false, finished: false };
+        if self.shared.ended.load(Ordering::Acquire) {
+            return Err(NotStarted::Gone);
+        }
+        self.shared.deliver(&Packet { reqid, cbid: 0, body }, descriptor).await?;
+        ticket.sent = true;
+        Ok(ticket)
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+impl Shared {
+    fn requests(&self) -> MutexGuard<'_, Requests<UnboundedSender<Packet>>> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn deliver(
+        &self,
+        packet: &Packet,
+        descriptor: Option<&OwnedFd>,
+    ) -> Result<(), NotStarted> {
+        let descriptor = descriptor.map(AsFd::as_fd);
+        let send = || Ok(io::send(self.socket.as_fd(), packet, descriptor)?);
+        self.socket.async_io(Interest::WRITABLE, send).await.map_err(|error| {
+            match rustix::io::Errno::from_io_error(&error) {
+                Some(errno) if io::is_gone(errno) => {
+                    self.ended.store(true, Ordering::Release);
+                    NotStarted::Gone
+                }
+                _ => NotStarted::Failed(error.into()),
+            }
+        })
+    }
+
+    /// The reading task.
+    async fn read(self: Arc<Self>) {
+        let mut assembler = Assembler::default();
+        loop {
+            let receive = || match io::receive(self.socket.as_fd(), &mut assembler) {
+                Received::WouldBlock => Err(std::io::ErrorKind::WouldBlock.into()),
+                other => Ok(other),
+            };
+            match self.socket.async_io(Interest::READABLE, receive).await {
+                Ok(Received::Partial | Received::WouldBlock) => {}
+                Err(_) | Ok(Received::Ended | Received::Record(Err(_))) => break,
+                Ok(Received::Record(Ok(packet))) => {
+                    let dispatch = self.requests().dispatch(packet);
+                    match dispatch {
+                        // A receiver that is gone has abandoned the request: its ticket refuses.
+                        Dispatch::Callback(to, packet) | Dispatch::Final(to, packet) => {
+                            let _ = to.send(packet);
+                        }
+                        Dispatch::Refuse(packet) => {
+                            let _ = self.deliver(&packet, None).await;
+                        }
+                        Dispatch::Nothing => {}
+                    }
+                }
+            }
+        }
+        self.ended.store(true, Ordering::Release);
+        self.requests().clear();
+    }
+}
+
+impl Ticket {
+    /// The next record for this request, a callback or the last.
+    pub(super) async fn wait(&mut self) -> Result<Packet, Error> {
+        self.inbox.recv().await.ok_or(Error::Lost)
+    }
+
+    /// Answers a callback.
+    pub(super) async fn answer(
+        &self,
+        cbid: u16,
+        body: Body,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<(), Error> {
+        let packet = Packet { reqid: self.reqid, cbid, body };
+        self.link.shared.deliver(&packet, descriptor.as_ref()).await.map_err(NotStarted::into_lost)
+    }
+
+    /// The request has its final answer.
+    pub(super) fn finish(&mut self) {
+        self.finished = true;
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        let mut requests = self.link.shared.requests();
+        if !self.sent {
+            return requests.forget(self.reqid);
+        }
+        requests.abandon(self.reqid);
+        while let Ok(packet) = self.inbox.try_recv() {
+            if packet.cbid != 0 {
+                let body = Refusal::from(PoolError::ClientRefusesCallback).into_body();
+                let refusal = Packet { reqid: self.reqid, cbid: packet.cbid, body };
+                // The buffer is all but empty; if not, the pool's own time limit ends it.
+                let _ = io::send(self.link.shared.socket.as_fd(), &refusal, None);
+            }
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The pool as tasks see it.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tlspool_wire::{Body, CtlKey, Facilities, Packet, Ping, Starttls};
+use tokio::sync::Mutex;
+
+use super::link::{Link, Ticket};
+use crate::exchange::{ATTEMPTS, NotStarted};
+use crate::session::{Step, answer_with};
+use crate::{Error, LocalidAnswer, Refusal, Session, SessionGuard, StarttlsRequest, questions};
+
+/// The local TLS Pool. Cheap to clone; connects when first used and again when the pool was
+/// restarted.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    path: PathBuf,
+    connections: Arc<Mutex<Connections>>,
+}
+
+#[derive(Debug, Default)]
+struct Connections {
+    current: Option<Arc<Link>>,
+    /// No new requests go here, but sessions may live on them until the pool closes.
+    retired: Vec<Arc<Link>>,
+}
+
+type PlaintextFuture<'a> = Pin<Box<dyn Future<Output = Result<OwnedFd, Refusal>> + Send + 'a>>;
+type Connect<'a> = Box<dyn FnMut(Starttls) -> PlaintextFuture<'a> + Send + 'a>;
+
+/// Where the plaintext goes; made from a [`crate::Plaintext`], or with an asynchronous
+/// [`Self::connect`].
+pub struct Plaintext<'a> {
+    base: crate::Plaintext<'a>,
+    connect: Option<Connect<'a>>,
+}
+
+impl fmt::Debug for Plaintext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.connect {
+            Some(_) => f.write_str("Plaintext::connect"),
+            None => self.base.fmt(f),
+        }
+    }
+}
+
+impl<'a> From<crate::Plaintext<'a>> for Plaintext<'a> {
+    fn from(base: crate::Plaintext<'a>) -> Self {
+        Self { base, connect: None }
+    }
+}
+
+impl<'a> Plaintext<'a> {
+    /// After the handshake, `connect` sees both authenticated names and returns the pool's end.
+    pub fn connect<F>(mut connect: impl FnMut(Starttls) -> F + Send + 'a) -> Self
+    where
+        F: Future<Output = Result<OwnedFd, Refusal>> + Send + 'a,
+    {
+        let connect: Connect<'a> = Box::new(move |established| Box::pin(connect(established)));
+        Self { base: crate::Plaintext::pair(), connect: Some(connect) }
+    }
+
+    /// As [`crate::Plaintext::check_localid`].
+    #[must_use]
+    pub fn check_localid(
+        mut self,
+        check: impl FnMut(&Starttls) -> LocalidAnswer + Send + 'a,
+    ) -> Self {
+        self.base = self.base.check_localid(check);
+        self
+    }
+
+    async fn answer_connect(
+        &mut self,
+        established: Starttls,
+        ours: &mut Option<OwnedFd>,
+    ) -> (Body, Option<OwnedFd>) {
+        match &mut self.connect {
+            None => self.base.answer_connect(established, ours),
+            Some(connect) => answer_with(connect(established.clone()).await, established),
+        }
+    }
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Pool {
+    /// The pool at the usual place ([`crate::socket_path`]).
+    pub fn new() -> Self {
+        Self::at(crate::socket_path(None))
+    }
+
+    /// The pool whose socket is at `path`.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), connections: Arc::default() }
+    }
+
+    /// The socket this pool is looked for at.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes sure that there is a connection.
+    pub async fn connect(&self) -> Result<(), Error> {
+        self.link().await.map(drop)
+    }
+
+    /// As [`crate::Pool::ping`].
+    pub async fn ping(&self, identity: &str, facilities: Facilities) -> Result<Ping, Error> {
+        questions::ping_answer(self.ask(&questions::ping(identity, facilities)?).await?)
+    }
+
+    /// As [`crate::Pool::starttls`]. Dropping the future gives up on the handshake; the socket
+    /// is gone in every case.
+    pub async fn starttls<'a>(
+        &self,
+        request: StarttlsRequest,
+        cryptfd: OwnedFd,
+        plaintext: impl Into<Plaintext<'a>>,
+    ) -> Result<Session, Error> {
+        let mut plaintext = plaintext.into();
+        let mut fields = request.into_wire()?;
+        fields.flags = fields.flags | plaintext.base.flags();
+        let (mut ticket, mut packet) = self.begin(&Body::Starttls(fields), Some(cryptfd)).await?;
+        let mut ours = None;
+        loop {
+            let cbid = packet.cbid;
+            let (answer, descriptor) = match Step::from_packet(packet)? {
+                Step::Done(answer) => {
+                    ticket.finish();
+                    let link: Arc<Link> = Arc::clone(&ticket.link);
+                    return Ok(Session { answer, plaintext: ours, guard: SessionGuard(link) });
+                }
+                Step::CheckLocalid(proposal) => plaintext.base.answer_localid(proposal),
+                Step::Connect(established) => {
+                    plaintext.answer_connect(established, &mut ours).await
+                }
+            };
+            ticket.answer(cbid, answer, descriptor).await?;
+            packet = ticket.wait().await?;
+        }
+    }
+
+    /// As [`crate::Pool::detach`].
+    pub async fn detach(&self, ctlkey: CtlKey) -> Result<(), Error> {
+        questions::done(&self.ask_about_session(&questions::detach(ctlkey)).await?)
+    }
+
+    /// As [`crate::Pool::reattach`].
+    pub async fn reattach(&self, ctlkey: CtlKey) -> Result<(), Error> {
+        questions::done(&self.ask_about_session(&questions::reattach(ctlkey)).await?)
+    }
+
+    /// As [`crate::Pool::prng`].
+    pub async fn prng(
+        &self,
+        ctlkey: CtlKey,
+        label: &str,
+        context: Option<&[u8]>,
+        out: &mut [u8],
+    ) -> Result<(), Error> {
+        let question = questions::prng(ctlkey, label, context, out.len())?;
+        questions::prng_answer(&self.ask_about_session(&question).await?, out)
+    }
+
+    /// As [`crate::Pool::info`].
+    pub async fn info(&self, ctlkey: CtlKey, kind: u32) -> Result<Vec<u8>, Error> {
+        let question = questions::info(ctlkey, kind, None)?;
+        questions::info_answer(&self.ask_about_session(&question).await?)
+    }
+
+    /// As [`crate::Pool::check_info`].
+    pub async fn check_info(
+        &self,
+        ctlkey: CtlKey,
+        kind: u32,
+        value: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        let question = questions::info(ctlkey, kind, Some(value))?;
+        questions::info_answer(&self.ask_about_session(&question).await?)
+    }
+
+    async fn ask(&self, body: &Body) -> Result<Body, Error> {
+        let (mut ticket, packet) = self.begin(body, None).await?;
+        ticket.finish();
+        questions::answer(packet)
+    }
+
+    /// As [`Self::ask`]; if the current connection does not have the session, it may live on an
+    /// older one.
+    async fn ask_about_session(&self, body: &Body) -> Result<Body, Error> {
+        let error = match self.ask(body).await {
+            Err(error) if error.is_elsewhere() => error,
+            other => return other,
+        };
+        let retired: Vec<_> = self.connections.lock().await.retired.iter().rev().cloned().collect();
+        for link in retired {
+            let Ok(mut ticket) = link.start(body.clone(), None).await else { continue };
+            let Ok(packet) = ticket.wait().await else { continue };
+            ticket.finish();
+            match questions::answer(packet) {
+                Err(error) if error.is_elsewhere() => {}
+                other => return other,
+            }
+        }
+        Err(error)
+    }
+
+    /// Sends a request and waits for its first record. Sends again over a new connection as
+    /// long as the pool has certainly not acted on it.
+    async fn begin(
+        &self,
+        body: &Body,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<(Ticket, Packet), Error> {
+        let mut last = Error::Lost;
+        for _ in 0..ATTEMPTS {
+            let link = self.link().await?;
+            let mut ticket = match link.start(body.clone(), descriptor.as_ref()).await {
+                Ok(ticket) => ticket,
+                Err(NotStarted::Failed(error)) => return Err(error),
+                Err(NotStarted::Gone) => {
+                    self.connections.lock().await.retire(&link);
+                    continue;
+                }
+            };
+            let packet = ticket.wait().await?;
+            match &packet.body {
+                Body::Error(reply) if Error::from_reply(reply).is_draining() => {
+                    ticket.finish();
+                    self.connections.lock().await.retire(&link);
+                    last = Error::from_reply(reply);
+                }
+                _ => return Ok((ticket, packet)),
+            }
+        }
+        Err(last)
+    }
+
+    /// The connection for new requests.
+    async fn link(&self) -> Result<Arc<Link>, Error> {
+        let mut connections = self.connections.lock().await;
+        if let Some(link) = connections.current.clone() {
+            if link.is_usable() {
+                return Ok(link);
+            }
+            connections.retire(&link);
+        }
+        connections.retired.retain(|link| !link.is_hung_up());
+        for _ in 0..ATTEMPTS {
+            // A UNIX socket whose backlog is full blocks in connect, or fails if it may not.
+            let path = self.path.clone();
+            let dialled = tokio::task::spawn_blocking(move || crate::io::dial(&path)).await;
+            let socket = dialled.map_err(std::io::Error::other)??;
+            match Link::new(socket).await {
+                Ok(link) => {
+                    let link = Arc::new(link);
+                    connections.current = Some(Arc::clone(&link));
+                    return Ok(link);
+                }
+                Err(NotStarted::Gone) => {}
+                Err(NotStarted::Failed(error)) => return Err(error),
+            }
+        }
+        Err(Error::Lost)
+    }
+}
+
+impl Connections {
+    fn retire(&mut self, link: &Arc<Link>) {
+        if self.current.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
+            self.retired.extend(self.current.take());
+        }
+    }
+}

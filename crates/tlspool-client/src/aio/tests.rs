@@ -1,0 +1,143 @@
+//! The asynchronous client against a scripted pool, which has threads of its own.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::thread;
+
+use tempfile::TempDir;
+use tlspool_wire::packet::ErrorReply;
+use tlspool_wire::{Body, CtlKey, Facilities, Packet, PoolError, Text};
+
+use super::{Plaintext, Pool};
+use crate::fake::FakePool;
+use crate::{Error, StarttlsRequest};
+
+fn place() -> (TempDir, PathBuf, FakePool) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pool");
+    let fake = FakePool::bind(&path).unwrap();
+    (dir, path, fake)
+}
+
+fn socket() -> OwnedFd {
+    UnixStream::pair().unwrap().0.into()
+}
+
+fn client() -> StarttlsRequest {
+    StarttlsRequest::client("example.com").unwrap()
+}
+
+#[tokio::test]
+async fn names_and_plaintext_come_back() {
+    let (_dir, path, fake) = place();
+    fake.relay("me@example.net", "anonymous");
+    let pool = Pool::at(path);
+    let session = pool.starttls(client(), socket(), crate::Plaintext::pair()).await.unwrap();
+    assert_eq!((session.localid(), session.remoteid()), ("me@example.net", "example.com"));
+    assert!(session.plaintext.is_some());
+
+    let connected = Plaintext::connect(|established| async move {
+        tokio::task::yield_now().await;
+        assert_eq!(established.remoteid.as_str(), "example.com");
+        Ok(socket())
+    });
+    assert!(pool.starttls(client(), socket(), connected).await.unwrap().plaintext.is_none());
+
+    let key = CtlKey([1; 16]);
+    pool.detach(key).await.unwrap();
+    pool.reattach(key).await.unwrap();
+    let mut material = [0; 20];
+    pool.prng(key, "EXPERIMENTAL", None, &mut material).await.unwrap();
+    assert_eq!(pool.info(key, 1).await.unwrap(), b"fact");
+    assert_eq!(pool.check_info(key, 1, b"fact").await.unwrap(), b"fact");
+}
+
+#[tokio::test]
+async fn many_in_flight_answered_backwards() {
+    const REQUESTS: usize = 300;
+    let (_dir, path, fake) = place();
+    let served = thread::spawn(move || {
+        let mut client = fake.accept().unwrap();
+        let mut held: Vec<_> = (0..REQUESTS).map(|_| client.receive().unwrap().0).collect();
+        while let Some(request) = held.pop() {
+            client.answer(&request, request.body.clone()).unwrap();
+        }
+    });
+    let pool = Pool::at(path);
+    let asked: Vec<_> = (0..REQUESTS)
+        .map(|n| {
+            let pool = pool.clone();
+            tokio::spawn(async move {
+                let name = n.to_string();
+                let pong = pool.ping(&name, Facilities::STARTTLS).await.unwrap();
+                assert_eq!(pong.identity.as_str(), name);
+            })
+        })
+        .collect();
+    for task in asked {
+        task.await.unwrap();
+    }
+    served.join().unwrap();
+}
+
+#[tokio::test]
+async fn restart_drain_and_loss() {
+    let (_dir, path, fake) = place();
+    let served = thread::spawn(move || {
+        // The pool refuses, with no notice before.
+        let mut oldest = fake.accept().unwrap();
+        let (request, cipher) = oldest.receive().unwrap();
+        assert!(cipher.is_some());
+        let code = PoolError::Draining.code();
+        oldest.answer(&request, Body::Error(ErrorReply { code, message: Text::EMPTY })).unwrap();
+        // The notice comes in time.
+        let mut old = fake.accept().unwrap();
+        let (request, cipher) = old.receive().unwrap();
+        assert!(cipher.is_some());
+        old.send(&Packet { reqid: 0, cbid: 0, body: Body::Draining }).unwrap();
+        old.answer(&request, request.body.clone()).unwrap();
+        let mut new = fake.accept().unwrap();
+        let (request, _) = new.receive().unwrap();
+        new.answer(&request, request.body.clone()).unwrap();
+        // Lost without an answer.
+        new.receive().unwrap();
+        drop(new);
+        let mut newest = fake.accept().unwrap();
+        let (request, _) = newest.receive().unwrap();
+        newest.answer(&request, request.body.clone()).unwrap();
+    });
+    let pool = Pool::at(path);
+    let first = pool.starttls(client(), socket(), crate::Plaintext::pair()).await.unwrap();
+    pool.starttls(client(), socket(), crate::Plaintext::pair()).await.unwrap();
+    let lost = pool.starttls(client(), socket(), crate::Plaintext::pair()).await.unwrap_err();
+    assert!(matches!(lost, Error::Lost), "{lost}");
+    pool.starttls(client(), socket(), crate::Plaintext::pair()).await.unwrap();
+    served.join().unwrap();
+    drop(first);
+}
+
+#[tokio::test]
+async fn a_dropped_request_is_refused_further_on() {
+    let (_dir, path, fake) = place();
+    let (sent, arrived) = tokio::sync::oneshot::channel();
+    let served = thread::spawn(move || {
+        let mut client = fake.accept().unwrap();
+        let (request, _) = client.receive().unwrap();
+        sent.send(()).unwrap();
+        let (ping, _) = client.receive().unwrap();
+        let Body::Starttls(s) = &request.body else { panic!() };
+        client.call_back(&request, 3, Body::PlaintextConnect(s.clone())).unwrap();
+        let (refusal, _) = client.receive().unwrap();
+        assert_eq!((refusal.reqid, refusal.cbid), (request.reqid, 3));
+        assert!(matches!(refusal.body, Body::Error(_)));
+        client.answer(&ping, ping.body.clone()).unwrap();
+    });
+    let pool = Pool::at(path);
+    tokio::select! {
+        _ = pool.starttls(client(), socket(), crate::Plaintext::pair()) => panic!(),
+        _ = arrived => {}
+    }
+    pool.ping("20260101me", Facilities::STARTTLS).await.unwrap();
+    served.join().unwrap();
+}

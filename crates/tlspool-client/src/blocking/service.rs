@@ -1,0 +1,89 @@
+//! Programs that serve the pool: PIN entry, and the choice of local identities.
+//!
+//! Each uses a connection of its own, because the registration ends with it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tlspool_wire::{Body, Lidentry, Pinentry, Text};
+
+use super::link::{Link, Ticket};
+use super::{Cancel, Pool};
+use crate::exchange::NotStarted;
+use crate::{Error, Refusal};
+
+impl Pool {
+    /// Enters PINs for the pool at `self`'s path until the registration ends, which the error
+    /// tells: `ask` sees which token waits and sets `pin`; an empty one is a refusal. One program
+    /// at a time may do this. An answer that takes longer than `timeout_us` microseconds may
+    /// find another program registered.
+    pub fn pin_service(
+        &self,
+        flags: u32,
+        timeout_us: u32,
+        cancel: &Cancel,
+        mut ask: impl FnMut(&mut Pinentry),
+    ) -> Error {
+        let register = Body::Pinentry(Pinentry { flags, timeout_us, ..Pinentry::default() });
+        serve(self.path(), register, cancel, |body| match body {
+            Body::Pinentry(mut entry) => {
+                entry.pin = Text::EMPTY;
+                ask(&mut entry);
+                Some(Body::Pinentry(entry))
+            }
+            _ => None,
+        })
+    }
+
+    /// Chooses local identities until the registration ends, which the error tells. `choose` is
+    /// shown what the pool knows, and changes it to its choice or refuses.
+    pub fn lidentry_service(
+        &self,
+        registration: Lidentry,
+        cancel: &Cancel,
+        mut choose: impl FnMut(&mut Lidentry) -> Result<(), Refusal>,
+    ) -> Error {
+        serve(self.path(), Body::LidentryRegister(registration), cancel, |body| match body {
+            Body::LidentryCallback(mut entry) => Some(match choose(&mut entry) {
+                Ok(()) => Body::LidentryCallback(entry),
+                Err(refusal) => refusal.into_body(),
+            }),
+            _ => None,
+        })
+    }
+}
+
+/// Registers, then answers callbacks until the pool ends it.
+fn serve(
+    path: &Path,
+    register: Body,
+    cancel: &Cancel,
+    mut answer: impl FnMut(Body) -> Option<Body>,
+) -> Error {
+    let mut ticket = match enlist(path, register) {
+        Ok(ticket) => ticket,
+        Err(error) => return error,
+    };
+    cancel.watch(&ticket);
+    loop {
+        let packet = match ticket.wait() {
+            Ok(packet) => packet,
+            Err(error) => return error,
+        };
+        if let Body::Error(reply) = &packet.body {
+            ticket.finish();
+            return Error::from_reply(reply);
+        }
+        let Some(body) = answer(packet.body) else {
+            return Error::Protocol("not a callback of this service");
+        };
+        if let Err(error) = ticket.answer(packet.cbid, body, None) {
+            return error;
+        }
+    }
+}
+
+fn enlist(path: &Path, register: Body) -> Result<Ticket, Error> {
+    let link = Arc::new(Link::new(crate::io::dial(path)?)?);
+    link.start(register, None).map_err(NotStarted::into_lost)
+}
