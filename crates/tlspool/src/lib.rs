@@ -8,6 +8,7 @@
 pub mod child;
 pub mod cli;
 pub mod commands;
+pub mod admin;
 pub mod config;
 pub mod confine;
 pub mod logging;
