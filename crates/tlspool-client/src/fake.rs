@@ -3,6 +3,7 @@
 //! [`FakePool::relay`] plays a whole daemon that copies the plaintext as it is; the scripted calls
 //! ([`FakePool::accept`], [`FakeClient::receive`], ...) let a test say each record.
 
+use std::collections::HashMap;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
@@ -16,7 +17,9 @@ use rustix::net::{
     sendmsg,
 };
 use tlspool_wire::packet::ErrorReply;
-use tlspool_wire::{Assembler, Body, Facilities, PROTOCOL_IDENTITY, Packet, Ping, Text};
+use tlspool_wire::{
+    Assembler, Body, Facilities, PROTOCOL_IDENTITY, Packet, Ping, PoolError, StarttlsFlags, Text,
+};
 
 /// A listening socket that pretends to be a pool.
 #[derive(Debug)]
@@ -49,7 +52,7 @@ impl FakePool {
     pub fn relay(self, localid: &'static str, remoteid: &'static str) {
         thread::spawn(move || {
             while let Ok(mut client) = self.accept() {
-                thread::spawn(move || while client.relay_one(localid, remoteid).is_ok() {});
+                thread::spawn(move || client.relay(localid, remoteid));
             }
         });
     }
@@ -123,46 +126,67 @@ impl FakeClient {
         self.socket.shutdown(Shutdown::Write)
     }
 
-    /// Serves one request as [`FakePool::relay`] does.
-    fn relay_one(&mut self, localid: &str, remoteid: &str) -> io::Result<()> {
-        let (request, cipher) = self.receive()?;
-        let body = match request.body.clone() {
-            Body::Ping(_) => pong(Facilities::ALL_CURRENT),
-            Body::ControlDetach(_) | Body::ControlReattach(_) => Body::Success,
-            Body::Prng(mut prng) => {
-                prng.buffer.fill(b'r');
-                Body::Prng(prng)
-            }
-            Body::Info(mut info) => {
-                info.len = 4;
-                info.buffer[..4].copy_from_slice(b"fact");
-                Body::Info(info)
-            }
-            Body::Starttls(mut s) => {
-                let or = |text: &mut Text<128>, other| {
-                    if text.is_empty() {
-                        *text = Text::cut(other);
+    /// Serves as [`FakePool::relay`] does, until the connection ends.
+    fn relay(&mut self, localid: &str, remoteid: &str) -> io::Result<()> {
+        let mut handshakes = HashMap::new();
+        loop {
+            let (packet, descriptor) = self.receive()?;
+            let body = match packet.body.clone() {
+                Body::Ping(_) => pong(Facilities::ALL_CURRENT),
+                Body::ControlDetach(_) | Body::ControlReattach(_) => Body::Success,
+                Body::Prng(mut prng) => {
+                    prng.buffer.fill(b'r');
+                    Body::Prng(prng)
+                }
+                Body::Info(mut info) => {
+                    info.len = 4;
+                    info.buffer[..4].copy_from_slice(b"fact");
+                    Body::Info(info)
+                }
+                Body::Starttls(mut s) => match descriptor {
+                    None => refusal(PoolError::CipherSocketNeeded),
+                    Some(cipher) => {
+                        if s.localid.is_empty() {
+                            s.localid = Text::cut(localid);
+                        }
+                        if s.remoteid.is_empty() {
+                            s.remoteid = Text::cut(remoteid);
+                        }
+                        let next = if s.flags.contains(StarttlsFlags::LOCALID_CHECK) {
+                            Body::StarttlsLocalid(s.clone())
+                        } else {
+                            Body::PlaintextConnect(s.clone())
+                        };
+                        handshakes.insert(packet.reqid, (cipher, s));
+                        self.call_back(&packet, 1, next)?;
+                        continue;
                     }
-                };
-                or(&mut s.localid, localid);
-                or(&mut s.remoteid, remoteid);
-                let Some(cipher) = cipher else {
-                    return self.answer(&request, refusal(6, "no socket came along"));
-                };
-                self.call_back(&request, 1, Body::PlaintextConnect(s.clone()))?;
-                let (reply, plaintext) = self.receive()?;
-                match (reply.body, plaintext) {
-                    (Body::Error(reply), _) => Body::Error(reply),
-                    (_, None) => refusal(7, "no plaintext socket came along"),
-                    (_, Some(plaintext)) => {
-                        copy_both_ways(&UnixStream::from(cipher), &UnixStream::from(plaintext))?;
+                },
+                Body::StarttlsLocalid(answer) => {
+                    if let Some((_, s)) = handshakes.get_mut(&packet.reqid) {
+                        s.localid = answer.localid;
+                        let next = Body::PlaintextConnect(s.clone());
+                        self.call_back(&packet, 2, next)?;
+                        continue;
+                    }
+                    refusal(PoolError::CommandBadCallbackResponse)
+                }
+                Body::PlaintextConnect(_) => match (handshakes.remove(&packet.reqid), descriptor) {
+                    (None, _) => refusal(PoolError::CommandBadCallbackResponse),
+                    (_, None) => refusal(PoolError::PlainSocketNeeded),
+                    (Some((cipher, s)), Some(plaintext)) => {
+                        copy_both_ways(&cipher.into(), &plaintext.into())?;
                         Body::Starttls(s)
                     }
+                },
+                Body::Error(reply) => {
+                    handshakes.remove(&packet.reqid);
+                    Body::Error(reply)
                 }
-            }
-            _ => refusal(9, "not implemented"),
-        };
-        self.answer(&request, body)
+                _ => refusal(PoolError::CommandNotImpl),
+            };
+            self.answer(&packet, body)?;
+        }
     }
 }
 
@@ -170,9 +194,8 @@ fn pong(facilities: Facilities) -> Body {
     Body::Ping(Ping { identity: Text::cut(PROTOCOL_IDENTITY), facilities: facilities.0 })
 }
 
-fn refusal(offset: usize, message: &str) -> Body {
-    let code = tlspool_wire::PoolError::ALL[offset].code();
-    Body::Error(ErrorReply { code, message: Text::cut(message) })
+fn refusal(error: PoolError) -> Body {
+    Body::Error(ErrorReply { code: error.code(), message: Text::cut(&error.to_string()) })
 }
 
 /// Reading, writing and shutting down are the same for every stream socket.

@@ -12,7 +12,7 @@ use rustix::net::{
     sendmsg, socket_with, socketpair,
 };
 use tlspool_wire::packet::PacketError;
-use tlspool_wire::{Assembler, Packet};
+use tlspool_wire::{Assembler, Packet, RawRecord};
 use zeroize::Zeroizing;
 
 use crate::Error;
@@ -21,11 +21,12 @@ use crate::Error;
 const STRAY: usize = 4;
 
 /// What one read brought.
+#[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
     reason = "handed on at once; a box per record would cost more"
 )]
-pub(crate) enum Received {
+pub enum Received {
     /// A record, or one that cannot be read.
     Record(Result<Packet, PacketError>),
     /// Part of one: read on.
@@ -55,6 +56,15 @@ pub(crate) fn send(
     descriptor: Option<BorrowedFd<'_>>,
 ) -> rustix::io::Result<()> {
     let raw = Zeroizing::new(packet.encode());
+    send_record(socket, &raw, descriptor)
+}
+
+/// As [`send`], for a record that is bytes already.
+pub(crate) fn send_record(
+    socket: BorrowedFd<'_>,
+    raw: &RawRecord,
+    descriptor: Option<BorrowedFd<'_>>,
+) -> rustix::io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let passed = descriptor.map(|d| [d]);
@@ -62,7 +72,7 @@ pub(crate) fn send(
         ancillary.push(SendAncillaryMessage::ScmRights(passed));
     }
     loop {
-        match sendmsg(socket, &[IoSlice::new(&*raw)], &mut ancillary, SendFlags::NOSIGNAL) {
+        match sendmsg(socket, &[IoSlice::new(raw)], &mut ancillary, SendFlags::NOSIGNAL) {
             Ok(n) if n == raw.len() => return Ok(()),
             // The rest can no longer be sent without tearing the stream.
             Ok(_) => return Err(Errno::PIPE),

@@ -31,6 +31,7 @@ pub mod fake;
 mod io;
 mod location;
 mod questions;
+pub mod raw;
 mod session;
 
 pub use blocking::{Cancel, Pool};

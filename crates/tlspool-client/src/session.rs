@@ -148,12 +148,14 @@ pub enum LocalidAnswer {
 }
 
 type CheckLocalid<'a> = Box<dyn FnMut(&Starttls) -> LocalidAnswer + Send + 'a>;
+type Accept<'a> = Box<dyn FnMut(&Starttls) -> Result<(), Refusal> + Send + 'a>;
 type Connect<'a> = Box<dyn FnMut(&Starttls) -> Result<OwnedFd, Refusal> + Send + 'a>;
 
 /// Where the plaintext goes, and who is asked about local identities.
 pub struct Plaintext<'a> {
     pub(crate) source: Source<'a>,
     check: Option<CheckLocalid<'a>>,
+    accept: Option<Accept<'a>>,
 }
 
 pub(crate) enum Source<'a> {
@@ -175,17 +177,17 @@ impl fmt::Debug for Plaintext<'_> {
 impl<'a> Plaintext<'a> {
     /// Makes a socket pair; the application's end is [`Session::plaintext`].
     pub fn pair() -> Self {
-        Self { source: Source::Pair, check: None }
+        Self { source: Source::Pair, check: None, accept: None }
     }
 
     /// The pool's end is this socket.
     pub fn given(socket: OwnedFd) -> Self {
-        Self { source: Source::Given(Some(socket)), check: None }
+        Self { source: Source::Given(Some(socket)), check: None, accept: None }
     }
 
     /// After the handshake, `connect` sees both authenticated names and returns the pool's end.
     pub fn connect(connect: impl FnMut(&Starttls) -> Result<OwnedFd, Refusal> + Send + 'a) -> Self {
-        Self { source: Source::Connect(Box::new(connect)), check: None }
+        Self { source: Source::Connect(Box::new(connect)), check: None, accept: None }
     }
 
     /// Asks `check` about each local identity proposed, which also sets
@@ -196,6 +198,16 @@ impl<'a> Plaintext<'a> {
         check: impl FnMut(&Starttls) -> LocalidAnswer + Send + 'a,
     ) -> Self {
         self.check = Some(Box::new(check));
+        self
+    }
+
+    /// Asks `accept` whether the authenticated names will do, before any plaintext flows.
+    #[must_use]
+    pub fn accept_if(
+        mut self,
+        accept: impl FnMut(&Starttls) -> Result<(), Refusal> + Send + 'a,
+    ) -> Self {
+        self.accept = Some(Box::new(accept));
         self
     }
 
@@ -229,6 +241,9 @@ impl<'a> Plaintext<'a> {
         established: Starttls,
         ours: &mut Option<OwnedFd>,
     ) -> (Body, Option<OwnedFd>) {
+        if let Some(Err(refusal)) = self.accept.as_mut().map(|accept| accept(&established)) {
+            return (refusal.into_body(), None);
+        }
         let end = match &mut self.source {
             Source::Pair => crate::io::plaintext_pair(established.ipproto)
                 .map_err(Refusal::from)

@@ -1,0 +1,56 @@
+/* Error numbers of the TLS Pool: the com_err table "tlsP".
+ *
+ * They travel in ERROR records and, since the functions tlspool_*() set errno to what the record
+ * says, may be compared with errno. tlspool_strerror() has words for them.
+ */
+#ifndef TLSPOOL_ERRORS_H
+#define TLSPOOL_ERRORS_H
+
+#define ERROR_TABLE_BASE_tlsP                    (-1167372288)
+
+#define E_TLSPOOL_OUT_OF_MEMORY                  (-1167372288)
+#define E_TLSPOOL_ENTANGLED_THREADS              (-1167372287)
+#define E_TLSPOOL_CLIENT_DISCONNECT              (-1167372286)
+#define E_TLSPOOL_CLIENT_REFUSES_CALLBACK        (-1167372285)
+#define E_TLSPOOL_COMMAND_NEEDED                 (-1167372284)
+#define E_TLSPOOL_SUPERFLUOUS_SOCKET             (-1167372283)
+#define E_TLSPOOL_CIPHER_SOCKET_NEEDED           (-1167372282)
+#define E_TLSPOOL_PLAIN_SOCKET_NEEDED            (-1167372281)
+#define E_TLSPOOL_COMMAND_UNKNOWN                (-1167372280)
+#define E_TLSPOOL_COMMAND_NOTIMPL                (-1167372279)
+#define E_TLSPOOL_COMMAND_BAD_CALLBACK_RESPONSE  (-1167372278)
+#define E_TLSPOOL_FACILITY_STARTTLS              (-1167372277)
+#define E_TLSPOOL_FACILITY_STARTGSS              (-1167372276)
+#define E_TLSPOOL_FACILITY_STARTSSH              (-1167372275)
+#define E_TLSPOOL_CTLKEY_REGISTRATION_FAILED     (-1167372274)
+#define E_TLSPOOL_CTLKEY_NOT_FOUND               (-1167372273)
+#define E_TLSPOOL_CTLKEY_NOT_YOURS               (-1167372272)
+#define E_TLSPOOL_CTLKEY_DETACHED                (-1167372271)
+#define E_TLSPOOL_CTLKEY_ATTACHED                (-1167372270)
+#define E_TLSPOOL_RENEGOTIATE_NOT_FOUND          (-1167372269)
+#define E_TLSPOOL_RENEGOTIATE_NOT_INTERRUPTABLE  (-1167372268)
+#define E_TLSPOOL_RENEGOTIATE_WOULD_BE_INSECURE  (-1167372267)
+#define E_TLSPOOL_CONNECTION_HANDLER_SETUP       (-1167372266)
+#define E_TLSPOOL_CONNECTION_DRIVER_SETUP        (-1167372265)
+#define E_TLSPOOL_STIRRED_NOT_SHAKEN             (-1167372264)
+#define E_TLSPOOL_PRNG_UNAVAILABLE               (-1167372263)
+#define E_TLSPOOL_LIDENTRY_NOT_VACANT            (-1167372262)
+#define E_TLSPOOL_PINENTRY_NOT_VACANT            (-1167372261)
+#define E_TLSPOOL_INFOKIND_UNKNOWN               (-1167372260)
+#define E_TLSPOOL_INFO_NOT_FOUND                 (-1167372259)
+/* Since this implementation: */
+#define E_TLSPOOL_LOCALID_UNKNOWN                (-1167372258)
+#define E_TLSPOOL_LOCALID_NOT_YOURS              (-1167372257)
+#define E_TLSPOOL_REMOTEID_REFUSED               (-1167372256)
+#define E_TLSPOOL_LIMIT_REACHED                  (-1167372255)
+#define E_TLSPOOL_TIMEOUT                        (-1167372254)
+#define E_TLSPOOL_RECORD_MALFORMED               (-1167372253)
+#define E_TLSPOOL_KEY_UNAVAILABLE                (-1167372252)
+#define E_TLSPOOL_DRAINING                       (-1167372251)
+
+/* The spelling that existing programs know. */
+#define E_TLSPOOL_RENOGIATE_NOT_FOUND            E_TLSPOOL_RENEGOTIATE_NOT_FOUND
+#define E_TLSPOOL_RENOGIATE_NOT_INTERRUPTABLE    E_TLSPOOL_RENEGOTIATE_NOT_INTERRUPTABLE
+#define E_TLSPOOL_RENOGIATE_WOULD_BE_INSECURE    E_TLSPOOL_RENEGOTIATE_WOULD_BE_INSECURE
+
+#endif

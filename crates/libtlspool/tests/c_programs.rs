@@ -1,0 +1,131 @@
+//! C programs compile against the headers, link with the library, and work with a pool.
+
+mod common;
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use common::{Scratch, compile, manifest};
+use tlspool_client::fake::FakePool;
+use tlspool_client::wire::packet::ErrorReply;
+use tlspool_client::{Lidentry, LidentryFlags, Pinentry, PoolError, Text, wire::Body};
+
+/// A program that must print "ok" in the end.
+fn run(scratch: &Scratch, program: &Path, arguments: &[&str]) -> String {
+    let output = scratch.command(program).args(arguments).output().unwrap();
+    let words = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {words}{errors}", program.display());
+    words
+}
+
+/// Compiles and runs `tests/c/NAME.c` against a pool that relays.
+fn passes(name: &str) {
+    let scratch = Scratch::new();
+    FakePool::bind(&scratch.socket()).unwrap().relay("me.example", "peer.example");
+    let program = compile(&scratch, &manifest(&format!("tests/c/{name}.c")), name);
+    assert_eq!(run(&scratch, &program, &[]), "ok\n");
+}
+
+#[test]
+fn structs_have_the_layout_of_the_protocol() {
+    let scratch = Scratch::new();
+    compile(&scratch, &manifest("tests/c/layout.c"), "layout");
+}
+
+#[test]
+fn headers_are_fine_for_cplusplus() {
+    let source = "#include <tlspool/async.h>\n#include <tlspool/starttls.h>\n";
+    let mut compiler = match Command::new("c++")
+        .args(["-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-x", "c++", "-"])
+        .arg("-I")
+        .arg(manifest("include"))
+        .stdin(Stdio::piped())
+        .spawn()
+    {
+        Ok(compiler) => compiler,
+        Err(_) => return, // no C++ compiler on this machine
+    };
+    compiler.stdin.take().unwrap().write_all(source.as_bytes()).unwrap();
+    assert!(compiler.wait().unwrap().success());
+}
+
+#[test]
+fn programs_for_the_existing_library_work() {
+    passes("blocking");
+}
+
+#[test]
+fn the_older_pair_works_from_threads() {
+    passes("simple");
+}
+
+#[test]
+fn the_asynchronous_family_works() {
+    passes("async");
+}
+
+#[test]
+fn services_answer_callbacks() {
+    let scratch = Scratch::new();
+    let program = compile(&scratch, &manifest("tests/c/services.c"), "services");
+    let socket = scratch.socket();
+    let fake = FakePool::bind(&socket).unwrap();
+    let error =
+        |error: PoolError| Body::Error(ErrorReply { code: error.code(), message: Text::EMPTY });
+    let pool = thread::spawn(move || {
+        let mut pins = fake.accept().unwrap();
+        let (register, _) = pins.receive().unwrap();
+        let Body::Pinentry(entry) = &register.body else { panic!() };
+        assert_eq!(entry.timeout_us, 60_000_000);
+        let asked = Pinentry { attempt: 2, token_label: Text::cut("disk"), ..Pinentry::default() };
+        pins.call_back(&register, 1, Body::Pinentry(asked)).unwrap();
+        let Body::Pinentry(answer) = pins.receive().unwrap().0.body else { panic!() };
+        assert_eq!(answer.pin.as_str(), "1234");
+        pins.answer(&register, error(PoolError::PinentryNotVacant)).unwrap();
+
+        let mut names = fake.accept().unwrap();
+        let (register, _) = names.receive().unwrap();
+        for (cbid, remote) in [(1, "nobody.example"), (2, "example.com")] {
+            let asked = Lidentry { remoteid: Text::cut(remote), ..Lidentry::default() };
+            names.call_back(&register, cbid, Body::LidentryCallback(asked)).unwrap();
+            match names.receive().unwrap().0.body {
+                Body::Error(reply) => {
+                    assert_eq!((reply.code, reply.message.as_str()), (2, "not for nobody"));
+                }
+                Body::LidentryCallback(answer) => {
+                    assert_eq!(answer.localid.as_str(), "me@example.com");
+                    assert!(answer.flags.contains(LidentryFlags::DBAPPEND));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        names.answer(&register, error(PoolError::LidentryNotVacant)).unwrap();
+    });
+    let at = socket.to_str().unwrap();
+    assert_eq!(run(&scratch, &program, &["pin", at]), "disk 2\nok\n");
+    assert_eq!(run(&scratch, &program, &["localid", at]), "ok\n");
+    pool.join().unwrap();
+}
+
+#[test]
+fn the_examples_talk_to_each_other() {
+    let scratch = Scratch::new();
+    FakePool::bind(&scratch.socket()).unwrap().relay("anonymous", "me@example.net");
+    let server = compile(&scratch, &manifest("../../examples/echo-server.c"), "echo-server");
+    let client = compile(&scratch, &manifest("../../examples/echo-client.c"), "echo-client");
+    // A port that was free a moment ago.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let at = free.to_string();
+    let mut server =
+        scratch.command(&server).args([&at, "srv.example"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(server.stdout.take().unwrap()).lines();
+    assert_eq!(said.next().unwrap().unwrap(), format!("listening on {at} as srv.example"));
+    let words = run(&scratch, &client, &[&at, "srv.example", "me@example.net", "round trip"]);
+    assert_eq!(words, "server is srv.example, we are me@example.net\nround trip\n");
+    assert_eq!(said.next().unwrap().unwrap(), "client is me@example.net");
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
