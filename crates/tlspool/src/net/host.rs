@@ -207,8 +207,7 @@ impl Host for RequestHost<'_> {
         scheme: SignatureScheme,
         message: &[u8],
     ) -> Result<Vec<u8>, SignatureFailure> {
-        let signed =
-            self.worker.keys.sign(&credential.key_uri, scheme.into(), message, self.deadline).await;
+        let signed = self.worker.keys.sign(credential, scheme.into(), message, self.deadline).await;
         signed.map_err(|error| {
             self.outcome.error = Some(PoolError::KeyUnavailable);
             SignatureFailure(error.to_string())

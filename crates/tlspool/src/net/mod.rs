@@ -241,7 +241,7 @@ async fn obey(channel: &AsyncChannel, shared: &Arc<Shared>) {
                 }
             }
             Ok(Some((ToNetwork::Status { id }, _))) => {
-                let status = status::status(shared);
+                let status = status::status(shared).await;
                 // If the supervisor is gone, the next turn sees it.
                 let _ = channel.send(&FromNetwork::Status { id, status }, &[]).await;
             }

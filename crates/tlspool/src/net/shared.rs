@@ -35,8 +35,8 @@ pub(crate) struct Shared {
     pub(crate) ended: Notify,
     pub(crate) next_session: AtomicU64,
     pub(crate) started: Instant,
-    /// Tokens that wait for a PIN, by label.
-    pub(crate) waiting_tokens: parking_lot::Mutex<Vec<String>>,
+    /// Tokens that wait for a PIN: the question's number and the token's label.
+    pub(crate) waiting_tokens: parking_lot::Mutex<Vec<(u32, String)>>,
     /// The label of a token that waits while nobody enters PINs.
     pub(crate) unattended: tokio::sync::mpsc::UnboundedSender<String>,
 }

@@ -7,9 +7,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use tlspool_keys::TokenStatus;
 use tlspool_validate::{Question, Refusal, Validated};
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::connection;
 use super::identities::Identities;
@@ -31,6 +32,8 @@ pub(crate) enum Task {
     KeyChannel(OwnedFd),
     /// The settings have changed.
     Reload,
+    /// What does the key process say of its tokens?
+    Tokens(oneshot::Sender<Vec<TokenStatus>>),
 }
 
 /// How others reach a worker.
@@ -136,13 +139,16 @@ async fn work(start: Start) -> std::io::Result<()> {
     let settings = shared.settings();
     let worker = Rc::new(Worker {
         index,
-        keys: Keys::new(key_channel, &shared)?,
+        keys: Keys::new(key_channel)?,
         identities: RefCell::new(Identities::new(settings.config.database.to_path_buf())),
         settings: RefCell::new(settings),
         trust: Trust::new(),
         shared,
         load,
     });
+    if index == 0 {
+        worker.keys.serve_pins(&worker.shared);
+    }
     while let Some(task) = tasks.recv().await {
         match task {
             Task::Client { socket, peer, counted } => {
@@ -151,10 +157,18 @@ async fn work(start: Start) -> std::io::Result<()> {
             Task::Starttls(request) => {
                 tokio::task::spawn_local(starttls::perform(worker.clone(), *request));
             }
+            Task::Tokens(answer) => {
+                let worker = worker.clone();
+                tokio::task::spawn_local(async move {
+                    // Without a key process there are none; the supervisor knows about that.
+                    let _ = answer.send(worker.keys.tokens().await.unwrap_or_default());
+                });
+            }
             Task::KeyChannel(channel) => worker.keys.restarted(channel),
             Task::Reload => {
                 worker.settings.replace(worker.shared.settings());
                 worker.identities.borrow_mut().forget();
+                worker.keys.forget();
             }
         }
     }
