@@ -55,20 +55,10 @@ impl Credentials {
         let made = Self { folder: folder.to_owned() };
         for key in Key::ALL {
             let algorithm: &[&str] = match key {
-                Key::P256 => &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
+                Key::P256 => P256,
                 Key::Rsa => &["-newkey", "rsa:2048"],
             };
-            run(Command::new("openssl")
-                .args(["req", "-x509", "-nodes", "-days", "30"])
-                .args(algorithm)
-                .arg("-subj")
-                .arg(format!("/CN={}", key.name()))
-                .arg("-addext")
-                .arg(format!("subjectAltName=DNS:{}", key.name()))
-                .arg("-keyout")
-                .arg(made.key(key))
-                .arg("-out")
-                .arg(made.certificate(key)))?;
+            issue(key.name(), algorithm, &made.key(key), &made.certificate(key))?;
             let both = [made.certificate(key), made.key(key)]
                 .iter()
                 .map(fs::read_to_string)
@@ -93,6 +83,18 @@ impl Credentials {
     fn both(&self, key: Key) -> PathBuf {
         self.folder.join(format!("{}.pem", key.name()))
     }
+}
+
+/// Arguments of `openssl req` for a new key.
+pub(crate) const P256: &[&str] = &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+
+/// Makes a key and a self-signed certificate for `name`.
+pub(crate) fn issue(name: &str, algorithm: &[&str], key: &Path, certificate: &Path) -> Result<()> {
+    let (subject, alternative) = (format!("/CN={name}"), format!("subjectAltName=DNS:{name}"));
+    let mut command = Command::new("openssl");
+    command.args(["req", "-x509", "-nodes", "-days", "30"]).args(algorithm);
+    command.args(["-subj", &subject, "-addext", &alternative]);
+    run(command.arg("-keyout").arg(key).arg("-out").arg(certificate)).map(drop)
 }
 
 /// What every candidate is started with.

@@ -3,13 +3,13 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use crate::backend::Backend;
-use crate::candidates::{Key, Running, Setting};
-use crate::error::{BenchError, During, Result};
+use crate::candidates::{Key, P256, Running, Setting, issue};
+use crate::error::{During, Result};
 use crate::figures::{Series, digits};
 use crate::load::{self, Figures, Load, Window, Work};
 use crate::pool::{self, Shape};
@@ -201,24 +201,9 @@ fn handshakes(work: Work, running: &Running, window: Window, backend: &Backend) 
 
 /// A SoftHSM2 token with the P-256 key of all candidates on it.
 fn softhsm(setting: &Setting<'_>) -> Result<Shape> {
-    let folder = setting.folder.join("softhsm");
-    fs::create_dir_all(folder.join("tokens")).during("creating a folder")?;
-    let conf = folder.join("softhsm2.conf");
-    let text = format!("directories.tokendir = {}/tokens\nlog.level = ERROR\n", folder.display());
-    fs::write(&conf, text).during("writing a configuration")?;
-    let env = ("SOFTHSM2_CONF", conf.display().to_string());
-    let softhsm =
-        |args: &[&str]| run(Command::new("softhsm2-util").args(args).env(env.0, &env.1)).map(drop);
-    let key = setting.credentials.key(Key::P256).display().to_string();
-    softhsm(&["--init-token", "--free", "--label", "bench", "--so-pin", PIN, "--pin", PIN])?;
-    softhsm(&[
-        "--import", &key, "--token", "bench", "--label", "p256", "--id", "01", "--pin", PIN,
-    ])?;
-    let uri = format!(
-        "pkcs11:token=bench;object=p256;type=private?pin-source=file:{}",
-        pin_file(&folder)?.display()
-    );
-    let certificate = setting.credentials.certificate(Key::P256);
+    let (key, certificate) =
+        (setting.credentials.key(Key::P256), setting.credentials.certificate(Key::P256));
+    let (uri, env) = token(&setting.folder.join("softhsm"), &key)?;
     Ok(Shape {
         keys: [Some((uri, certificate)), None],
         modules: vec![SOFTHSM.into()],
@@ -227,13 +212,43 @@ fn softhsm(setting: &Setting<'_>) -> Result<Shape> {
     })
 }
 
-fn pin_file(folder: &Path) -> Result<PathBuf> {
-    let file = folder.join("pin");
-    fs::write(&file, PIN).during("writing a PIN")?;
-    Ok(file)
+/// The slow token of the tests, in the place of the RSA key.
+fn slow(setting: &Setting<'_>) -> Result<Shape> {
+    let folder = setting.folder.join("slow");
+    fs::create_dir_all(&folder).during("creating a folder")?;
+    let (key, certificate) = (folder.join("key"), folder.join("certificate"));
+    issue(Key::Rsa.name(), P256, &key, &certificate)?;
+    let (uri, env) = token(&folder, &key)?;
+    let control = folder.join("control");
+    fs::write(&control, "delay_ms 10 parallel 4").during("writing the token's behaviour")?;
+    let module = fs::canonicalize(setting.programs.join("libp11mock.so"));
+    Ok(Shape {
+        keys: [None, Some((uri, certificate))],
+        modules: vec![module.during("the module of the slow token (cargo build -p p11mock)")?],
+        env: vec![
+            env,
+            ("P11MOCK_MODULE", SOFTHSM.into()),
+            ("P11MOCK_CONTROL", control.display().to_string()),
+        ],
+        ..Shape::default()
+    })
 }
 
-/// The slow token of the tests, in the place of the RSA key.
-fn slow(_setting: &Setting<'_>) -> Result<Shape> {
-    Err(BenchError::Invalid("the slow token is not there yet".into()))
+/// A SoftHSM2 token with `key` on it: the key's URI, and the variable that leads to the token.
+fn token(folder: &Path, key: &Path) -> Result<(String, (&'static str, String))> {
+    fs::create_dir_all(folder.join("tokens")).during("creating a folder")?;
+    let conf = folder.join("softhsm2.conf");
+    let text = format!("directories.tokendir = {}/tokens\nlog.level = ERROR\n", folder.display());
+    fs::write(&conf, text).during("writing a configuration")?;
+    let env = ("SOFTHSM2_CONF", conf.display().to_string());
+    let softhsm =
+        |args: &[&str]| run(Command::new("softhsm2-util").args(args).env(env.0, &env.1)).map(drop);
+    let key = key.display().to_string();
+    softhsm(&["--init-token", "--free", "--label", "bench", "--so-pin", PIN, "--pin", PIN])?;
+    softhsm(&["--import", &key, "--token", "bench", "--label", "key", "--id", "01", "--pin", PIN])?;
+    let pin = folder.join("pin");
+    fs::write(&pin, PIN).during("writing a PIN")?;
+    let uri =
+        format!("pkcs11:token=bench;object=key;type=private?pin-source=file:{}", pin.display());
+    Ok((uri, env))
 }

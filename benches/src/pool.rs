@@ -104,10 +104,9 @@ fn configuration(folder: &Path, shape: &Shape) -> String {
     } else {
         String::new()
     };
-    let mut modules = String::new();
-    for path in &shape.modules {
-        modules += &format!("[[keys.module]]\npath = \"{}\"\n", path.display());
-    }
+    let module =
+        |path: &PathBuf| ["[[keys.module]]\npath = \"", &path.to_string_lossy(), "\"\n"].concat();
+    let modules: String = shape.modules.iter().map(module).collect();
     let folder = folder.display();
     format!(
         "version = 1\n{users}runtime_dir = \"{folder}/run\"\ndatabase = \"{folder}/tlspool.db\"\n\
