@@ -215,8 +215,7 @@ impl KeyClient {
                 return Err(KeyError::Unsupported(format!("a request over {MAX_MESSAGE} bytes")));
             }
             let sent = state.channel.as_ref().is_some_and(|channel| write(channel, &datagram));
-            let pending =
-                Pending { datagram, deadline, answer, sent, retried: false, again };
+            let pending = Pending { datagram, deadline, answer, sent, retried: false, again };
             state.pending.insert(id, pending);
             if !sent {
                 state.unsent.push_back(id);
