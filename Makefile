@@ -1,0 +1,5 @@
+# The targets: bench.
+
+.PHONY: bench
+bench:
+	scripts/bench.sh

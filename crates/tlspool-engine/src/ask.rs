@@ -1,0 +1,297 @@
+//! What a handshake asks for, who answers, and the objects through which rustls asks.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use rustls::client::ResolvesClientCert;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::{CertifiedKey, Signer, SigningKey};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureAlgorithm,
+    SignatureScheme,
+};
+
+use crate::config::PeerAuthentication;
+use crate::coroutine::{ask, context};
+
+/// Answers what handshakes ask; implemented by the network process.
+pub trait Host {
+    /// Which certificate does this server show to a client that asks for `sni` and can check
+    /// signatures of these schemes?
+    fn server_credential(
+        &mut self,
+        sni: Option<&str>,
+        schemes: &[SignatureScheme],
+    ) -> impl Future<Output = Result<Arc<Credential>, Refusal>>;
+
+    /// Which certificate does this client show, if any? It leaves, and a signature is asked for,
+    /// only after the server was verified; in TLS 1.3 the choice is made before.
+    fn client_credential(
+        &mut self,
+    ) -> impl Future<Output = Result<Option<Arc<Credential>>, Refusal>>;
+
+    /// The signature of `message` by the private key of `credential`.
+    fn sign(
+        &mut self,
+        credential: &Credential,
+        scheme: SignatureScheme,
+        message: &[u8],
+    ) -> impl Future<Output = Result<Vec<u8>, SignatureFailure>>;
+
+    /// Is the peer that shows this chain (leaf first) acceptable?
+    fn verify(
+        &mut self,
+        chain: Vec<CertificateDer<'static>>,
+    ) -> impl Future<Output = Result<(), Refusal>>;
+}
+
+/// A certificate chain and the name of its private key.
+pub struct Credential {
+    /// The local identity it belongs to.
+    pub name: String,
+    /// Where the private key is, as a URI.
+    pub key_uri: Arc<str>,
+    /// SHA-256 of the leaf certificate; separates session tickets.
+    pub fingerprint: [u8; 32],
+    /// Schemes the key can sign with, best first.
+    pub schemes: Vec<SignatureScheme>,
+    /// Leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credential({})", self.name)
+    }
+}
+
+/// The host refuses; what to tell the peer and what to tell people.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// Selects the alert that the peer gets.
+    pub certificate: CertificateError,
+    /// For the application and the log.
+    pub text: String,
+}
+
+/// A signature could not be made; the text is for the application and the log.
+#[derive(Debug, Clone)]
+pub struct SignatureFailure(pub String);
+
+/// What a step of a handshake waits for.
+pub(crate) enum Question {
+    ServerCredential { sni: Option<String>, schemes: Vec<SignatureScheme> },
+    ClientCredential { schemes: Vec<SignatureScheme> },
+    Sign { credential: Arc<Credential>, scheme: SignatureScheme, message: Vec<u8> },
+    Verify { chain: Vec<CertificateDer<'static>> },
+}
+
+/// The answer.
+pub(crate) enum Answer {
+    /// There was no question yet.
+    Begin,
+    Credential(Option<Arc<Credential>>),
+    Signature(Option<Vec<u8>>),
+    Verified(Result<(), CertificateError>),
+}
+
+/// What is said where a question is asked outside of a handshake step: cannot happen.
+fn outside() -> Error {
+    Error::General("asked outside of a handshake step".into())
+}
+
+/// Stands for a private key elsewhere.
+#[derive(Debug)]
+struct DistantKey(Arc<Credential>);
+
+#[derive(Debug)]
+struct DistantSigner {
+    credential: Arc<Credential>,
+    scheme: SignatureScheme,
+}
+
+impl SigningKey for DistantKey {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        let scheme = *self.0.schemes.iter().find(|scheme| offered.contains(scheme))?;
+        Some(Box::new(DistantSigner { credential: self.0.clone(), scheme }))
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        match self.0.schemes.first() {
+            Some(SignatureScheme::ED25519) => SignatureAlgorithm::ED25519,
+            Some(
+                SignatureScheme::ECDSA_NISTP256_SHA256 | SignatureScheme::ECDSA_NISTP384_SHA384,
+            ) => SignatureAlgorithm::ECDSA,
+            _ => SignatureAlgorithm::RSA,
+        }
+    }
+}
+
+impl Signer for DistantSigner {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+        let question = Question::Sign {
+            credential: self.credential.clone(),
+            scheme: self.scheme,
+            message: message.to_vec(),
+        };
+        match ask(question) {
+            Some(Answer::Signature(Some(signature))) => Ok(signature),
+            Some(_) => Err(Error::General("no signature by the private key".into())),
+            None => Err(outside()),
+        }
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        self.scheme
+    }
+}
+
+fn certified(credential: Arc<Credential>) -> Arc<CertifiedKey> {
+    let chain = credential.chain.clone();
+    Arc::new(CertifiedKey::new(chain, Arc::new(DistantKey(credential))))
+}
+
+/// Asks the host which certificate to show, in either role.
+#[derive(Debug)]
+pub(crate) struct AskForCredential;
+
+impl ResolvesServerCert for AskForCredential {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let sni = hello.server_name().map(str::to_owned);
+        let schemes = hello.signature_schemes().to_vec();
+        match ask(Question::ServerCredential { sni, schemes })? {
+            Answer::Credential(Some(credential)) => {
+                if let Some(context) = context() {
+                    context.narrow_scope(&credential.fingerprint);
+                }
+                Some(certified(credential))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl ResolvesClientCert for AskForCredential {
+    fn resolve(
+        &self,
+        _root_hint_subjects: &[&[u8]],
+        schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        match ask(Question::ClientCredential { schemes: schemes.to_vec() })? {
+            Answer::Credential(credential) => credential.map(certified),
+            _ => None,
+        }
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// Asks the host about a peer; checks handshake signatures itself.
+#[derive(Debug)]
+pub(crate) struct AskAboutPeer {
+    pub(crate) algorithms: WebPkiSupportedAlgorithms,
+    pub(crate) authentication: PeerAuthentication,
+}
+
+impl AskAboutPeer {
+    fn ask(&self, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>]) -> Result<(), Error> {
+        if self.authentication == PeerAuthentication::Ignored {
+            return Ok(());
+        }
+        let chain =
+            std::iter::once(leaf).chain(rest).map(|c| c.clone().into_owned()).collect::<Vec<_>>();
+        match ask(Question::Verify { chain }) {
+            Some(Answer::Verified(result)) => result.map_err(Error::InvalidCertificate),
+            _ => Err(outside()),
+        }
+    }
+}
+
+impl ServerCertVerifier for AskAboutPeer {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.ask(end_entity, intermediates)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+impl ClientCertVerifier for AskAboutPeer {
+    fn offer_client_auth(&self) -> bool {
+        self.authentication != PeerAuthentication::Ignored
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.authentication == PeerAuthentication::Required
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.ask(end_entity, intermediates)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,541 @@
+//! Performs a handshake on a socket, with a host that answers what it asks.
+
+use std::cell::{Cell, RefCell};
+use std::net::Ipv4Addr;
+use std::rc::Rc;
+
+use aws_lc_rs::digest;
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
+use rustls::{CommonState, HandshakeKind, ProtocolVersion, SupportedCipherSuite};
+use zeroize::Zeroizing;
+
+use crate::ask::{Answer, Host, Question, Refusal};
+use crate::binding::{Exporter, Sender, Transcript};
+use crate::config::{Engine, PeerAuthentication};
+use crate::coroutine::{Progress, Step, within};
+use crate::record::{Kernel, Traffic, alert};
+use crate::socket::Socket;
+use crate::tickets::Scope;
+
+/// Unread bytes of a handshake that are kept: a 64 KiB message in its records, with room.
+const INCOMING_LIMIT: usize = 96 * 1024;
+
+/// Bytes asked of the socket at a time; a flight without client certificate fits.
+const READ_SIZE: usize = 4096;
+
+/// Which side we are, and what that side is told.
+#[derive(Debug, Clone, Copy)]
+pub enum Role<'a> {
+    /// TLS server.
+    Server,
+    /// TLS client.
+    Client {
+        /// The server's domain, for the server name indication (RFC 6066 section 3).
+        server: Option<&'a str>,
+        /// Whether to send it.
+        sni: bool,
+    },
+}
+
+/// One handshake to perform.
+#[derive(Debug)]
+pub struct Job<'a> {
+    /// Which side we are.
+    pub role: Role<'a>,
+    /// What is demanded of the peer.
+    pub authentication: PeerAuthentication,
+    /// Sessions are resumed only within it. The chosen local credential of a server narrows it.
+    pub scope: Scope,
+    /// Keep the secrets from which an [`Exporter`] is made.
+    pub exporter: bool,
+}
+
+/// What was agreed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// `TLSv1.3` or `TLSv1.2`.
+    pub protocol: &'static str,
+    /// Name of the cipher suite.
+    pub suite: &'static str,
+    /// Name of the key exchange group.
+    pub group: &'static str,
+    /// An earlier session was resumed: no certificate was sent.
+    pub resumed: bool,
+}
+
+/// A finished handshake.
+pub struct Established {
+    /// What was agreed.
+    pub summary: Summary,
+    /// The peer's chain, leaf first; also known for a resumed session.
+    pub peer_chain: Vec<CertificateDer<'static>>,
+    /// If the job asked for it.
+    pub exporter: Option<Exporter>,
+    /// The keys, and what came with the last flight.
+    pub traffic: Traffic,
+}
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// The host refused the peer, or has no identity to show.
+    #[error("{0}")]
+    Refused(String),
+    /// The private key did not sign.
+    #[error("the private key did not sign: {0}")]
+    Signature(String),
+    /// The peer closed the connection.
+    #[error("the peer closed the connection during the handshake")]
+    PeerClosed,
+    /// The peer does not speak TLS.
+    #[error(
+        "the peer sent something that is not TLS; is it waiting for a command such as STARTTLS, or is its port one without TLS?"
+    )]
+    NotTls,
+    /// The peer sent more than any handshake needs.
+    #[error("the peer sent more than a handshake may hold")]
+    TooLong,
+    /// The peer ended the handshake with an alert.
+    #[error("the peer ended the handshake: {0}")]
+    Alert(String),
+    /// TLS failed.
+    #[error("{0}")]
+    Tls(rustls::Error),
+    /// The socket failed.
+    #[error("the connection failed: {0}")]
+    Socket(#[from] std::io::Error),
+}
+
+/// Performs the handshake. Time limits are the caller's: dropping the future gives it up.
+pub async fn run<H: Host>(
+    engine: &Engine,
+    socket: &Socket,
+    job: Job<'_>,
+    host: &mut H,
+) -> Result<Established, HandshakeError> {
+    let context = Rc::new(Context::new(job.scope, job.exporter));
+    // A client looks for a session to resume right here.
+    let mut machine = within(context.clone(), || Machine::new(engine, &job))?;
+    let mut errand = Errand { host, failure: None, verified: false };
+    let mut fresh = matches!(job.role, Role::Client { .. });
+    loop {
+        if fresh || machine.has_whole_record() {
+            let (back, stop) = step(machine, &context, &mut errand).await?;
+            machine = back;
+            let sent = if machine.outgoing.is_empty() {
+                Ok(())
+            } else {
+                let sent = socket.send_all(&machine.outgoing).await;
+                machine.outgoing.clear();
+                sent
+            };
+            match stop {
+                // The cause matters more than whether the alert could be sent.
+                Err(error) => return Err(errand.failure.take().unwrap_or_else(|| explain(error))),
+                Ok(Stop::Ready) => {
+                    sent?;
+                    break;
+                }
+                Ok(Stop::NeedBytes) => sent?,
+            }
+            fresh = false;
+        }
+        machine.receive(socket).await?;
+    }
+    let already_verified = errand.verified;
+    let mut established = machine.finish(&context)?;
+    // rustls does not verify again the certificates of a session that it resumes; we do, because
+    // what is validated live may have changed.
+    if job.authentication != PeerAuthentication::Ignored
+        && !already_verified
+        && !established.peer_chain.is_empty()
+        && let Err(refusal) = errand.host.verify(established.peer_chain.clone()).await
+    {
+        established.refuse(socket).await;
+        return Err(HandshakeError::Refused(refusal.text));
+    }
+    Ok(established)
+}
+
+impl Established {
+    /// Tells the peer `access_denied` (RFC 8446 section 6.2): the session ends before any data.
+    pub async fn refuse(&mut self, socket: &Socket) {
+        let mut out = Vec::new();
+        if self.traffic.seal_alert(alert::ACCESS_DENIED, &mut out).is_ok() {
+            // The session is over either way.
+            let _ = socket.send_all(&out).await;
+        }
+    }
+}
+
+/// What a handshake is about, for the objects that rustls calls.
+pub(crate) struct Context {
+    scope: Cell<Scope>,
+    keeps_secrets: bool,
+    secret: RefCell<Zeroizing<Vec<u8>>>,
+}
+
+impl Context {
+    pub(crate) fn new(scope: Scope, keeps_secrets: bool) -> Self {
+        Self { scope: Cell::new(scope), keeps_secrets, secret: RefCell::default() }
+    }
+
+    pub(crate) fn scope(&self) -> Scope {
+        self.scope.get()
+    }
+
+    /// From here on, sessions are resumed only with the credential of this fingerprint.
+    pub(crate) fn narrow_scope(&self, fingerprint: &[u8; 32]) {
+        let mut digest = digest::Context::new(&digest::SHA256);
+        digest.update(&self.scope.get());
+        digest.update(fingerprint);
+        let mut scope = [0; 32];
+        scope.copy_from_slice(digest.finish().as_ref());
+        self.scope.set(scope);
+    }
+
+    pub(crate) fn keeps_secrets(&self) -> bool {
+        self.keeps_secrets
+    }
+
+    pub(crate) fn keep_secret(&self, secret: &[u8]) {
+        if self.keeps_secrets {
+            *self.secret.borrow_mut() = Zeroizing::new(secret.to_vec());
+        }
+    }
+}
+
+/// Carries questions to the host, and remembers why it refused.
+struct Errand<'h, H> {
+    host: &'h mut H,
+    failure: Option<HandshakeError>,
+    verified: bool,
+}
+
+impl<H: Host> Errand<'_, H> {
+    async fn answer(&mut self, question: Question) -> Answer {
+        match question {
+            Question::ServerCredential { sni, schemes } => {
+                match self.host.server_credential(sni.as_deref(), &schemes).await {
+                    Ok(credential) => Answer::Credential(Some(credential)),
+                    Err(refusal) => {
+                        self.refused(refusal);
+                        Answer::Credential(None)
+                    }
+                }
+            }
+            Question::ClientCredential { schemes } => match self.host.client_credential().await {
+                Ok(credential) => {
+                    // One that the server cannot check is as good as none.
+                    let usable =
+                        credential.filter(|c| c.schemes.iter().any(|s| schemes.contains(s)));
+                    Answer::Credential(usable)
+                }
+                Err(refusal) => {
+                    self.refused(refusal);
+                    Answer::Credential(None)
+                }
+            },
+            Question::Sign { credential, scheme, message } => {
+                match self.host.sign(&credential, scheme, &message).await {
+                    Ok(signature) => Answer::Signature(Some(signature)),
+                    Err(failure) => {
+                        self.failure = Some(HandshakeError::Signature(failure.0));
+                        Answer::Signature(None)
+                    }
+                }
+            }
+            Question::Verify { chain } => {
+                self.verified = true;
+                match self.host.verify(chain).await {
+                    Ok(()) => Answer::Verified(Ok(())),
+                    Err(refusal) => {
+                        let alert = refusal.certificate.clone();
+                        self.refused(refusal);
+                        Answer::Verified(Err(alert))
+                    }
+                }
+            }
+        }
+    }
+
+    fn refused(&mut self, refusal: Refusal) {
+        self.failure = Some(HandshakeError::Refused(refusal.text));
+    }
+}
+
+/// Runs one step, answering what it asks.
+async fn step<H: Host>(
+    mut machine: Box<Machine>,
+    context: &Rc<Context>,
+    errand: &mut Errand<'_, H>,
+) -> Result<(Box<Machine>, Result<Stop, rustls::Error>), HandshakeError> {
+    let mut step = Step::new(context.clone(), move || {
+        let stop = machine.advance();
+        (machine, stop)
+    })?;
+    let mut answer = Answer::Begin;
+    loop {
+        match step.resume(answer) {
+            Progress::Done(result) => return Ok(result),
+            Progress::Asked(question) => answer = errand.answer(question).await,
+        }
+    }
+}
+
+enum Stop {
+    NeedBytes,
+    Ready,
+}
+
+enum Connection {
+    Client(UnbufferedClientConnection),
+    Server(UnbufferedServerConnection),
+}
+
+/// A rustls connection with its buffers.
+struct Machine {
+    connection: Connection,
+    incoming: Vec<u8>,
+    /// Bytes of `incoming` that rustls has looked at without using them up.
+    looked_at: usize,
+    outgoing: Vec<u8>,
+    early: Vec<u8>,
+    peer_closed: bool,
+    transcript: Option<Transcript>,
+}
+
+/// Calls rustls until it needs bytes, is ready, or failed. (A macro, because the two connection
+/// types share no public trait.)
+macro_rules! advance {
+    ($machine:ident, $connection:ident, $us:expr, $peer:expr) => {{
+        loop {
+            let UnbufferedStatus { discard, state } =
+                $connection.process_tls_records(&mut $machine.incoming);
+            let (mut stop, mut encoded) = (None, None);
+            match state {
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    let before = $machine.outgoing.len();
+                    encode(&mut $machine.outgoing, |buffer| data.encode(buffer))?;
+                    encoded = Some(before);
+                }
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::ReadTraffic(mut data)) => {
+                    while let Some(record) = data.next_record() {
+                        $machine.early.extend_from_slice(record?.payload);
+                    }
+                }
+                Ok(ConnectionState::BlockedHandshake) => stop = Some(Ok(Stop::NeedBytes)),
+                Ok(ConnectionState::WriteTraffic(_)) => stop = Some(Ok(Stop::Ready)),
+                Ok(ConnectionState::PeerClosed) => $machine.peer_closed = true,
+                Ok(ConnectionState::Closed) => stop = Some(Ok(Stop::Ready)),
+                Ok(other) => {
+                    stop = Some(Err(rustls::Error::General(format!("unexpected {other:?}"))));
+                }
+                Err(error) => {
+                    if discard > 0 {
+                        $machine.incoming.drain(..discard);
+                    }
+                    // What remains to be said is the alert.
+                    while $connection.wants_write() {
+                        let UnbufferedStatus { discard, state } =
+                            $connection.process_tls_records(&mut $machine.incoming);
+                        if let Ok(ConnectionState::EncodeTlsData(mut data)) = state {
+                            encode(&mut $machine.outgoing, |buffer| data.encode(buffer))?;
+                        }
+                        $machine.incoming.drain(..discard);
+                    }
+                    return Err(error);
+                }
+            }
+            if discard > 0 {
+                if let Some(transcript) = &mut $machine.transcript {
+                    transcript.see($peer, &$machine.incoming[..discard]);
+                }
+                $machine.incoming.drain(..discard);
+            }
+            // What we say answers what was discarded, so it comes second.
+            if let (Some(transcript), Some(before)) = (&mut $machine.transcript, encoded) {
+                transcript.see($us, &$machine.outgoing[before..]);
+            }
+            if let Some(stop) = stop {
+                $machine.looked_at = $machine.incoming.len();
+                return stop;
+            }
+        }
+    }};
+}
+
+impl Machine {
+    fn new(engine: &Engine, job: &Job<'_>) -> Result<Box<Self>, HandshakeError> {
+        let connection = match job.role {
+            Role::Server => UnbufferedServerConnection::new(engine.server(job.authentication))
+                .map(Connection::Server),
+            Role::Client { server, sni } => {
+                let name = server
+                    .and_then(|name| ServerName::try_from(name.to_owned()).ok())
+                    .unwrap_or(ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into()));
+                let config = engine.client(job.authentication, sni);
+                UnbufferedClientConnection::new(config, name).map(Connection::Client)
+            }
+        }
+        .map_err(HandshakeError::Tls)?;
+        Ok(Box::new(Self {
+            connection,
+            incoming: Vec::new(),
+            looked_at: 0,
+            outgoing: Vec::new(),
+            early: Vec::new(),
+            peer_closed: false,
+            transcript: job.exporter.then(Transcript::default),
+        }))
+    }
+
+    fn advance(&mut self) -> Result<Stop, rustls::Error> {
+        match &mut self.connection {
+            Connection::Client(connection) => {
+                advance!(self, connection, Sender::Client, Sender::Server)
+            }
+            Connection::Server(connection) => {
+                advance!(self, connection, Sender::Server, Sender::Client)
+            }
+        }
+    }
+
+    /// Whether the bytes not looked at complete a record, or can never become one. Saves rustls,
+    /// and us, from looking at every byte of a peer that sends one at a time.
+    fn has_whole_record(&self) -> bool {
+        let mut at = 0;
+        while let Some([kind, major, _, high, low]) = self.incoming.get(at..at + 5) {
+            if !(20..=23).contains(kind) || *major != 3 {
+                return true;
+            }
+            at += 5 + usize::from(u16::from_be_bytes([*high, *low]));
+            if at > self.looked_at && at <= self.incoming.len() {
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn receive(&mut self, socket: &Socket) -> Result<(), HandshakeError> {
+        let have = self.incoming.len();
+        if have >= INCOMING_LIMIT {
+            return Err(HandshakeError::TooLong);
+        }
+        self.incoming.resize(have + READ_SIZE, 0);
+        let received = socket.recv(&mut self.incoming[have..]).await;
+        self.incoming.truncate(have + received.as_ref().copied().unwrap_or(0));
+        match received? {
+            0 => Err(HandshakeError::PeerClosed),
+            _ => Ok(()),
+        }
+    }
+
+    fn finish(self: Box<Self>, context: &Rc<Context>) -> Result<Established, HandshakeError> {
+        let machine = *self;
+        let common: &CommonState = match &machine.connection {
+            Connection::Client(connection) => connection,
+            Connection::Server(connection) => connection,
+        };
+        let unfinished = || HandshakeError::Tls(rustls::Error::HandshakeNotComplete);
+        let suite = common.negotiated_cipher_suite().ok_or_else(unfinished)?;
+        let summary = Summary {
+            protocol: match common.protocol_version() {
+                Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+                _ => "TLSv1.2",
+            },
+            suite: suite.suite().as_str().unwrap_or("unknown"),
+            group: common
+                .negotiated_key_exchange_group()
+                .and_then(|group| group.name().as_str())
+                .unwrap_or("none"),
+            resumed: common.handshake_kind() == Some(HandshakeKind::Resumed),
+        };
+        let peer_chain = common
+            .peer_certificates()
+            .map(|chain| chain.iter().map(|c| c.clone().into_owned()).collect())
+            .unwrap_or_default();
+        let exporter =
+            machine.transcript.and_then(|transcript| exporter(suite, context, &transcript));
+        let (secrets, kernel) = match machine.connection {
+            Connection::Client(connection) => connection
+                .dangerous_into_kernel_connection()
+                .map(|(secrets, kernel)| (secrets, Kernel::Client(kernel, context.clone()))),
+            Connection::Server(connection) => connection
+                .dangerous_into_kernel_connection()
+                .map(|(secrets, kernel)| (secrets, Kernel::Server(kernel))),
+        }
+        .map_err(HandshakeError::Tls)?;
+        let traffic = Traffic::new(
+            suite,
+            secrets,
+            kernel,
+            machine.early,
+            machine.incoming,
+            machine.peer_closed,
+        )
+        .map_err(HandshakeError::Tls)?;
+        Ok(Established { summary, peer_chain, exporter, traffic })
+    }
+}
+
+fn exporter(
+    suite: SupportedCipherSuite,
+    context: &Context,
+    transcript: &Transcript,
+) -> Option<Exporter> {
+    let secret = context.secret.take();
+    if secret.is_empty() { None } else { Exporter::new(suite, secret, transcript) }
+}
+
+/// Appends what `write` writes to `outgoing`, giving it as much room as it says it needs.
+fn encode(
+    outgoing: &mut Vec<u8>,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>,
+) -> Result<(), rustls::Error> {
+    let used = outgoing.len();
+    let mut room = outgoing.capacity() - used;
+    loop {
+        outgoing.resize(used + room, 0);
+        match write(&mut outgoing[used..]) {
+            Ok(written) => {
+                outgoing.truncate(used + written);
+                return Ok(());
+            }
+            Err(EncodeError::InsufficientSize(more)) => room = more.required_size.max(1024),
+            Err(EncodeError::AlreadyEncoded) => {
+                outgoing.truncate(used);
+                return Err(rustls::Error::General("a handshake message was encoded twice".into()));
+            }
+        }
+    }
+}
+
+fn explain(error: rustls::Error) -> HandshakeError {
+    match error {
+        rustls::Error::InvalidMessage(
+            rustls::InvalidMessage::InvalidContentType
+            | rustls::InvalidMessage::UnknownProtocolVersion,
+        ) => HandshakeError::NotTls,
+        rustls::Error::AlertReceived(alert) => {
+            HandshakeError::Alert(alert.as_str().map_or_else(|| format!("{alert:?}"), readable))
+        }
+        other => HandshakeError::Tls(other),
+    }
+}
+
+/// `HandshakeFailure` becomes `handshake failure`.
+fn readable(camel: &str) -> String {
+    let mut words = String::new();
+    for (at, c) in camel.char_indices() {
+        if at > 0 && c.is_ascii_uppercase() {
+            words.push(' ');
+        }
+        words.push(c.to_ascii_lowercase());
+    }
+    words
+}

@@ -1,0 +1,348 @@
+//! The engine against plain rustls connections, and against itself, over loopback.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::{CertificateError, ClientConnection, ServerConnection, SignatureScheme};
+use tlspool_engine::relay::{Cancel, End, Ended};
+use tlspool_engine::{
+    Credential, Engine, EngineOptions, Established, HandshakeError, Host, Job, PeerAuthentication,
+    Refusal, Role, SignatureFailure, Socket, handshake, relay,
+};
+
+/// A host with one P-256 key of its own, that accepts or refuses every peer.
+struct TestHost {
+    credential: Arc<Credential>,
+    pkcs8: Vec<u8>,
+    accepts: bool,
+    serves: bool,
+    verified: usize,
+    signed: usize,
+}
+
+impl TestHost {
+    fn new() -> Self {
+        let certified = rcgen::generate_simple_self_signed(["example.com".to_owned()]).unwrap();
+        Self {
+            credential: Arc::new(Credential {
+                name: "example.com".into(),
+                key_uri: "test:".into(),
+                fingerprint: [1; 32],
+                schemes: vec![SignatureScheme::ECDSA_NISTP256_SHA256],
+                chain: vec![certified.cert.der().clone()],
+            }),
+            pkcs8: certified.signing_key.serialize_der(),
+            accepts: true,
+            serves: false,
+            verified: 0,
+            signed: 0,
+        }
+    }
+
+    fn key(&self) -> PrivateKeyDer<'static> {
+        PrivatePkcs8KeyDer::from(self.pkcs8.clone()).into()
+    }
+}
+
+impl Host for TestHost {
+    async fn server_credential(
+        &mut self,
+        sni: Option<&str>,
+        _schemes: &[SignatureScheme],
+    ) -> Result<Arc<Credential>, Refusal> {
+        tokio::task::yield_now().await;
+        assert!(sni.is_none_or(|sni| sni == "example.com"));
+        Ok(self.credential.clone())
+    }
+
+    async fn client_credential(&mut self) -> Result<Option<Arc<Credential>>, Refusal> {
+        Ok(Some(self.credential.clone()))
+    }
+
+    async fn sign(
+        &mut self,
+        _credential: &Credential,
+        _scheme: SignatureScheme,
+        message: &[u8],
+    ) -> Result<Vec<u8>, SignatureFailure> {
+        tokio::task::yield_now().await;
+        assert!(self.serves || self.verified > 0, "verified before we show who we are");
+        self.signed += 1;
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &self.pkcs8).unwrap();
+        Ok(key.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec())
+    }
+
+    async fn verify(&mut self, _chain: Vec<CertificateDer<'static>>) -> Result<(), Refusal> {
+        tokio::task::yield_now().await;
+        self.verified += 1;
+        if self.accepts {
+            return Ok(());
+        }
+        let certificate = CertificateError::ApplicationVerificationFailure;
+        Err(Refusal { certificate, text: "not that one".into() })
+    }
+}
+
+fn engine() -> Engine {
+    Engine::new(&EngineOptions::default()).unwrap()
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (near, listener.accept().unwrap().0)
+}
+
+fn server_job(authentication: PeerAuthentication) -> Job<'static> {
+    Job { role: Role::Server, authentication, scope: [0; 32], exporter: true }
+}
+
+fn client_job() -> Job<'static> {
+    let role = Role::Client { server: Some("example.com"), sni: true };
+    Job { role, authentication: PeerAuthentication::Required, scope: [0; 32], exporter: true }
+}
+
+/// A rustls client configuration that trusts the host's certificate.
+fn rustls_client(host: &TestHost, tls12: bool) -> rustls::ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(host.credential.chain[0].clone()).unwrap();
+    let versions =
+        if tls12 { vec![&rustls::version::TLS12] } else { vec![&rustls::version::TLS13] };
+    rustls::ClientConfig::builder_with_protocol_versions(&versions)
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+/// What a test wants of the rustls peer, in a thread of its own.
+fn peer_thread<C, D, T: Send + 'static>(
+    mut connection: C,
+    mut socket: TcpStream,
+    talk: impl FnOnce(&mut C, &mut TcpStream) -> T + Send + 'static,
+) -> thread::JoinHandle<T>
+where
+    C: std::ops::DerefMut<Target = rustls::ConnectionCommon<D>> + Send + 'static,
+{
+    thread::spawn(move || talk(&mut connection, &mut socket))
+}
+
+fn read_all<C, D>(connection: &mut C, socket: &mut TcpStream) -> std::io::Result<Vec<u8>>
+where
+    C: std::ops::DerefMut<Target = rustls::ConnectionCommon<D>>,
+    D: rustls::SideData + 'static,
+{
+    let mut all = Vec::new();
+    rustls::Stream::new(connection, socket).read_to_end(&mut all)?;
+    Ok(all)
+}
+
+fn relayed(
+    socket: Socket,
+    established: Established,
+) -> (UnixStream, tokio::task::JoinHandle<Ended>) {
+    let (application, ours) = UnixStream::pair().unwrap();
+    let plaintext = Socket::plaintext(OwnedFd::from(ours)).unwrap();
+    let task = tokio::task::spawn_local(async move {
+        relay::run(socket, plaintext, established.traffic, &Cancel::default()).await
+    });
+    (application, task)
+}
+
+/// Runs `work` with blocking calls on another thread, while the relay goes on here.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, result) = tokio::sync::oneshot::channel();
+    thread::spawn(move || drop(done.send(work())));
+    result.await.unwrap()
+}
+
+fn local<F: std::future::Future>(future: F) -> F::Output {
+    tokio::task::LocalSet::new().block_on(&runtime(), future)
+}
+
+fn bulk() -> Vec<u8> {
+    (0..3_000_000_u32).map(|n| (n ^ (n >> 8)) as u8).collect()
+}
+
+fn serve_rustls_client(tls12: bool) {
+    local(async move {
+        let mut host = TestHost { serves: true, ..TestHost::new() };
+        let (far, near) = tcp_pair();
+        let config = Arc::new(rustls_client(&host, tls12));
+        let name = ServerName::try_from("example.com").unwrap();
+        let client = ClientConnection::new(config, name).unwrap();
+        let peer = peer_thread(client, far, |client, socket| {
+            let mut stream = rustls::Stream::new(client, socket);
+            stream.write_all(&bulk()).unwrap();
+            client.send_close_notify();
+            client.write_tls(socket).unwrap();
+            let echoed = read_all(client, socket).unwrap();
+            assert!(echoed == bulk(), "half-close leaves the other direction open");
+            let exported = client
+                .export_keying_material([0; 40], b"EXPERIMENTAL test", Some(b"context"))
+                .unwrap();
+            let without = client.export_keying_material([0; 40], b"EXPERIMENTAL", None).unwrap();
+            (exported, without)
+        });
+        let socket = Socket::stream(near.into()).unwrap();
+        let established =
+            handshake::run(&engine(), &socket, server_job(PeerAuthentication::Ignored), &mut host)
+                .await
+                .unwrap();
+        assert_eq!(host.signed, 1);
+        assert_eq!(established.summary.protocol, if tls12 { "TLSv1.2" } else { "TLSv1.3" });
+        let exporter = established.exporter.as_ref().unwrap();
+        let mut exported = ([0; 40], [0; 40]);
+        exporter.export(b"EXPERIMENTAL test", Some(b"context"), &mut exported.0).unwrap();
+        exporter.export(b"EXPERIMENTAL", None, &mut exported.1).unwrap();
+        assert_eq!(exporter.tls_unique().is_some(), tls12);
+        let (mut application, relay) = relayed(socket, established);
+        blocking(move || {
+            let mut all = Vec::new();
+            application.read_to_end(&mut all).unwrap();
+            application.write_all(&all).unwrap();
+        })
+        .await;
+        let ended = relay.await.unwrap();
+        assert_eq!((ended.received, ended.sent), (3_000_000, 3_000_000));
+        assert!(matches!(ended.end, End::Closed | End::ApplicationClosed), "{:?}", ended.end);
+        assert_eq!(peer.join().unwrap(), exported);
+    });
+}
+
+#[test]
+fn serves_tls13() {
+    serve_rustls_client(false);
+}
+
+#[test]
+fn serves_tls12() {
+    serve_rustls_client(true);
+}
+
+fn rustls_server(host: &TestHost) -> Arc<rustls::ServerConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(host.credential.chain[0].clone()).unwrap();
+    let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
+    let mut config = rustls::ServerConfig::builder()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(host.credential.chain.clone(), host.key())
+        .unwrap();
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().unwrap();
+    Arc::new(config)
+}
+
+#[test]
+fn connects_shows_a_certificate_and_resumes() {
+    local(async {
+        let engine = engine();
+        let mut host = TestHost::new();
+        let config = rustls_server(&host);
+        for resumed in [false, true] {
+            host.verified = 0;
+            let (near, far) = tcp_pair();
+            let server = ServerConnection::new(config.clone()).unwrap();
+            let peer = peer_thread(server, far, |server, socket| {
+                rustls::Stream::new(&mut *server, &mut *socket).write_all(b"hello").unwrap();
+                server.refresh_traffic_keys().unwrap();
+                let mut stream = rustls::Stream::new(&mut *server, &mut *socket);
+                stream.write_all(b", again").unwrap();
+                server.send_close_notify();
+                server.write_tls(socket).unwrap();
+                read_all(server, socket).unwrap()
+            });
+            let socket = Socket::stream(near.into()).unwrap();
+            let established =
+                handshake::run(&engine, &socket, client_job(), &mut host).await.unwrap();
+            assert_eq!(established.summary.resumed, resumed);
+            assert_eq!(host.verified, 1, "a resumed peer is verified again");
+            assert_eq!(established.peer_chain.len(), 1);
+            let (mut application, relay) = relayed(socket, established);
+            let heard = blocking(move || {
+                let mut heard = String::new();
+                application.read_to_string(&mut heard).unwrap();
+                application.write_all(b"bye").unwrap();
+                heard
+            })
+            .await;
+            assert_eq!(heard, "hello, again");
+            relay.await.unwrap();
+            assert_eq!(peer.join().unwrap(), b"bye");
+        }
+        assert_eq!(host.signed, 1, "once, in the full handshake");
+    });
+}
+
+#[test]
+fn a_refused_server_learns_it_and_gets_no_certificate() {
+    local(async {
+        let mut host = TestHost::new();
+        host.accepts = false;
+        let (near, far) = tcp_pair();
+        let server = ServerConnection::new(rustls_server(&host)).unwrap();
+        let peer = peer_thread(server, far, |server, socket| {
+            while server.is_handshaking() {
+                server.complete_io(socket)?;
+            }
+            Ok::<_, std::io::Error>(())
+        });
+        let socket = Socket::stream(near.into()).unwrap();
+        let error =
+            handshake::run(&engine(), &socket, client_job(), &mut host).await.err().unwrap();
+        assert!(matches!(&error, HandshakeError::Refused(text) if text == "not that one"));
+        assert_eq!(host.signed, 0);
+        let seen = peer.join().unwrap().unwrap_err().to_string();
+        assert!(seen.contains("AccessDenied"), "{seen}");
+    });
+}
+
+#[test]
+fn not_tls_is_told_as_such() {
+    local(async {
+        let (mut far, near) = tcp_pair();
+        far.write_all(b"EHLO example.com\r\n").unwrap();
+        let socket = Socket::stream(near.into()).unwrap();
+        let job = server_job(PeerAuthentication::Ignored);
+        let error = handshake::run(&engine(), &socket, job, &mut TestHost::new()).await;
+        assert!(matches!(error.err(), Some(HandshakeError::NotTls)));
+        let mut alert = Vec::new();
+        far.shutdown(std::net::Shutdown::Write).unwrap();
+        drop(socket);
+        far.read_to_end(&mut alert).ok();
+        assert_eq!(alert.first(), Some(&21), "an alert record");
+    });
+}
+
+#[test]
+fn a_truncated_stream_is_no_clean_end() {
+    local(async {
+        let mut host = TestHost { serves: true, ..TestHost::new() };
+        let (far, near) = tcp_pair();
+        let name = ServerName::try_from("example.com").unwrap();
+        let client = ClientConnection::new(Arc::new(rustls_client(&host, false)), name).unwrap();
+        let peer = peer_thread(client, far, |client, socket| {
+            rustls::Stream::new(client, socket).write_all(b"half a messa").unwrap();
+        });
+        let socket = Socket::stream(near.into()).unwrap();
+        let job = server_job(PeerAuthentication::Ignored);
+        let established = handshake::run(&engine(), &socket, job, &mut host).await.unwrap();
+        peer.join().unwrap();
+        // TCP on the plaintext side, where a reset can be seen.
+        let (mut application, ours) = tcp_pair();
+        let plaintext = Socket::plaintext(ours.into()).unwrap();
+        let ended = relay::run(socket, plaintext, established.traffic, &Cancel::default()).await;
+        assert!(matches!(ended.end, End::Truncated), "{:?}", ended.end);
+        let mut all = Vec::new();
+        let error = application.read_to_end(&mut all).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    });
+}

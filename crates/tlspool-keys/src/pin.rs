@@ -1,0 +1,357 @@
+//! PINs: who gives them, how a refused one is remembered, and where they survive a crash.
+//!
+//! A PIN comes from the file a `pin-source` attribute names, or from a person through a
+//! [`PinSource`]. A PIN that a token refused is remembered as a salted digest and never offered
+//! again, because tokens lock themselves after a few wrong ones. What a person typed is kept in
+//! memory, and in a memory file that the supervisor hands to the next key process
+//! ([`PinMemory`]): nobody else maps or reads it.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use aws_lc_rs::digest;
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use parking_lot::Mutex;
+use rustix::io::{pread, pwrite};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::{KeyError, TokenName};
+
+/// The longest PIN: what a PINENTRY record of the socket protocol can carry.
+pub const MAX_PIN: usize = 127;
+
+/// A PIN; wiped when dropped, and never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pin(Zeroizing<String>);
+
+/// What a person must know to give a PIN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinRequest {
+    /// The token that waits.
+    pub token: TokenName,
+    /// 1 for the first question, counting up after each refused PIN.
+    pub attempt: u32,
+    /// The token refused a PIN since the last good one.
+    pub count_low: bool,
+    /// The next wrong PIN locks the token.
+    pub final_try: bool,
+}
+
+/// What a source says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PinReply {
+    /// Try this one.
+    Pin(Pin),
+    /// Nobody is there, or the person refused: fail the request.
+    Refused,
+    /// Somebody was asked; [`KeyStore::pin_arrived`](crate::KeyStore::pin_arrived) will be called.
+    Later,
+}
+
+/// A person, or a program that asks one.
+pub trait PinSource: Send + Sync {
+    /// Asks for the PIN of a token.
+    fn pin(&self, request: &PinRequest) -> PinReply;
+    /// The token accepted or refused the latest PIN this source gave.
+    fn outcome(&self, _token: &TokenName, _accepted: bool) {}
+}
+
+/// Nobody to ask: only `pin-source` files open tokens.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoPins;
+
+impl PinSource for NoPins {
+    fn pin(&self, _request: &PinRequest) -> PinReply {
+        PinReply::Refused
+    }
+}
+
+impl Pin {
+    /// Takes a PIN; `None` when it is empty, too long, or contains a NUL.
+    pub fn new(text: &str) -> Option<Self> {
+        let fits = !text.is_empty() && text.len() <= MAX_PIN && !text.contains('\0');
+        fits.then(|| Self(Zeroizing::new(text.to_owned())))
+    }
+
+    /// The PIN itself, for the token only.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// Reads the file of a `pin-source`: its first line.
+    pub(crate) fn from_file(path: &Path) -> Result<Self, KeyError> {
+        let fail = |what: String| KeyError::File(format!("PIN file {}: {what}", path.display()));
+        let bytes = Zeroizing::new(std::fs::read(path).map_err(|e| fail(e.to_string()))?);
+        let line = bytes.split(|&b| b == b'\n' || b == b'\r').next().unwrap_or(&[]);
+        let text = std::str::from_utf8(line).map_err(|_| fail("is not UTF-8".into()))?;
+        Self::new(text)
+            .ok_or_else(|| fail(format!("its first line must be the PIN, 1 to {MAX_PIN} bytes")))
+    }
+}
+
+impl std::fmt::Debug for Pin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pin(..)")
+    }
+}
+
+// The memory file: a header, then fixed-size records, one for each token. All numbers are
+// native-endian; both readers are the same program.
+const MAGIC: &[u8; 8] = b"tlsPpin1";
+const SALT: usize = 32;
+const HEADER: usize = MAGIC.len() + SALT;
+const RECORD: usize = 1 + 32 + 32 + 1 + MAX_PIN; // flags, token, refused digest, length, PIN
+const RECORDS: usize = 64;
+const HAS_PIN: u8 = 1;
+const HAS_REFUSED: u8 = 2;
+
+/// Accepted PINs and digests of refused ones, in memory, and in a file that outlives the process.
+pub struct PinMemory {
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    file: Option<OwnedFd>,
+    salt: [u8; SALT],
+    records: Vec<Record>,
+}
+
+struct Record {
+    token: [u8; 32],
+    refused: Option<[u8; 32]>,
+    pin: Option<Pin>,
+}
+
+impl PinMemory {
+    /// Restores what an earlier key process wrote; a file that is empty or damaged is begun anew.
+    pub fn restore(file: Option<OwnedFd>) -> Self {
+        let mut salt = [0; SALT];
+        // Without a salt the digests of refused PINs could be guessed; without randomness nothing
+        // else in this process would work either.
+        SystemRandom::new().fill(&mut salt).expect("the system has random numbers");
+        let mut inner = Inner { file, salt, records: Vec::new() };
+        if !inner.load() {
+            inner.begin();
+        }
+        Self { inner: Mutex::new(inner) }
+    }
+
+    /// The accepted PIN of a token.
+    pub(crate) fn pin(&self, token: &TokenName) -> Option<Pin> {
+        let token = token_digest(token);
+        let inner = self.inner.lock();
+        inner.records.iter().find(|r| r.token == token)?.pin.clone()
+    }
+
+    /// Remembers that a token accepted a PIN.
+    pub(crate) fn accepted(&self, token: &TokenName, pin: Option<&Pin>) {
+        self.change(token, |record, _| {
+            record.refused = None;
+            record.pin = pin.cloned();
+        });
+    }
+
+    /// Remembers that a token refused a PIN.
+    pub(crate) fn refused(&self, token: &TokenName, pin: &Pin) {
+        self.change(token, |record, salt| {
+            record.refused = Some(pin_digest(salt, pin));
+            if record.pin.as_ref() == Some(pin) {
+                record.pin = None;
+            }
+        });
+    }
+
+    /// Whether this very PIN was the latest that the token refused.
+    pub(crate) fn is_refused(&self, token: &TokenName, pin: &Pin) -> bool {
+        let token = token_digest(token);
+        let inner = self.inner.lock();
+        let digest = pin_digest(&inner.salt, pin);
+        inner.records.iter().any(|r| r.token == token && r.refused == Some(digest))
+    }
+
+    fn change(&self, token: &TokenName, change: impl FnOnce(&mut Record, &[u8; SALT])) {
+        let token = token_digest(token);
+        let mut inner = self.inner.lock();
+        let found = inner.records.iter().position(|r| r.token == token);
+        let index = found.unwrap_or_else(|| {
+            inner.records.push(Record { token, refused: None, pin: None });
+            inner.records.len() - 1
+        });
+        let salt = inner.salt;
+        change(&mut inner.records[index], &salt);
+        inner.store(index);
+    }
+}
+
+impl std::fmt::Debug for PinMemory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PinMemory(..)")
+    }
+}
+
+impl Inner {
+    fn load(&mut self) -> bool {
+        let Some(file) = &self.file else { return false };
+        let mut header = [0; HEADER];
+        if !read_exactly(file, &mut header, 0) || !header.starts_with(MAGIC) {
+            return false;
+        }
+        self.salt.copy_from_slice(&header[MAGIC.len()..]);
+        let mut bytes = Zeroizing::new([0; RECORD]);
+        for index in 0..RECORDS {
+            if !read_exactly(file, &mut bytes[..], offset(index)) {
+                break;
+            }
+            let Some(record) = Record::decode(&bytes) else { break };
+            self.records.push(record);
+        }
+        true
+    }
+
+    fn begin(&self) {
+        let Some(file) = &self.file else { return };
+        let header = [&MAGIC[..], &self.salt].concat();
+        if let Err(error) = pwrite(file, &header, 0) {
+            tracing::warn!(%error, "cannot write the PIN memory: PINs must be typed again after a crash");
+        }
+    }
+
+    fn store(&self, index: usize) {
+        let Some(file) = &self.file else { return };
+        if index >= RECORDS {
+            tracing::warn!("the PIN memory is full: {RECORDS} tokens");
+            return;
+        }
+        let bytes = self.records[index].encode();
+        if let Err(error) = pwrite(file, &bytes[..], offset(index)) {
+            tracing::warn!(%error, "cannot write the PIN memory: PINs must be typed again after a crash");
+        }
+    }
+}
+
+impl Record {
+    fn encode(&self) -> Zeroizing<[u8; RECORD]> {
+        let mut bytes = Zeroizing::new([0; RECORD]);
+        bytes[1..33].copy_from_slice(&self.token);
+        if let Some(refused) = &self.refused {
+            bytes[0] |= HAS_REFUSED;
+            bytes[33..65].copy_from_slice(refused);
+        }
+        if let Some(pin) = &self.pin {
+            bytes[0] |= HAS_PIN;
+            bytes[65] = pin.0.len() as u8;
+            bytes[66..66 + pin.0.len()].copy_from_slice(pin.0.as_bytes());
+        }
+        bytes
+    }
+
+    fn decode(bytes: &[u8; RECORD]) -> Option<Self> {
+        let mut token = [0; 32];
+        token.copy_from_slice(&bytes[1..33]);
+        let refused = (bytes[0] & HAS_REFUSED != 0).then(|| {
+            let mut digest = [0; 32];
+            digest.copy_from_slice(&bytes[33..65]);
+            digest
+        });
+        let pin = if bytes[0] & HAS_PIN != 0 {
+            let text = bytes.get(66..66 + usize::from(bytes[65]))?;
+            Some(Pin::new(std::str::from_utf8(text).ok()?)?)
+        } else {
+            None
+        };
+        (token != [0; 32]).then_some(Self { token, refused, pin })
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.salt.zeroize();
+    }
+}
+
+fn offset(index: usize) -> u64 {
+    (HEADER + index * RECORD) as u64
+}
+
+fn read_exactly(file: &OwnedFd, bytes: &mut [u8], at: u64) -> bool {
+    let len = bytes.len();
+    matches!(pread(file, bytes, at), Ok(n) if n == len)
+}
+
+fn token_digest(token: &TokenName) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in [&token.label, &token.manufacturer, &token.model, &token.serial] {
+        context.update(&(part.len() as u64).to_ne_bytes());
+        context.update(part.as_bytes());
+    }
+    to_array(&context.finish())
+}
+
+fn pin_digest(salt: &[u8; SALT], pin: &Pin) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(salt);
+    context.update(pin.0.as_bytes());
+    to_array(&context.finish())
+}
+
+fn to_array(digest: &digest::Digest) -> [u8; 32] {
+    let mut array = [0; 32];
+    array.copy_from_slice(digest.as_ref());
+    array
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{MemfdFlags, memfd_create};
+
+    fn token(serial: &str) -> TokenName {
+        TokenName {
+            label: "t".into(),
+            manufacturer: "m".into(),
+            model: "x".into(),
+            serial: serial.into(),
+        }
+    }
+
+    #[test]
+    fn survives_in_the_memory_file() {
+        let file = memfd_create("pins", MemfdFlags::CLOEXEC).unwrap();
+        let memory = PinMemory::restore(Some(file.try_clone().unwrap()));
+        let (good, bad) = (Pin::new("1234").unwrap(), Pin::new("9999").unwrap());
+        memory.accepted(&token("1"), Some(&good));
+        memory.refused(&token("2"), &bad);
+        drop(memory);
+
+        let memory = PinMemory::restore(Some(file.try_clone().unwrap()));
+        assert_eq!(memory.pin(&token("1")), Some(good.clone()));
+        assert_eq!(memory.pin(&token("2")), None);
+        assert!(memory.is_refused(&token("2"), &bad));
+        assert!(!memory.is_refused(&token("2"), &good));
+        memory.refused(&token("1"), &good);
+        drop(memory);
+
+        let memory = PinMemory::restore(Some(file));
+        assert_eq!(memory.pin(&token("1")), None);
+    }
+
+    #[test]
+    fn a_refused_pin_leaves_no_trace_in_the_file() {
+        let file = memfd_create("pins", MemfdFlags::CLOEXEC).unwrap();
+        let memory = PinMemory::restore(Some(file.try_clone().unwrap()));
+        let pin = Pin::new("secret-pin").unwrap();
+        memory.accepted(&token("1"), Some(&pin));
+        memory.refused(&token("1"), &pin);
+        let mut bytes = vec![0; 4096];
+        let n = pread(&file, &mut bytes[..], 0).unwrap();
+        assert!(!bytes[..n].windows(10).any(|w| w == b"secret-pin"));
+    }
+
+    #[test]
+    fn refuses_what_no_token_takes_and_shows_nothing() {
+        assert!(Pin::new("").is_none());
+        assert!(Pin::new(&"x".repeat(128)).is_none());
+        assert!(Pin::new("a\0b").is_none());
+        assert_eq!(format!("{:?}", Pin::new("1234").unwrap()), "Pin(..)");
+    }
+}

@@ -1,0 +1,48 @@
+//! Signing on a session: the mechanisms that every token has, with the hash made here.
+
+use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
+use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsPssParams};
+use cryptoki::mechanism::{Mechanism, MechanismType};
+use cryptoki::object::ObjectHandle;
+use cryptoki::session::Session;
+
+use aws_lc_rs::digest;
+
+use super::Fault;
+use crate::{KeyError, SignScheme, der};
+
+/// Signs a message; the result is encoded as TLS wants it.
+pub(super) fn sign(
+    session: &Session,
+    key: ObjectHandle,
+    scheme: SignScheme,
+    message: &[u8],
+) -> Result<Vec<u8>, Fault> {
+    let Some(algorithm) = scheme.digest() else {
+        let mechanism = Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Ed25519));
+        return Ok(session.sign(&mechanism, key, message)?);
+    };
+    let hash = digest::digest(algorithm, message);
+    let hash = hash.as_ref();
+    if let Some(info) = der::digest_info(scheme, hash) {
+        return Ok(session.sign(&Mechanism::RsaPkcs, key, &info)?);
+    }
+    if let Some((hash_alg, mgf)) = pss(scheme) {
+        let s_len = hash.len().try_into()?;
+        let params = PkcsPssParams { hash_alg, mgf, s_len };
+        return Ok(session.sign(&Mechanism::RsaPkcsPss(params), key, hash)?);
+    }
+    let raw = session.sign(&Mechanism::Ecdsa, key, hash)?;
+    der::ecdsa_signature(&raw).ok_or_else(|| {
+        KeyError::ModuleFailed("the token made an ECDSA signature of odd length".into()).into()
+    })
+}
+
+fn pss(scheme: SignScheme) -> Option<(MechanismType, PkcsMgfType)> {
+    Some(match scheme {
+        SignScheme::RsaPssSha256 => (MechanismType::SHA256, PkcsMgfType::MGF1_SHA256),
+        SignScheme::RsaPssSha384 => (MechanismType::SHA384, PkcsMgfType::MGF1_SHA384),
+        SignScheme::RsaPssSha512 => (MechanismType::SHA512, PkcsMgfType::MGF1_SHA512),
+        _ => return None,
+    })
+}

@@ -1,0 +1,602 @@
+//! One token: its lanes (sessions), its queue, its worker threads, and how it heals.
+//!
+//!     submit ──► queue ──► worker thread + lane ──► reply
+//!                  ▲                 │ needs a PIN
+//!                  └── pin_arrived ── parked
+//!
+//! A lane is a session and the objects found in it. Whoever works takes one out of the idle list
+//! and puts it back: a worker thread, a caller of the synchronous interface, or the thread that
+//! received a request when the token is known to be fast ([`Token::sign_now`]), which saves two
+//! context switches.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use cryptoki::context::Pkcs11;
+use cryptoki::object::ObjectHandle;
+use cryptoki::session::Session;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::load::{Found, Module};
+use super::watch::{Caller, Watch};
+use super::{Fault, objects, sign};
+use crate::pin::{PinMemory, PinSource};
+use crate::uri::Pkcs11Uri;
+use crate::{KeyError, KeyId, KeyInfo, SignScheme, TokenName, TokenStatus};
+
+/// Objects a lane remembers; beyond that they are searched again.
+const MAX_HANDLES: usize = 4096;
+/// Signatures faster than this are made on the thread that received the request.
+const FAST_MICROS: u32 = 300;
+
+/// A token, wherever it is plugged in at the moment.
+pub(crate) struct Token {
+    name: TokenName,
+    module: Arc<Module>,
+    pins: Arc<dyn PinSource>,
+    memory: Arc<PinMemory>,
+    watch: Arc<Watch>,
+    max_lanes: usize,
+    max_queue: usize,
+    login: Mutex<u32>,
+    logged_in: AtomicBool,
+    state: Mutex<State>,
+    work: Condvar,
+    lane_free: Condvar,
+    /// A moving average of the time a signature takes; at first unknown, which counts as slow.
+    micros: AtomicU32,
+    signatures: AtomicU64,
+    failures: AtomicU64,
+    last_error: Mutex<String>,
+}
+
+#[derive(Default)]
+struct State {
+    idle: Vec<Lane>,
+    lanes: usize,
+    queue: VecDeque<Job>,
+    parked: Vec<Job>,
+    threads: usize,
+    resting: usize,
+    /// Counts PINs that arrived, so that none is missed between a failed login and parking.
+    pins: u64,
+    closed: bool,
+}
+
+struct Lane {
+    session: Option<Open>,
+    caller: Arc<Caller>,
+}
+
+struct Open {
+    session: Session,
+    generation: u64,
+    handles: HashMap<KeyId, ObjectHandle>,
+}
+
+/// A private key on a token.
+pub(crate) struct TokenKey {
+    pub(crate) token: Arc<Token>,
+    pub(crate) info: KeyInfo,
+    pub(crate) uri: Pkcs11Uri,
+}
+
+/// Something to do on a session.
+pub(crate) enum Work {
+    Sign { key: Arc<TokenKey>, scheme: SignScheme, message: Vec<u8> },
+    Open { uri: Pkcs11Uri, text: String },
+    Certificates { uri: Pkcs11Uri },
+}
+
+/// What came of it.
+pub(crate) enum Done {
+    Signature(Vec<u8>),
+    Opened(KeyInfo),
+    Certificates(Vec<Vec<u8>>),
+}
+
+pub(crate) type Reply = Box<dyn FnOnce(Result<Done, KeyError>) + Send>;
+
+/// A request in the queue.
+pub(crate) struct Job {
+    pub(crate) work: Work,
+    pub(crate) deadline: Instant,
+    pub(crate) reply: Reply,
+}
+
+/// What a token needs from the store it belongs to.
+pub(crate) struct Surroundings {
+    pub(crate) pins: Arc<dyn PinSource>,
+    pub(crate) memory: Arc<PinMemory>,
+    pub(crate) watch: Arc<Watch>,
+    pub(crate) sessions: usize,
+    pub(crate) queue: usize,
+}
+
+impl Token {
+    pub(crate) fn new(module: Arc<Module>, found: &Found, around: &Surroundings) -> Self {
+        let permitted = match found.info.max_session_count() {
+            cryptoki::slot::Limit::Max(n) if n > 0 => usize::try_from(n).unwrap_or(usize::MAX),
+            _ => usize::MAX,
+        };
+        Self {
+            name: found.name.clone(),
+            module,
+            pins: around.pins.clone(),
+            memory: around.memory.clone(),
+            watch: around.watch.clone(),
+            max_lanes: around.sessions.clamp(1, permitted),
+            max_queue: around.queue,
+            login: Mutex::new(0),
+            logged_in: AtomicBool::new(false),
+            state: Mutex::default(),
+            work: Condvar::new(),
+            lane_free: Condvar::new(),
+            micros: AtomicU32::new(u32::MAX),
+            signatures: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            last_error: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &TokenName {
+        &self.name
+    }
+
+    pub(crate) fn module(&self) -> &Arc<Module> {
+        &self.module
+    }
+
+    pub(super) fn memory(&self) -> &PinMemory {
+        &self.memory
+    }
+
+    pub(super) fn pins(&self) -> &dyn PinSource {
+        &*self.pins
+    }
+
+    pub(super) fn login_lock(&self) -> MutexGuard<'_, u32> {
+        self.login.lock()
+    }
+
+    pub(super) fn set_logged_in(&self, yes: bool) {
+        self.logged_in.store(yes, Ordering::Relaxed);
+    }
+
+    pub(super) fn caller(&self) -> Arc<Caller> {
+        self.watch.caller(&self.module.name)
+    }
+
+    /// Queues work for a worker thread, starting one if all are busy.
+    pub(crate) fn submit(self: &Arc<Self>, job: Job) {
+        let mut state = self.state.lock();
+        if state.queue.len() + state.parked.len() >= self.max_queue {
+            drop(state);
+            let busy = KeyError::Busy(format!("{}: {} requests", self.name, self.max_queue));
+            self.note(&busy);
+            (job.reply)(Err(busy));
+            return;
+        }
+        state.queue.push_back(job);
+        self.wake(&mut state);
+    }
+
+    fn wake(self: &Arc<Self>, state: &mut State) {
+        if state.resting == 0 && state.threads < self.max_lanes {
+            let token = self.clone();
+            let name = "token".to_owned();
+            match std::thread::Builder::new().name(name).spawn(move || token.serve()) {
+                Ok(_) => state.threads += 1,
+                Err(error) => tracing::error!(%error, "cannot start a thread for a token"),
+            }
+        }
+        self.work.notify_one();
+    }
+
+    /// A worker thread.
+    fn serve(self: Arc<Self>) {
+        loop {
+            let (job, mut lane, pins) = {
+                let mut state = self.state.lock();
+                loop {
+                    if state.closed {
+                        return;
+                    }
+                    if !state.queue.is_empty()
+                        && let Some(lane) = self.take_lane(&mut state)
+                        && let Some(job) = state.queue.pop_front()
+                    {
+                        break (job, lane, state.pins);
+                    }
+                    state.resting += 1;
+                    self.work.wait(&mut state);
+                    state.resting -= 1;
+                }
+            };
+            if job.deadline <= Instant::now() {
+                self.put_back(lane);
+                let text = format!("{}: waited in its queue", self.name);
+                (job.reply)(Err(KeyError::Timeout(text)));
+                continue;
+            }
+            let result = self.run(&mut lane, &job.work);
+            self.put_back(lane);
+            match result {
+                Ok(done) => (job.reply)(Ok(done)),
+                Err(Fault::WaitForPin(_)) => self.park(job, pins),
+                Err(fault) => (job.reply)(Err(self.fail(fault))),
+            }
+        }
+    }
+
+    /// Keeps a job until a PIN arrives, unless one did since the job was taken.
+    fn park(self: &Arc<Self>, job: Job, pins: u64) {
+        let mut state = self.state.lock();
+        if state.pins == pins {
+            state.parked.push(job);
+        } else {
+            state.queue.push_back(job);
+            self.wake(&mut state);
+        }
+    }
+
+    /// A PIN arrived: everything that waits for it is tried again.
+    pub(crate) fn pin_arrived(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        state.pins += 1;
+        let parked = std::mem::take(&mut state.parked);
+        for job in parked {
+            state.queue.push_back(job);
+            self.wake(&mut state);
+        }
+    }
+
+    /// Nobody gives a PIN: fails everything that waits for it.
+    pub(crate) fn pin_denied(&self) {
+        let parked = std::mem::take(&mut self.state.lock().parked);
+        for job in parked {
+            (job.reply)(Err(KeyError::Locked(self.name.to_string())));
+        }
+    }
+
+    /// Fails what waited for a PIN until its deadline; returns whether there was any.
+    pub(crate) fn expire(&self, now: Instant) -> bool {
+        let mut expired = Vec::new();
+        let mut state = self.state.lock();
+        let mut at = 0;
+        while at < state.parked.len() {
+            if state.parked[at].deadline <= now {
+                expired.push(state.parked.swap_remove(at));
+            } else {
+                at += 1;
+            }
+        }
+        drop(state);
+        let any = !expired.is_empty();
+        for job in expired {
+            (job.reply)(Err(KeyError::Locked(self.name.to_string())));
+        }
+        any
+    }
+
+    /// Whether requests wait for a PIN.
+    pub(crate) fn waits_for_pin(&self) -> bool {
+        !self.state.lock().parked.is_empty()
+    }
+
+    /// Does work on the caller's thread, waiting for a lane if all are taken.
+    pub(crate) fn run_here(&self, work: &Work) -> Result<Done, KeyError> {
+        let mut lane = {
+            let mut state = self.state.lock();
+            loop {
+                if let Some(lane) = self.take_lane(&mut state) {
+                    break lane;
+                }
+                self.lane_free.wait(&mut state);
+            }
+        };
+        let result = self.run(&mut lane, work);
+        self.put_back(lane);
+        result.map_err(|fault| self.fail(fault))
+    }
+
+    /// Signs on the caller's thread if that is quick: a lane is open and idle, nobody queues, and
+    /// the token usually answers fast. `None`: use the queue.
+    pub(crate) fn sign_now(
+        &self,
+        key: &TokenKey,
+        scheme: SignScheme,
+        message: &[u8],
+    ) -> Option<Result<Vec<u8>, KeyError>> {
+        if self.micros.load(Ordering::Relaxed) > FAST_MICROS {
+            return None;
+        }
+        let mut lane = {
+            let mut state = self.state.lock();
+            if !state.queue.is_empty() {
+                return None;
+            }
+            state.idle.pop_if(|lane| lane.session.is_some())?
+        };
+        let result = self.sign(&mut lane, key, scheme, message);
+        self.put_back(lane);
+        match result {
+            Ok(signature) => Some(Ok(signature)),
+            // Healing and logging in may take long: that is for the worker threads.
+            Err(Fault::WaitForPin(_)) => None,
+            Err(fault) if fault.heals() => None,
+            Err(fault) => Some(Err(self.fail(fault))),
+        }
+    }
+
+    pub(crate) fn status(&self) -> TokenStatus {
+        let state = self.state.lock();
+        let open = state.idle.iter().filter(|lane| lane.session.is_some()).count();
+        let busy = state.lanes - state.idle.len();
+        TokenStatus {
+            uri: self.name.uri().to_string(),
+            logged_in: self.logged_in.load(Ordering::Relaxed),
+            sessions: (open + busy) as u16,
+            waiting: (state.queue.len() + state.parked.len()) as u32,
+            signatures: self.signatures.load(Ordering::Relaxed),
+            failures: self.failures.load(Ordering::Relaxed),
+            last_error: self.last_error.lock().clone(),
+        }
+    }
+
+    /// Ends the worker threads when they have nothing to do.
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.work.notify_all();
+    }
+
+    fn take_lane(&self, state: &mut State) -> Option<Lane> {
+        // The most recently used first: its session is open and its caches are warm.
+        if let Some(lane) = state.idle.pop() {
+            return Some(lane);
+        }
+        if state.lanes >= self.max_lanes {
+            return None;
+        }
+        state.lanes += 1;
+        Some(Lane { session: None, caller: self.caller() })
+    }
+
+    fn put_back(&self, lane: Lane) {
+        let mut state = self.state.lock();
+        state.idle.push(lane);
+        if !state.queue.is_empty() && state.resting > 0 {
+            self.work.notify_one();
+        }
+        self.lane_free.notify_one();
+    }
+
+    /// Does work in a lane; what heals is tried again.
+    fn run(&self, lane: &mut Lane, work: &Work) -> Result<Done, Fault> {
+        let lost = |fault: &Fault| fault.heals() || fault.token_absent();
+        let mut result = self.attempt(lane, work);
+        if let Err(fault) = &result
+            && fault.heals()
+        {
+            tracing::info!(token = %self.name, ?fault, "opening a new session");
+            self.close_session(lane);
+            result = self.attempt(lane, work);
+        }
+        if result.as_ref().is_err_and(lost) {
+            // Nothing of this token works any more. Once its sessions are gone the module may be
+            // initialised again, which is how some modules notice that a token has returned.
+            self.close_session(lane);
+            self.drop_idle_sessions();
+            if self.module.refresh(&lane.caller) {
+                result = self.attempt(lane, work);
+            }
+        }
+        result
+    }
+
+    fn attempt(&self, lane: &mut Lane, work: &Work) -> Result<Done, Fault> {
+        match work {
+            Work::Sign { key, scheme, message } => {
+                self.sign(lane, key, *scheme, message).map(Done::Signature)
+            }
+            Work::Open { uri, text } => self.with_session(lane, |token, pkcs11, open, caller| {
+                token.login(pkcs11, &open.session, uri.pin_source.as_deref(), caller)?;
+                let _calling = caller.call();
+                let key = objects::private_key(&open.session, uri)?;
+                let (spki_der, algorithm) = objects::public_key(&open.session, key, uri)?;
+                let id = KeyId::of(text, &spki_der);
+                open.remember(id, key);
+                Ok(Done::Opened(KeyInfo { id, uri: text.clone(), spki_der, algorithm }))
+            }),
+            Work::Certificates { uri } => self.with_session(lane, |token, pkcs11, open, caller| {
+                // Certificates are public as a rule: a locked token need not wait for its PIN.
+                let find = |caller: &Caller| {
+                    let _calling = caller.call();
+                    objects::certificates(&open.session, uri)
+                };
+                let mut chain = find(caller)?;
+                if chain.is_empty() {
+                    token.login(pkcs11, &open.session, uri.pin_source.as_deref(), caller)?;
+                    chain = find(caller)?;
+                }
+                if chain.is_empty() {
+                    return Err(KeyError::NotFound(format!("certificate {uri}")).into());
+                }
+                Ok(Done::Certificates(chain))
+            }),
+        }
+    }
+
+    fn sign(
+        &self,
+        lane: &mut Lane,
+        key: &TokenKey,
+        scheme: SignScheme,
+        message: &[u8],
+    ) -> Result<Vec<u8>, Fault> {
+        key.info.algorithm.check(scheme)?;
+        self.with_session(lane, |token, pkcs11, open, caller| {
+            let handle = match open.handles.get(&key.info.id) {
+                Some(handle) => *handle,
+                None => token.find_again(pkcs11, open, key, caller)?,
+            };
+            let start = Instant::now();
+            let signature = {
+                let _calling = caller.call();
+                sign::sign(&open.session, handle, scheme, message)?
+            };
+            token.signatures.fetch_add(1, Ordering::Relaxed);
+            token.took(start.elapsed());
+            Ok(signature)
+        })
+    }
+
+    /// Finds the object of a key in a new session, and makes sure that it is still the same key.
+    fn find_again(
+        &self,
+        pkcs11: &Pkcs11,
+        open: &mut Open,
+        key: &TokenKey,
+        caller: &Caller,
+    ) -> Result<ObjectHandle, Fault> {
+        self.login(pkcs11, &open.session, key.uri.pin_source.as_deref(), caller)?;
+        let _calling = caller.call();
+        let handle = objects::private_key(&open.session, &key.uri)?;
+        let (spki_der, _) = objects::public_key(&open.session, handle, &key.uri)?;
+        if spki_der != key.info.spki_der {
+            return Err(KeyError::KeyChanged(key.info.uri.clone()).into());
+        }
+        open.remember(key.info.id, handle);
+        Ok(handle)
+    }
+
+    /// Runs `act` in the session of the lane, opening it first if need be.
+    fn with_session<T>(
+        &self,
+        lane: &mut Lane,
+        act: impl FnOnce(&Self, &Pkcs11, &mut Open, &Caller) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let context = self.module.context();
+        if lane.session.as_ref().is_some_and(|open| open.generation != context.generation) {
+            lane.session = None; // void since the module was initialised again; not closed
+            self.module.sessions.fetch_sub(1, Ordering::Release);
+        }
+        let open = match &mut lane.session {
+            Some(open) => open,
+            none => {
+                let _calling = lane.caller.call();
+                let slot = self.find_slot(&context.pkcs11)?;
+                // Sessions are closed by hand: see `close_session`.
+                let session = context.pkcs11.open_ro_session_no_drop(slot)?;
+                self.module.sessions.fetch_add(1, Ordering::Acquire);
+                let generation = context.generation;
+                none.insert(Open { session, generation, handles: HashMap::new() })
+            }
+        };
+        act(self, &context.pkcs11, open, &lane.caller)
+    }
+
+    /// The slot the token is in now.
+    pub(super) fn find_slot(&self, pkcs11: &Pkcs11) -> Result<cryptoki::slot::Slot, Fault> {
+        let mut found = self.module.tokens(pkcs11)?.into_iter();
+        let here = found.find(|found| found.name == self.name);
+        here.map(|found| found.slot)
+            .ok_or_else(|| KeyError::TokenAbsent(self.name.to_string()).into())
+    }
+
+    fn close_session(&self, lane: &mut Lane) {
+        let Some(open) = lane.session.take() else { return };
+        self.module.sessions.fetch_sub(1, Ordering::Release);
+        let context = self.module.context();
+        // After an initialisation the same number may name somebody else's session.
+        if open.generation == context.generation {
+            let _calling = lane.caller.call();
+            let _ = open.session.close(); // it may be gone already
+        }
+    }
+
+    fn drop_idle_sessions(&self) {
+        let mut lanes = std::mem::take(&mut self.state.lock().idle);
+        lanes.iter_mut().for_each(|lane| self.close_session(lane));
+        lanes.into_iter().for_each(|lane| self.put_back(lane));
+    }
+
+    fn took(&self, time: Duration) {
+        let now = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        let before = self.micros.load(Ordering::Relaxed);
+        let average = match before {
+            u32::MAX => now,
+            before => (before / 8 * 7).saturating_add(now / 8 + 1),
+        };
+        self.micros.store(average, Ordering::Relaxed);
+    }
+
+    fn fail(&self, fault: Fault) -> KeyError {
+        let error = fault.into_error(&self.name.to_string());
+        self.note(&error);
+        error
+    }
+
+    fn note(&self, error: &KeyError) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        *self.last_error.lock() = error.to_string();
+    }
+
+    /// A session of its own for work that writes; not pooled.
+    pub(super) fn with_rw_session<T>(
+        &self,
+        pin_source: Option<&Path>,
+        act: impl FnOnce(&Session) -> Result<T, Fault>,
+    ) -> Result<T, KeyError> {
+        let caller = self.caller();
+        let run = || {
+            let context = self.module.context();
+            let session = {
+                let _calling = caller.call();
+                let slot = self.find_slot(&context.pkcs11)?;
+                context.pkcs11.open_rw_session(slot)?
+            };
+            self.login(&context.pkcs11, &session, pin_source, &caller)?;
+            // Generating a key on a slow card takes minutes.
+            let _calling = caller.call_for(Duration::from_secs(600));
+            act(&session)
+        };
+        run().map_err(|fault| self.fail(fault))
+    }
+
+    /// A read-only session that logs in only if a PIN is at hand, for listings.
+    pub(super) fn with_listing_session<T>(
+        &self,
+        pin_source: Option<&Path>,
+        act: impl FnOnce(&Session) -> Result<T, Fault>,
+    ) -> Result<T, KeyError> {
+        let caller = self.caller();
+        let run = || {
+            let context = self.module.context();
+            let session = {
+                let _calling = caller.call();
+                let slot = self.find_slot(&context.pkcs11)?;
+                context.pkcs11.open_ro_session(slot)?
+            };
+            match self.login(&context.pkcs11, &session, pin_source, &caller) {
+                Ok(()) | Err(Fault::Key(KeyError::Locked(_)) | Fault::WaitForPin(_)) => {}
+                Err(fault) => return Err(fault),
+            }
+            let _calling = caller.call();
+            act(&session)
+        };
+        run().map_err(|fault| self.fail(fault))
+    }
+}
+
+impl Open {
+    fn remember(&mut self, id: KeyId, handle: ObjectHandle) {
+        if self.handles.len() >= MAX_HANDLES {
+            self.handles.clear();
+        }
+        self.handles.insert(id, handle);
+    }
+}

@@ -1,0 +1,116 @@
+//! The commands that look after the database and the tokens: `tlspool identity | access | trust |
+//! token`.
+//!
+//! They work on the SQLite file and the PKCS #11 modules directly, whether a daemon runs or not: a
+//! running one sees changes of the tables at once. `main` parses them as part of its own command
+//! line and calls [`run`]. Nothing here is used by the daemon.
+//!
+//! Results go to standard output, for people or with `--json` one JSON document per line; advice
+//! goes to standard error.
+
+mod access;
+mod accounts;
+mod create;
+mod describe;
+mod error;
+mod identity;
+pub mod output;
+pub mod prompt;
+mod signer;
+mod token;
+mod trust;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Subcommand;
+use tlspool_keys::{KeyStore, KeyStoreConfig, ModuleConfig};
+use tlspool_store::{Mode, Store, StoreError};
+
+use crate::config::Config;
+
+pub use error::AdminError;
+
+/// The commands of an administrator.
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
+    /// Local identities: the names we can be, with their certificates and keys
+    Identity(identity::IdentityArgs),
+    /// Which local users, groups and programs may use which local identities
+    Access(access::AccessArgs),
+    /// Trust anchors, beside those of the system
+    Trust(trust::TrustArgs),
+    /// PKCS #11 modules, tokens and what is on them, as URIs ready to paste
+    Token(token::TokenArgs),
+}
+
+/// What the commands work on.
+#[derive(Debug, Clone)]
+pub struct AdminContext {
+    /// The SQLite file.
+    pub database: PathBuf,
+    /// PKCS #11 modules.
+    pub keys: KeyStoreConfig,
+    /// Who must be able to read key files that root makes: the user of the key process.
+    pub key_user: Option<String>,
+}
+
+impl AdminContext {
+    /// As the configuration of the daemon says.
+    pub fn of(config: &Config) -> Self {
+        let modules = config.keys.modules.iter().map(|module| ModuleConfig {
+            path: module.path.to_path_buf(),
+            args: module.args.clone(),
+        });
+        let keys = KeyStoreConfig {
+            modules: modules.collect(),
+            sessions_per_token: 1,
+            ..KeyStoreConfig::default()
+        };
+        Self {
+            database: config.database.to_path_buf(),
+            keys,
+            key_user: config.key_user.as_ref().map(|user| user.0.clone()),
+        }
+    }
+
+    /// The database, to change it.
+    fn store(&self) -> Result<Store, AdminError> {
+        Ok(Store::open(&self.database, Mode::ReadWrite)?)
+    }
+
+    /// The database, to look; makes an empty one where there is none.
+    fn store_to_read(&self) -> Result<Store, AdminError> {
+        match Store::open(&self.database, Mode::ReadOnly) {
+            Err(StoreError::Missing { .. } | StoreError::TooOld { .. }) => self.store(),
+            result => Ok(result?),
+        }
+    }
+
+    /// Files and tokens; PINs are asked on the terminal.
+    fn key_store(&self) -> KeyStore {
+        KeyStore::new(self.keys.clone(), Arc::new(prompt::TerminalPins))
+    }
+}
+
+/// Carries `command` out, with its result on standard output.
+pub fn run(command: &AdminCommand, context: &AdminContext) -> Result<(), AdminError> {
+    let mut out = std::io::stdout().lock();
+    run_to(command, context, &mut out)?;
+    out.flush().map_err(AdminError::Output)
+}
+
+/// Carries `command` out, with its result in `out`.
+pub fn run_to(
+    command: &AdminCommand,
+    context: &AdminContext,
+    out: &mut dyn Write,
+) -> Result<(), AdminError> {
+    match command {
+        AdminCommand::Identity(args) => identity::run(args, context, out),
+        AdminCommand::Access(args) => access::run(args, context, out),
+        AdminCommand::Trust(args) => trust::run(args, context, out),
+        AdminCommand::Token(args) => token::run(args, context, out),
+    }
+}

@@ -1,0 +1,221 @@
+//! `tlspool trust`: trust anchors beside those of the system.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde::{Deserialize, Serialize};
+use tlspool_keys::KeyUri;
+use tlspool_store::{Kind, NewTrustAnchor, Store, StoreError, TrustAnchorRow};
+
+use super::describe::Description;
+use super::identity::chain_of_pem;
+use super::output::{self, note};
+use super::{AdminContext, AdminError};
+
+/// Arguments of `tlspool trust`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+An anchor for a service is trusted by that service only, and a service with anchors of its own trusts \
+nobody else, not even the system's authorities. An anchor for all services is trusted beside the \
+system's. A certificate that is no authority (CA:TRUE) is trusted as this very certificate: it can \
+issue no others.")]
+pub struct TrustArgs {
+    #[command(subcommand)]
+    command: TrustCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TrustCommand {
+    /// List trust anchors
+    List {
+        /// One JSON document per line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Trust the certificates in a file
+    Add {
+        /// PEM or DER; all certificates in it are added
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Only for this service, as programs name it in their requests
+        #[arg(long)]
+        service: Option<String>,
+    },
+    /// Show a trust anchor
+    Show {
+        /// Its number, as `list` shows it
+        id: i64,
+        /// JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove trust anchors
+    Remove {
+        /// The numbers, as `list` shows them
+        #[arg(required = true)]
+        ids: Vec<i64>,
+    },
+    /// Write the anchors as JSON lines
+    Export,
+    /// Read anchors as `export` writes them: all or none
+    Import {
+        /// The file; - is standard input
+        file: PathBuf,
+    },
+}
+
+/// An anchor as `export` writes it and `import` reads it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Exported {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    service: Option<String>,
+    kind: String,
+    certificate: String,
+}
+
+/// An anchor for `--json`.
+#[derive(Debug, Serialize)]
+struct Shown {
+    id: i64,
+    #[serde(flatten)]
+    row: Exported,
+    #[serde(flatten)]
+    certified: Description,
+}
+
+pub(super) fn run(
+    args: &TrustArgs,
+    context: &AdminContext,
+    out: &mut dyn Write,
+) -> Result<(), AdminError> {
+    match &args.command {
+        TrustCommand::List { json } => list(&context.store_to_read()?, *json, out),
+        TrustCommand::Add { files, service } => {
+            add(&mut context.store()?, files, service.as_deref(), context, out)
+        }
+        TrustCommand::Show { id, json } => show(&context.store_to_read()?, *id, *json, out),
+        TrustCommand::Remove { ids } => {
+            let mut store = context.store()?;
+            store.transaction(|store| {
+                ids.iter().try_for_each(|id| Ok(store.remove_trust_anchor(*id)?))
+            })
+        }
+        TrustCommand::Export => {
+            let rows = context.store_to_read()?.trust_anchors()?;
+            rows.iter().try_for_each(|row| output::json(out, &exported(row)))
+        }
+        TrustCommand::Import { file } => import(&mut context.store()?, &output::read(file)?),
+    }
+}
+
+fn list(store: &Store, json: bool, out: &mut dyn Write) -> Result<(), AdminError> {
+    let anchors = store.trust_anchors()?;
+    if json {
+        return anchors.iter().try_for_each(|row| output::json(out, &shown(row)?));
+    }
+    let mut rows = Vec::new();
+    for anchor in anchors {
+        let certified = Description::of(&anchor.certificate)?;
+        rows.push(vec![
+            anchor.id.to_string(),
+            anchor.service.unwrap_or_else(|| "all".to_owned()),
+            (if certified.authority { "authority" } else { "exact" }).to_owned(),
+            certified.not_after,
+            certified.fingerprint.chars().take(16).collect(),
+            anchor.label,
+        ]);
+    }
+    output::table(out, &["ID", "SERVICE", "TRUSTED AS", "VALID UNTIL", "SHA-256", "SUBJECT"], &rows)
+}
+
+fn add(
+    store: &mut Store,
+    files: &[PathBuf],
+    service: Option<&str>,
+    context: &AdminContext,
+    out: &mut dyn Write,
+) -> Result<(), AdminError> {
+    let keys = context.key_store();
+    let mut added = Vec::new();
+    for file in files {
+        let path = std::path::absolute(file).map_err(|error| AdminError::reading(file, error))?;
+        added.extend(keys.certificates(&KeyUri::File(path))?);
+    }
+    let ids: Vec<i64> = store.transaction(|store| {
+        added
+            .iter()
+            .map(|certificate| add_one(store, certificate, service))
+            .collect::<Result<_, AdminError>>()
+    })?;
+    for (id, certificate) in ids.into_iter().zip(&added) {
+        let certified = Description::of(certificate)?;
+        let trusted = if certified.authority {
+            "trusted as an authority"
+        } else {
+            "trusted as this very certificate, it issues no others"
+        };
+        writeln!(out, "{id}  {}: {trusted}", certified.subject).map_err(AdminError::Output)?;
+    }
+    note("a running pool sees it at once");
+    Ok(())
+}
+
+fn add_one(store: &Store, certificate: &[u8], service: Option<&str>) -> Result<i64, AdminError> {
+    let certified = Description::of(certificate)?;
+    Ok(store.add_trust_anchor(&NewTrustAnchor {
+        kind: Kind::X509,
+        service,
+        certificate,
+        label: &certified.subject,
+    })?)
+}
+
+fn show(store: &Store, id: i64, json: bool, out: &mut dyn Write) -> Result<(), AdminError> {
+    let Some(row) = store.trust_anchor(id)? else {
+        return Err(StoreError::NotFound { what: format!("trust anchor number {id}") }.into());
+    };
+    if json {
+        return output::json(out, &shown(&row)?);
+    }
+    let certified = Description::of(&row.certificate)?;
+    let mut fields = vec![
+        ("number", row.id.to_string()),
+        ("service", row.service.clone().unwrap_or_else(|| "all".to_owned())),
+        ("authority", if certified.authority { "yes" } else { "no" }.to_owned()),
+    ];
+    fields.extend(certified.fields());
+    output::fields(out, &fields)?;
+    let pem = output::pem([row.certificate.as_slice()]);
+    out.write_all(pem.as_bytes()).map_err(AdminError::Output)
+}
+
+fn exported(row: &TrustAnchorRow) -> Exported {
+    Exported {
+        service: row.service.clone(),
+        kind: row.kind.to_string(),
+        certificate: output::pem([row.certificate.as_slice()]),
+    }
+}
+
+fn shown(row: &TrustAnchorRow) -> Result<Shown, AdminError> {
+    let certified = Description::of(&row.certificate)?;
+    Ok(Shown { id: row.id, row: exported(row), certified })
+}
+
+fn import(store: &mut Store, text: &str) -> Result<(), AdminError> {
+    let count = store.transaction(|store| {
+        output::each_line(text, |row: Exported| {
+            if row.kind != Kind::X509.as_str() {
+                return Err(AdminError::Usage(format!("kind {:?} is not supported", row.kind)));
+            }
+            for certificate in chain_of_pem(&row.certificate)? {
+                add_one(store, &certificate, row.service.as_deref())?;
+            }
+            Ok(())
+        })
+    })?;
+    note(format_args!("{count} trust anchors imported"));
+    Ok(())
+}

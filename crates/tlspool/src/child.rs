@@ -1,0 +1,140 @@
+//! How a child process of the supervisor begins: it takes its channel from standard input, hears what it
+//! needs, gives up its privileges, and goes to work.
+
+use crate::config::{Config, Keys};
+use crate::net::{self, Listener, NetworkBoot};
+use crate::supervisor::message::{Channel, FromNetwork, KeydStart, NetworkStart};
+use crate::{confine, logging, users};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, setrlimit};
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+
+/// Takes the channel that is our standard input, and puts `/dev/null` in its place.
+pub(crate) fn take_stdin() -> io::Result<OwnedFd> {
+    let stdin = io::stdin();
+    // Fails on anything but a socket: somebody who tries a hidden command by hand.
+    rustix::net::sockopt::socket_domain(&stdin)?;
+    let channel = stdin.as_fd().try_clone_to_owned()?;
+    rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    Ok(channel)
+}
+
+/// The name in `ps` and `top`; after an exec of /proc/self/exe it is "exe".
+fn name_process(name: &CStr) {
+    let _ = rustix::thread::set_name(name);
+}
+
+/// No core dump, and no debugger of the same user, unless the configuration permits it.
+fn set_dumpable(allowed: bool) -> io::Result<()> {
+    let behavior = if allowed { DumpableBehavior::Dumpable } else { DumpableBehavior::NotDumpable };
+    rustix::process::set_dumpable_behavior(behavior)?;
+    if !allowed {
+        setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    }
+    Ok(())
+}
+
+fn told<M: serde::de::DeserializeOwned>(
+    channel: &mut Channel,
+) -> Result<(M, Vec<OwnedFd>), String> {
+    match channel.recv() {
+        Ok(Some(start)) => Ok(start),
+        Ok(None) => Err("the supervisor is gone".into()),
+        Err(error) => Err(format!("the supervisor cannot be understood: {error}")),
+    }
+}
+
+fn by_hand(error: &io::Error) -> ExitCode {
+    eprintln!("tlspool: this command is for the daemon itself, not to be called by hand: {error}");
+    ExitCode::FAILURE
+}
+
+/// The whole network process.
+pub fn network_process() -> ExitCode {
+    name_process(c"tlspool-network");
+    let mut channel = match take_stdin() {
+        Ok(channel) => Channel::new(channel),
+        Err(error) => return by_hand(&error),
+    };
+    match prepare_network(&mut channel) {
+        Ok((config, listeners, key_channels)) => {
+            let supervisor = channel.into_fd();
+            let code = net::run(NetworkBoot { config, listeners, supervisor, key_channels });
+            logging::flush();
+            code
+        }
+        Err(problem) => {
+            let _ = channel.send(&FromNetwork::Failed { problem }, &[]);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type NetworkParts = (Config, Vec<Listener>, Vec<OwnedFd>);
+
+fn prepare_network(channel: &mut Channel) -> Result<NetworkParts, String> {
+    let (start, fds) = told::<NetworkStart>(channel)?;
+    let NetworkStart { config, listeners: paths, become_user, foreground } = start;
+    let mut fds = fds.into_iter();
+    let listeners: Vec<Listener> =
+        paths.into_iter().zip(&mut fds).map(|(path, fd)| Listener { fd, path }).collect();
+    let key_channels: Vec<OwnedFd> = fds.collect();
+    users::drop_privileges(become_user.as_ref()).map_err(|e| e.to_string())?;
+    set_dumpable(config.debug.core_dumps).map_err(|e| format!("cannot forbid core dumps: {e}"))?;
+    let confined = confine::apply(&config).map_err(|e| e.to_string())?;
+    // After the confinement, so that the thread that writes the log is confined too.
+    logging::init(&config.log, "tlspool", foreground).map_err(|e| e.to_string())?;
+    let full = |degree: &confine::Degree| *degree == confine::Degree::Full;
+    let (landlock, seccomp) = (&confined.landlock, &confined.seccomp);
+    if full(landlock) && full(seccomp) {
+        tracing::info!(%landlock, %seccomp, "the network process is confined");
+    } else {
+        tracing::warn!(%landlock, %seccomp, "the network process is not fully confined");
+    }
+    Ok((config, listeners, key_channels))
+}
+
+/// The whole key process.
+pub fn key_process() -> ExitCode {
+    name_process(c"tlspool-keyd");
+    let mut channel = match take_stdin() {
+        Ok(channel) => Channel::new(channel),
+        Err(error) => return by_hand(&error),
+    };
+    let start = told::<KeydStart>(&mut channel).and_then(|(start, mut fds)| {
+        if fds.is_empty() {
+            return Err("the supervisor passed no descriptors".into());
+        }
+        let memory = fds.remove(0);
+        users::drop_privileges(start.become_user.as_ref()).map_err(|e| e.to_string())?;
+        set_dumpable(false).map_err(|e| format!("cannot forbid core dumps: {e}"))?;
+        logging::init(&start.config.log, "tlspool-keyd", start.foreground)
+            .map_err(|e| e.to_string())?;
+        Ok((start.config.keys, memory, fds))
+    });
+    let code = match start {
+        Ok((keys, memory, channels)) => serve_keys(&keys, memory, channels),
+        Err(problem) => {
+            eprintln!("tlspool-keyd: {problem}");
+            ExitCode::FAILURE
+        }
+    };
+    logging::flush();
+    code
+}
+
+fn serve_keys(keys: &Keys, memory: OwnedFd, channels: Vec<OwnedFd>) -> ExitCode {
+    let _ = (keys, memory);
+    let mut channels: Vec<Channel> = channels.into_iter().map(Channel::new).collect();
+    while let Some(channel) = channels.first_mut() {
+        match channel.recv::<serde_json::Value>() {
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => {
+                channels.remove(0);
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,38 @@
+//! What the program does when called: starts the daemon, or one of the commands.
+
+mod background;
+mod check;
+mod pin;
+mod status;
+
+use crate::child;
+use crate::cli::{Cli, Command};
+use crate::supervisor::{self, Options};
+use std::process::ExitCode;
+
+/// Carries out the command line.
+pub fn run(cli: Cli) -> ExitCode {
+    match cli.command {
+        None if cli.pin => tell(pin::run(&cli)),
+        None if cli.foreground => {
+            supervisor::run(Options { config_file: cli.config, replace: cli.replace, front: None })
+        }
+        None => tell(background::run(&cli)),
+        Some(Command::Check) => tell(check::run(cli.config.as_deref())),
+        Some(Command::Status { json }) => tell(status::run(cli.config.as_deref(), json)),
+        Some(Command::Background) => background::daemon(cli),
+        Some(Command::NetworkProcess) => child::network_process(),
+        Some(Command::KeyProcess) => child::key_process(),
+    }
+}
+
+/// Says an error where the person is.
+fn tell<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tlspool: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Values of the configuration that TOML has no type for: durations, octal modes, names of users.
+//!
+//! Each is a string in the file and a type here; a string that does not parse is refused with what
+//! would have been right. Used by [`super::Config`] only.
+
+use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+
+/// A value that is written as text in the configuration file.
+pub(crate) trait TextValue: Sized {
+    /// What a right value looks like, to finish the sentence "expected …".
+    const EXPECTED: &'static str;
+    /// The value, or `None` if the text is not one.
+    fn from_text(text: &str) -> Option<Self>;
+    /// The text that reads back as this value.
+    fn to_text(&self) -> String;
+}
+
+struct TextVisitor<T>(PhantomData<T>);
+
+impl<T: TextValue> Visitor<'_> for TextVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(T::EXPECTED)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        T::from_text(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+    }
+}
+
+macro_rules! text_serde {
+    ($($t:ty),*) => {$(
+        impl<'de> Deserialize<'de> for $t {
+            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                d.deserialize_str(TextVisitor(PhantomData))
+            }
+        }
+        impl Serialize for $t {
+            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.serialize_str(&self.to_text())
+            }
+        }
+    )*};
+}
+text_serde!(FileMode, UserName, GroupName, AbsolutePath);
+
+/// Permission bits of a socket, written in octal: `"0660"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileMode(pub u32);
+
+impl TextValue for FileMode {
+    const EXPECTED: &'static str = "permissions in octal as a string, such as \"0660\"";
+
+    fn from_text(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix("0o").unwrap_or(text);
+        let bits = u32::from_str_radix(digits, 8).ok()?;
+        (matches!(digits.len(), 3 | 4) && bits <= 0o777).then_some(Self(bits))
+    }
+
+    fn to_text(&self) -> String {
+        format!("{:04o}", self.0)
+    }
+}
+
+fn is_account_name(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 64 && !text.contains([':', '\n', '\0', '/'])
+}
+
+/// The name of a user, as in passwd(5); all digits is a number of a user without a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserName(pub String);
+
+impl TextValue for UserName {
+    const EXPECTED: &'static str = "the name of a user, such as \"tlspool\"";
+
+    fn from_text(text: &str) -> Option<Self> {
+        is_account_name(text).then(|| Self(text.to_owned()))
+    }
+
+    fn to_text(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// The name of a group, as in group(5); all digits is a number of a group without a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupName(pub String);
+
+impl TextValue for GroupName {
+    const EXPECTED: &'static str = "the name of a group, such as \"www-data\"";
+
+    fn from_text(text: &str) -> Option<Self> {
+        is_account_name(text).then(|| Self(text.to_owned()))
+    }
+
+    fn to_text(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// A path that starts with `/`: a daemon has no use for the folder it was started in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AbsolutePath(PathBuf);
+
+impl AbsolutePath {
+    /// Takes a path; `None` if it is relative.
+    pub fn new(path: impl Into<PathBuf>) -> Option<Self> {
+        let path = path.into();
+        path.is_absolute().then_some(Self(path))
+    }
+
+    /// The path below this one.
+    #[must_use]
+    pub fn join(&self, name: &str) -> Self {
+        Self(self.0.join(name.trim_start_matches('/')))
+    }
+}
+
+impl std::ops::Deref for AbsolutePath {
+    type Target = Path;
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl AsRef<Path> for AbsolutePath {
+    fn as_ref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl fmt::Display for AbsolutePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(f)
+    }
+}
+
+impl TextValue for AbsolutePath {
+    const EXPECTED: &'static str = "an absolute path, one that starts with /";
+
+    fn from_text(text: &str) -> Option<Self> {
+        if text.contains('\0') { None } else { Self::new(text) }
+    }
+
+    fn to_text(&self) -> String {
+        self.0.to_string_lossy().into_owned()
+    }
+}
+
+/// For `#[serde(with = "duration")]`: a [`std::time::Duration`] as `"500ms"`, `"30s"`, `"1h30m"`, `"2d"`.
+pub(crate) mod duration {
+    use super::{PhantomData, TextValue, TextVisitor};
+    use serde::{Deserializer, Serializer};
+    use std::time::Duration;
+
+    pub(super) struct Text(pub(super) Duration);
+
+    /// Longest unit first, as they are written; milliseconds before minutes so that `ms` is not `m`.
+    const UNITS: [(&str, u64); 5] =
+        [("ms", 1), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+
+    impl TextValue for Text {
+        const EXPECTED: &'static str =
+            "a duration such as \"500ms\", \"30s\", \"5m\", \"12h\" or \"1d\"";
+
+        fn from_text(text: &str) -> Option<Self> {
+            let (mut rest, mut total) = (text, 0u64);
+            while !rest.is_empty() {
+                let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+                let number: u64 = rest[..digits].parse().ok()?;
+                rest = &rest[digits..];
+                let (unit, millis) = UNITS.iter().find(|(unit, _)| rest.starts_with(unit))?;
+                rest = &rest[unit.len()..];
+                total = total.checked_add(number.checked_mul(*millis)?)?;
+            }
+            (!text.is_empty()).then(|| Self(Duration::from_millis(total)))
+        }
+
+        fn to_text(&self) -> String {
+            let millis = self.0.as_millis();
+            for (unit, factor) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)]
+            {
+                if millis > 0 && millis % factor == 0 {
+                    return format!("{}{unit}", millis / factor);
+                }
+            }
+            format!("{millis}ms")
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+        d.deserialize_str(TextVisitor::<Text>(PhantomData)).map(|text| text.0)
+    }
+
+    pub(crate) fn serialize<S: Serializer>(value: &Duration, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&Text(*value).to_text())
+    }
+}
+
+/// For `#[serde(deserialize_with = "at_least_one")]`: a bound of nothing would bar everybody.
+pub(crate) fn at_least_one<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    match u32::deserialize(d)? {
+        0 => Err(de::Error::invalid_value(de::Unexpected::Unsigned(0), &"a number from 1 up")),
+        number => Ok(number),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::duration::Text;
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn durations_read_back_as_they_were_written() {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("12h", 43_200_000),
+            ("1d", 86_400_000),
+        ] {
+            let value = Text::from_text(text).unwrap();
+            assert_eq!(value.0, Duration::from_millis(millis));
+            assert_eq!(value.to_text(), text);
+        }
+        assert_eq!(Text::from_text("1h30m").unwrap().0, Duration::from_secs(5400));
+        assert_eq!(Text::from_text("0s").unwrap().0, Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_no_duration_is_refused() {
+        for text in [
+            "",
+            "30",
+            "s",
+            "30 s",
+            "-1s",
+            "1.5s",
+            "99999999999999999999s",
+            "1y",
+            "600000000000000d",
+        ] {
+            assert!(Text::from_text(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn modes_are_octal() {
+        assert_eq!(FileMode::from_text("0660"), Some(FileMode(0o660)));
+        assert_eq!(FileMode::from_text("0o600"), Some(FileMode(0o600)));
+        for text in ["660660", "0880", "", "4755", "rw"] {
+            assert_eq!(FileMode::from_text(text), None, "{text}");
+        }
+        assert_eq!(FileMode(0o600).to_text(), "0600");
+    }
+
+    #[test]
+    fn paths_are_absolute() {
+        assert!(AbsolutePath::from_text("/run/x").is_some());
+        assert!(AbsolutePath::from_text("run/x").is_none());
+        assert!(AbsolutePath::from_text("").is_none());
+    }
+}

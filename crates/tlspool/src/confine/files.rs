@@ -1,0 +1,121 @@
+//! The files that the network process can reach.
+
+use super::Degree;
+use crate::config::Config;
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd,
+    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope, make_bitflags,
+};
+use std::path::{Path, PathBuf};
+
+/// Where systems keep trust anchors, as rustls-native-certs looks for them.
+const SYSTEM_ANCHORS: [&str; 5] = [
+    "/etc/ssl",
+    "/etc/pki",
+    "/etc/ca-certificates",
+    "/usr/share/ca-certificates",
+    "/usr/local/share/ca-certificates",
+];
+
+/// Every path with what may be done below it.
+fn allowed(config: &Config) -> Vec<(PathBuf, BitFlags<AccessFs>)> {
+    let read_files: BitFlags<AccessFs> = AccessFs::ReadFile.into();
+    let read = make_bitflags!(AccessFs::{ReadFile | ReadDir});
+    // SQLite writes the file and makes its -wal and -shm beside it.
+    let database = read | make_bitflags!(AccessFs::{WriteFile | MakeReg | RemoveFile | Truncate});
+    let mut paths = vec![
+        // passwd, group and nsswitch.conf, for the names of users. A rule on these files themselves would
+        // end when useradd or an editor puts a new file in their place.
+        ("/etc".into(), read_files),
+        ("/proc/self".into(), read),
+        ("/dev/null".into(), make_bitflags!(AccessFs::{ReadFile | WriteFile})),
+        ("/dev/urandom".into(), read_files),
+    ];
+    paths.extend(config.database.parent().map(|folder| (folder.to_owned(), database)));
+    if config.trust.system {
+        paths.extend(SYSTEM_ANCHORS.iter().map(|path| (PathBuf::from(path), read)));
+        // What OpenSSL reads instead, if these are set; rustls-native-certs does the same.
+        for variable in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
+            let path = std::env::var_os(variable).map(PathBuf::from);
+            paths.extend(path.and_then(|path| Some((anchor_folder(&path)?, read))));
+        }
+    }
+    for anchor in &config.trust.anchors {
+        paths.extend(anchor_folder(anchor).map(|folder| (folder, read)));
+    }
+    paths
+}
+
+/// The folder that is opened for an anchor: a file may be replaced by a new one of the same name.
+fn anchor_folder(path: &Path) -> Option<PathBuf> {
+    if path.is_dir() { Some(path.to_owned()) } else { path.parent().map(Path::to_owned) }
+}
+
+/// Whether a running network process that was started with `old` can read all anchors of `new`.
+pub(crate) fn anchors_within(old: &Config, new: &Config) -> bool {
+    if old.confinement.landlock == crate::config::Strictness::Off {
+        return true;
+    }
+    let open = allowed(old);
+    let readable = |path: &Path| {
+        open.iter()
+            .any(|(root, access)| access.contains(AccessFs::ReadDir) && path.starts_with(root))
+    };
+    new.trust.anchors.iter().all(|anchor| readable(anchor))
+        && (old.trust.system || !new.trust.system)
+}
+
+/// Confines the calling thread. What is not there now cannot be reached later either.
+pub(super) fn restrict(config: &Config) -> Result<Degree, String> {
+    let failed = |e: landlock::RulesetError| e.to_string();
+    let abi = ABI::V6;
+    let mut ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(abi))
+        .map_err(failed)?
+        // The process gets its connections as descriptors; it neither connects nor binds.
+        .handle_access(AccessNet::from_all(abi))
+        .map_err(failed)?
+        .scope(Scope::from_all(abi))
+        .map_err(failed)?
+        .create()
+        .map_err(failed)?;
+    for (path, access) in allowed(config) {
+        let Ok(fd) = PathFd::new(&path) else { continue };
+        let access = if path.is_dir() { access } else { access & AccessFs::from_file(abi) };
+        ruleset = ruleset.add_rule(PathBeneath::new(fd, access)).map_err(failed)?;
+    }
+    match ruleset.restrict_self().map_err(failed)?.ruleset {
+        RulesetStatus::FullyEnforced => Ok(Degree::Full),
+        RulesetStatus::PartiallyEnforced => Ok(Degree::Partial),
+        RulesetStatus::NotEnforced => Err("the kernel does not have it enabled".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::AbsolutePath;
+
+    fn with_anchor(path: &str) -> Config {
+        let mut config = Config::defaults();
+        config.trust.anchors.push(AbsolutePath::new(path).unwrap());
+        config
+    }
+
+    #[test]
+    fn a_reload_takes_anchors_in_folders_that_were_open() {
+        let old = with_anchor("/srv/anchors/one.pem");
+        assert!(anchors_within(&old, &with_anchor("/srv/anchors/two.pem")));
+        assert!(anchors_within(&old, &with_anchor("/etc/ssl/certs/x.pem")));
+        assert!(!anchors_within(&old, &with_anchor("/srv/others/two.pem")));
+        assert!(!anchors_within(&old, &with_anchor("/etc/other.pem")));
+    }
+
+    #[test]
+    fn nothing_can_be_executed_or_made_executable() {
+        for (path, access) in allowed(&Config::defaults()) {
+            assert!(!access.contains(AccessFs::Execute), "{}", path.display());
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Shuts the network process in before the first byte from outside is parsed: which files it can reach
+//! (Landlock) and which system calls it can make (seccomp).
+//!
+//! Called once by [`crate::child`], with one thread, after privileges are gone; threads started later
+//! inherit it. What the process needs from then on, it has as open descriptors, or it is listed in
+//! [`files`] and [`calls`].
+
+mod calls;
+mod files;
+
+pub(crate) use files::anchors_within;
+
+use crate::config::{Config, Strictness};
+use std::fmt;
+
+/// Why the network process cannot be shut in, while the configuration demands it.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfineError {
+    /// Landlock failed, or the kernel has too little of it.
+    #[error(
+        "Landlock cannot confine the network process: {0}; use a kernel that has it enabled (security/lsm), \
+         or set confinement.landlock = \"best-effort\""
+    )]
+    Landlock(String),
+    /// seccomp failed.
+    #[error(
+        "seccomp cannot confine the network process: {0}; use a kernel that has it, or set \
+         confinement.seccomp = \"best-effort\""
+    )]
+    Seccomp(String),
+}
+
+/// How far a process is shut in, for the log and `tlspool status`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Degree {
+    /// Entirely.
+    Full,
+    /// As far as this kernel can.
+    Partial,
+    /// Not at all, and why.
+    None(String),
+    /// The configuration does not want it.
+    Off,
+}
+
+impl fmt::Display for Degree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("full"),
+            Self::Partial => f.write_str("partial"),
+            Self::None(why) => write!(f, "none ({why})"),
+            Self::Off => f.write_str("off"),
+        }
+    }
+}
+
+/// What [`apply`] has reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confined {
+    /// Files.
+    pub landlock: Degree,
+    /// System calls.
+    pub seccomp: Degree,
+}
+
+/// Confines the calling thread and all that it starts. Needs `no_new_privs`, which
+/// [`crate::users::drop_privileges`] has set.
+pub fn apply(config: &Config) -> Result<Confined, ConfineError> {
+    // The name services load their libraries at first use; after this they need not be found again.
+    let _ = crate::users::user_of(rustix::process::getuid().as_raw());
+    let _ = crate::users::group("root");
+    let wanted = &config.confinement;
+    Ok(Confined {
+        landlock: reach(wanted.landlock, || files::restrict(config), ConfineError::Landlock)?,
+        seccomp: reach(wanted.seccomp, calls::restrict, ConfineError::Seccomp)?,
+    })
+}
+
+fn reach(
+    wanted: Strictness,
+    restrict: impl FnOnce() -> Result<Degree, String>,
+    error: impl FnOnce(String) -> ConfineError,
+) -> Result<Degree, ConfineError> {
+    if wanted == Strictness::Off {
+        return Ok(Degree::Off);
+    }
+    let degree = restrict().unwrap_or_else(Degree::None);
+    match (wanted, degree) {
+        (Strictness::Require, Degree::None(why)) => Err(error(why)),
+        (_, degree) => Ok(degree),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_required_and_missing_is_an_error() {
+        let missing = || Err("not in this kernel".to_owned());
+        let error = reach(Strictness::Require, missing, ConfineError::Landlock).unwrap_err();
+        assert!(error.to_string().contains("best-effort"));
+        let degree = reach(Strictness::BestEffort, missing, ConfineError::Landlock).unwrap();
+        assert_eq!(degree.to_string(), "none (not in this kernel)");
+        let degree = reach(Strictness::Off, || unreachable!(), ConfineError::Landlock).unwrap();
+        assert_eq!(degree, Degree::Off);
+    }
+}

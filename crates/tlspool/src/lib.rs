@@ -1,0 +1,18 @@
+//! The daemon `tlspool` and its command line, as a library so that tests and fuzz targets reach it.
+//!
+//! Three processes: the [`supervisor`] (sockets, PID file, signals), the network process ([`net`]) and
+//! the key process (crate `tlspool-keys`).
+
+#![deny(unsafe_code)]
+
+pub mod child;
+pub mod cli;
+pub mod commands;
+pub mod admin;
+pub mod config;
+pub mod confine;
+pub mod logging;
+pub mod net;
+pub mod supervisor;
+pub mod users;
+pub mod watched;

@@ -1,0 +1,168 @@
+//! The log: lines to standard error, to systemd's journal or to syslog.
+//!
+//! Each process calls [`init`] once. Whoever logs never waits: lines go through a bounded queue to a
+//! thread of their own, and what does not fit is counted and told when there is room again.
+//!
+//! Never logged, at no level: PINs, keys, session secrets, application data.
+
+mod format;
+mod sink;
+
+use crate::config::{Log, LogLevel, LogTarget};
+use format::Line;
+use sink::{Sink, SinkError};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, SystemTime};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Lines that may wait for a slow log.
+const QUEUE: usize = 4096;
+
+/// At the end of a process, how long the log may still take.
+const FLUSH_TIME: Duration = Duration::from_secs(2);
+
+static WRITER: OnceLock<SyncSender<Entry>> = OnceLock::new();
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+static FILTER: OnceLock<reload::Handle<LevelFilter, tracing_subscriber::Registry>> =
+    OnceLock::new();
+
+/// What the writing thread gets.
+enum Entry {
+    Line(Line),
+    /// Everything before this is written.
+    Flush(SyncSender<()>),
+}
+
+/// Why the log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The log's own daemon is not there.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// The thread that writes cannot start.
+    #[error("cannot start the thread that writes the log: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Opens the log. `name` is what lines are marked with; `foreground` decides what
+/// [`LogTarget::Auto`] is.
+pub fn init(log: &Log, name: &'static str, foreground: bool) -> Result<(), LogError> {
+    let sink = Sink::open(target(log.target, foreground), name)?;
+    let (queue, lines) = sync_channel(QUEUE);
+    std::thread::Builder::new().name("log".into()).spawn(move || write_lines(sink, &lines))?;
+    let (filter, handle) = reload::Layer::new(level_filter(log.level));
+    let layer = QueueLayer { queue: queue.clone() }.with_filter(filter);
+    if tracing_subscriber::registry().with(layer).try_init().is_ok() {
+        let _ = FILTER.set(handle);
+        let _ = WRITER.set(queue);
+    }
+    Ok(())
+}
+
+/// Takes over a level after the configuration was read again. The target stays.
+pub fn reload(log: &Log) {
+    if let Some(filter) = FILTER.get() {
+        let _ = filter.reload(level_filter(log.level));
+    }
+}
+
+/// Waits until everything is written, but no longer than a moment: for the end of a process.
+pub fn flush() {
+    let (written, done) = sync_channel(1);
+    if let Some(writer) = WRITER.get()
+        && writer.try_send(Entry::Flush(written)).is_ok()
+    {
+        let _ = done.recv_timeout(FLUSH_TIME);
+    }
+}
+
+/// Lines that were dropped since the start because the log was too slow.
+pub fn dropped_lines() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
+fn target(target: LogTarget, foreground: bool) -> LogTarget {
+    match target {
+        LogTarget::Auto if foreground => LogTarget::Stderr,
+        LogTarget::Auto if sink::journald_runs() => LogTarget::Journald,
+        LogTarget::Auto => LogTarget::Syslog,
+        named => named,
+    }
+}
+
+fn level_filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+fn write_lines(mut sink: Sink, entries: &Receiver<Entry>) {
+    let mut told = 0;
+    while let Ok(entry) = entries.recv() {
+        match entry {
+            Entry::Line(line) => sink.write(&line),
+            Entry::Flush(written) => {
+                let _ = written.send(());
+            }
+        }
+        let dropped = dropped_lines();
+        if dropped > told {
+            sink.write(&Line {
+                time: SystemTime::now(),
+                level: Level::WARN,
+                message: format!("{} log lines were dropped: the log is too slow", dropped - told),
+                fields: Vec::new(),
+            });
+            told = dropped;
+        }
+    }
+}
+
+/// Puts every event into the queue.
+struct QueueLayer {
+    queue: SyncSender<Entry>,
+}
+
+impl<S: Subscriber> Layer<S> for QueueLayer {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if self.queue.try_send(Entry::Line(Line::of(event))).is_err() {
+            DROPPED.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_logs_never_waits() {
+        let (queue, lines) = sync_channel(1);
+        let subscriber = tracing_subscriber::registry().with(QueueLayer { queue });
+        let before = dropped_lines();
+        tracing::subscriber::with_default(subscriber, || {
+            for n in 0..3 {
+                tracing::info!(n, "a line");
+            }
+        });
+        assert_eq!(dropped_lines() - before, 2);
+        assert!(matches!(lines.recv().unwrap(), Entry::Line(line) if line.text() == "a line n=0"));
+    }
+
+    #[test]
+    fn auto_means_stderr_in_the_foreground() {
+        assert_eq!(target(LogTarget::Auto, true), LogTarget::Stderr);
+        assert_ne!(target(LogTarget::Auto, false), LogTarget::Stderr);
+        assert_eq!(target(LogTarget::Syslog, true), LogTarget::Syslog);
+    }
+}

@@ -1,0 +1,282 @@
+//! One program's connection, as the tasks that work for it see it: who it is, how to answer, how
+//! to call back, and what ends with it. Shared between workers.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustix::io::Errno;
+use rustix::net::{SendFlags, Shutdown, send, shutdown};
+use tlspool_engine::Cancel;
+use tlspool_wire::{Body, Packet, PoolError};
+use tokio::sync::{Notify, oneshot};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::limits::{InUse, Uid};
+use super::peer::Peer;
+
+/// Answers that a program has not read yet; one that lets more pile up is disconnected.
+const OUTBOX_LIMIT: usize = 256 * tlspool_wire::RECORD_LEN;
+
+/// Identifies a connection for as long as the daemon runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct ClientId(u64);
+
+/// One program's connection.
+pub(crate) struct Client {
+    pub(crate) id: ClientId,
+    pub(crate) peer: Peer,
+    outbox: Mutex<Outbox>,
+    /// Told when the outbox has something, or the connection is to end.
+    pub(crate) attention: Notify,
+    callbacks: Mutex<Callbacks>,
+    in_flight: AtomicU32,
+    /// Asked when the connection is gone: ends its unfinished requests.
+    pub(crate) gone: Cancel,
+    sessions: Mutex<HashMap<u64, Cancel>>,
+    /// It pinged with `DRAIN_NOTICE`.
+    pub(crate) wants_drain_notice: AtomicBool,
+    _counted: InUse,
+}
+
+struct Outbox {
+    /// `None` once the connection is gone, so that it is closed though tasks remember the client.
+    socket: Option<Arc<OwnedFd>>,
+    bytes: VecDeque<u8>,
+}
+
+#[derive(Default)]
+struct Callbacks {
+    latest: u16,
+    waiting: HashMap<u16, Callback>,
+}
+
+struct Callback {
+    reqid: u16,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// A program's answer to a callback.
+pub(crate) struct Answer {
+    pub(crate) body: Body,
+    pub(crate) descriptor: Option<OwnedFd>,
+}
+
+/// Why a callback brought nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CallbackFailure {
+    /// The connection is gone.
+    Gone,
+    /// The program took too long.
+    Late,
+    /// Too many callbacks wait.
+    Full,
+}
+
+impl Client {
+    pub(crate) fn new(socket: Arc<OwnedFd>, peer: Peer, counted: InUse) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Arc::new(Self {
+            id: ClientId(NEXT.fetch_add(1, Ordering::Relaxed)),
+            peer,
+            outbox: Mutex::new(Outbox { socket: Some(socket), bytes: VecDeque::new() }),
+            attention: Notify::new(),
+            callbacks: Mutex::default(),
+            in_flight: AtomicU32::new(0),
+            gone: Cancel::default(),
+            sessions: Mutex::default(),
+            wants_drain_notice: AtomicBool::new(false),
+            _counted: counted,
+        })
+    }
+
+    pub(crate) fn uid(&self) -> Uid {
+        self.peer.uid
+    }
+
+    // ---- answers
+
+    /// Sends a record, at once if the program has room, later if not.
+    pub(crate) fn send(&self, packet: &Packet) {
+        let record = Zeroizing::new(packet.encode());
+        let mut outbox = self.outbox.lock();
+        let Some(socket) = outbox.socket.clone() else { return };
+        let mut rest = record.as_slice();
+        if outbox.bytes.is_empty() {
+            match send(socket, rest, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(n) => rest = &rest[n..],
+                Err(Errno::AGAIN) => {}
+                Err(_) => return, // it is gone, which its reader sees
+            }
+        }
+        if rest.is_empty() {
+            return;
+        }
+        if outbox.bytes.len() + rest.len() > OUTBOX_LIMIT {
+            tracing::warn!(client = %self.peer, "disconnected: it does not read its answers");
+            outbox.hang_up();
+            return;
+        }
+        outbox.bytes.extend(rest);
+        drop(outbox);
+        self.attention.notify_one();
+    }
+
+    /// Sends an ERROR record.
+    pub(crate) fn send_error(&self, reqid: u16, error: PoolError, text: &str) {
+        self.send(&Packet::error(reqid, error, text));
+    }
+
+    /// Whether answers wait for room.
+    pub(crate) fn has_unsent(&self) -> bool {
+        !self.outbox.lock().bytes.is_empty()
+    }
+
+    /// Sends what waits; `Ok(true)` if nothing is left.
+    pub(crate) fn flush(&self) -> rustix::io::Result<bool> {
+        let mut outbox = self.outbox.lock();
+        let Some(socket) = outbox.socket.clone() else { return Ok(true) };
+        while !outbox.bytes.is_empty() {
+            let (front, _) = outbox.bytes.as_slices();
+            match send(&socket, front, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(n) => {
+                    outbox.bytes.drain(..n);
+                }
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        outbox.bytes.shrink_to(0);
+        Ok(true)
+    }
+
+    /// Takes no more requests; what was sent before is still read. A program that sends later
+    /// gets EPIPE, and connects again.
+    pub(crate) fn stop_reading(&self) {
+        if let Some(socket) = &self.outbox.lock().socket {
+            // It fails only if the connection has ended already.
+            let _ = shutdown(socket, Shutdown::Read);
+        }
+    }
+
+    // ---- callbacks
+
+    /// Sends `body` as a callback of request `reqid`, and waits for the answer.
+    pub(crate) async fn call_back(
+        &self,
+        reqid: u16,
+        body: Body,
+        limit: Duration,
+    ) -> Result<Answer, CallbackFailure> {
+        let (answer, answered) = oneshot::channel();
+        let cbid = self.callbacks.lock().enter(reqid, answer).ok_or(CallbackFailure::Full)?;
+        self.send(&Packet { reqid, cbid, body });
+        let outcome = tokio::select! {
+            answer = answered => answer.map_err(|_| CallbackFailure::Gone),
+            () = tokio::time::sleep(limit) => Err(CallbackFailure::Late),
+        };
+        if outcome.is_err() {
+            self.callbacks.lock().waiting.remove(&cbid);
+        }
+        outcome
+    }
+
+    /// Hands an answer to whoever waits for it; `false` if nobody does.
+    pub(crate) fn answered(&self, reqid: u16, cbid: u16, answer: Answer) -> bool {
+        let mut callbacks = self.callbacks.lock();
+        match callbacks.waiting.get(&cbid) {
+            Some(callback) if callback.reqid == reqid => {}
+            _ => return false,
+        }
+        let callback = callbacks.waiting.remove(&cbid);
+        drop(callbacks);
+        callback.is_some_and(|callback| callback.answer.send(answer).is_ok())
+    }
+
+    // ---- requests and sessions
+
+    /// Counts a request in, unless `limit` are in flight.
+    pub(crate) fn begin(self: &Arc<Self>, limit: u32) -> Option<InFlight> {
+        self.in_flight
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < limit).then_some(n + 1))
+            .ok()
+            .map(|_| InFlight(self.clone()))
+    }
+
+    /// Nothing is under way, nothing waits to be sent, no session depends on it.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight.load(Ordering::Acquire) == 0
+            && !self.has_unsent()
+            && self.sessions.lock().is_empty()
+    }
+
+    /// Ties a session to this connection, which must not be gone.
+    pub(crate) fn attach(&self, session: u64, cancel: Cancel) {
+        self.sessions.lock().insert(session, cancel.clone());
+        if self.gone.is_requested() {
+            cancel.request();
+        }
+    }
+
+    /// The session is not tied to this connection any more.
+    pub(crate) fn release(&self, session: u64) {
+        self.sessions.lock().remove(&session);
+        self.attention.notify_one();
+    }
+
+    /// The connection is gone: so are its requests, callbacks and sessions.
+    pub(crate) fn left(&self) {
+        self.outbox.lock().socket = None;
+        self.gone.request();
+        self.callbacks.lock().waiting.clear();
+        let sessions = std::mem::take(&mut *self.sessions.lock());
+        for cancel in sessions.into_values() {
+            cancel.request();
+        }
+    }
+}
+
+impl Callbacks {
+    /// A number that no other callback of this connection has; never 0.
+    fn enter(&mut self, reqid: u16, answer: oneshot::Sender<Answer>) -> Option<u16> {
+        if self.waiting.len() >= usize::from(u16::MAX) {
+            return None;
+        }
+        loop {
+            self.latest = self.latest.checked_add(1).unwrap_or(1);
+            if !self.waiting.contains_key(&self.latest) {
+                self.waiting.insert(self.latest, Callback { reqid, answer });
+                return Some(self.latest);
+            }
+        }
+    }
+}
+
+impl Outbox {
+    /// Ends the connection: its reader sees the end of the stream.
+    fn hang_up(&mut self) {
+        if let Some(socket) = self.socket.take() {
+            // It fails only if the connection has ended already.
+            let _ = shutdown(socket, Shutdown::Both);
+        }
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.bytes.make_contiguous().zeroize();
+    }
+}
+
+/// A request that is under way.
+pub(crate) struct InFlight(Arc<Client>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.0.attention.notify_one();
+    }
+}

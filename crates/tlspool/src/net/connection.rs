@@ -1,0 +1,265 @@
+//! Reads one program's records and sees to each of them.
+
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use tlspool_wire::assemble::Assembled;
+use tlspool_wire::{Assembler, Body, Facilities, PROTOCOL_IDENTITY, Packet, Ping, PoolError, Text};
+use zeroize::Zeroize;
+
+use super::client::{Answer, Client};
+use super::info;
+use super::limits::{InUse, Totals};
+use super::peer::Peer;
+use super::starttls;
+use super::worker::Worker;
+use crate::watched::Watched;
+
+/// Descriptors taken from one message; the kernel closes what does not fit.
+const DESCRIPTORS: usize = 4;
+
+/// Records dealt with before others get their turn.
+const TURN: usize = 32;
+
+/// Serves a connection until the program closes it, or the drained daemon does.
+pub(crate) async fn serve(worker: Rc<Worker>, socket: OwnedFd, peer: Peer, counted: InUse) {
+    let socket = Arc::new(socket);
+    let Ok(watched) = Watched::shared(socket.clone()) else {
+        tracing::error!("a program's connection cannot be watched; out of memory?");
+        return;
+    };
+    let client = Client::new(socket, peer, counted);
+    Totals::count(&worker.shared.totals.clients);
+    tracing::debug!(client = %client.peer, "connected");
+    let mut connection =
+        Connection { worker, client, watched, assembler: Assembler::default(), stopping: false };
+    connection.run().await;
+    connection.client.left();
+    connection.worker.shared.pins.client_left(&connection.client);
+    tracing::debug!(client = %connection.client.peer, "disconnected");
+    let shared = connection.worker.shared.clone();
+    drop(connection);
+    shared.ended.notify_waiters();
+}
+
+struct Connection {
+    worker: Rc<Worker>,
+    client: Arc<Client>,
+    watched: Watched<Arc<OwnedFd>>,
+    assembler: Assembler<OwnedFd>,
+    /// We take no more requests: the end of the stream is ours, not the program's.
+    stopping: bool,
+}
+
+/// What a turn of reading came to.
+enum Turn {
+    /// There may be more.
+    More,
+    /// Nothing to read now.
+    Empty,
+    /// The stream has ended.
+    End,
+}
+
+impl Connection {
+    async fn run(&mut self) {
+        let drain = self.worker.shared.drain.clone();
+        let mut told = false;
+        let mut ended = false;
+        loop {
+            if drain.is_requested() && !told {
+                told = true;
+                if self.client.wants_drain_notice.load(Ordering::Relaxed) {
+                    self.client.send(&Packet { reqid: 0, cbid: 0, body: Body::Draining });
+                }
+            }
+            if told && !self.stopping && self.client.is_idle() {
+                self.stopping = true;
+                self.client.stop_reading();
+            }
+            if ended && self.client.is_idle() {
+                return;
+            }
+            let unsent = self.client.has_unsent();
+            tokio::select! {
+                ready = self.watched.readable(), if !ended => {
+                    let Ok(mut ready) = ready else { return };
+                    match read(&mut self.assembler, &self.watched, &self.worker, &self.client) {
+                        Turn::More => tokio::task::yield_now().await,
+                        Turn::Empty => ready.clear_ready(),
+                        Turn::End if self.stopping && !self.is_hung_up() => ended = true,
+                        Turn::End => break,
+                    }
+                }
+                ready = self.watched.writable(), if unsent || ended => {
+                    let Ok(mut ready) = ready else { return };
+                    if self.is_hung_up() {
+                        break;
+                    }
+                    match self.client.flush() {
+                        Ok(_) => ready.clear_ready(),
+                        Err(_) => break,
+                    }
+                }
+                () = self.client.attention.notified() => {}
+                () = drain.requested(), if !told => {}
+            }
+        }
+        if self.assembler.is_partial() {
+            tracing::warn!(client = %self.client.peer, "it left in the middle of a record");
+        }
+    }
+
+    fn is_hung_up(&self) -> bool {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut fds = [PollFd::new(&self.watched, PollFlags::empty())];
+        poll(&mut fds, Some(&now)).is_ok()
+            && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+    }
+}
+
+/// Reads and sees to what has come, for one turn.
+fn read(
+    assembler: &mut Assembler<OwnedFd>,
+    socket: &Watched<Arc<OwnedFd>>,
+    worker: &Rc<Worker>,
+    client: &Arc<Client>,
+) -> Turn {
+    for _ in 0..TURN {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+        let mut buffers = [IoSliceMut::new(assembler.wanted())];
+        let received = match recvmsg(socket.as_fd(), &mut buffers, &mut control, flags) {
+            Ok(message) => message.bytes,
+            Err(Errno::AGAIN) => return Turn::Empty,
+            Err(Errno::INTR) => continue,
+            Err(_) => return Turn::End,
+        };
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                descriptors.for_each(|descriptor| assembler.take_descriptor(descriptor));
+            }
+        }
+        if received == 0 {
+            return Turn::End;
+        }
+        if let Some(mut record) = assembler.advance(received) {
+            dispatch(worker, client, &mut record);
+            record.bytes.zeroize();
+        }
+    }
+    Turn::More
+}
+
+/// Sees to one record.
+fn dispatch(worker: &Rc<Worker>, client: &Arc<Client>, record: &mut Assembled<OwnedFd>) {
+    let shared = &worker.shared;
+    Totals::count(&shared.totals.requests);
+    let (reqid, cbid, _) = Packet::header(&record.bytes);
+    let refuse = |error: PoolError, text: &str| {
+        tracing::warn!(client = %client.peer, reqid, %error, "refused a record: {text}");
+        client.send_error(reqid, error, text);
+    };
+    if record.surplus.take().is_some() {
+        record.descriptor = None;
+        return refuse(PoolError::SuperfluousSocket, "at most one descriptor comes along");
+    }
+    let descriptor = record.descriptor.take();
+    let packet = match Packet::decode(&record.bytes) {
+        Ok(packet) => packet,
+        Err(error) => return refuse(PoolError::RecordMalformed, &error.to_string()),
+    };
+    if cbid != 0 {
+        if !client.answered(reqid, cbid, Answer { body: packet.body, descriptor }) {
+            let text = "no callback of this connection waits for this answer";
+            refuse(PoolError::CommandBadCallbackResponse, text);
+        }
+        return;
+    }
+    let limit = worker.settings().config.limits.requests_per_client;
+    let Some(in_flight) = client.begin(limit) else {
+        return refuse(PoolError::LimitReached, "too many requests in flight on this connection");
+    };
+    let reply = |body: Body| client.send(&Packet { reqid, cbid: 0, body });
+    if descriptor.is_some() && !matches!(packet.body, Body::Starttls(_)) {
+        return refuse(PoolError::SuperfluousSocket, "this command takes no descriptor");
+    }
+    match packet.body {
+        Body::Ping(ping) => {
+            let asked = Facilities(ping.facilities);
+            let ours = Facilities::STARTTLS | Facilities::DRAIN_NOTICE;
+            if asked.contains(Facilities::DRAIN_NOTICE) {
+                client.wants_drain_notice.store(true, Ordering::Relaxed);
+                client.attention.notify_one();
+            }
+            let identity = Text::cut(PROTOCOL_IDENTITY);
+            reply(Body::Ping(Ping { identity, facilities: (asked & ours).0 }));
+        }
+        Body::Starttls(request) => {
+            starttls::begin(worker, client, in_flight, reqid, request, descriptor);
+        }
+        Body::Pinentry(request) => {
+            if !request.pin.is_empty() {
+                return refuse(PoolError::CommandBadCallbackResponse, "nobody asked for a PIN");
+            }
+            if let Err(error) = shared.pins.register(client, reqid, &request, in_flight) {
+                refuse(error, "another program enters PINs; end it first");
+            }
+        }
+        Body::Prng(request) => {
+            let answer = request
+                .as_question()
+                .map_err(|_| (PoolError::RecordMalformed, "a length is out of range"))
+                .and_then(|question| {
+                    let facts = shared.registry.facts(&question.ctlkey, client);
+                    let facts = facts.map_err(|error| (error, "no such session of yours"))?;
+                    info::keying_material(&facts, &question)
+                });
+            match answer {
+                Ok(body) => reply(body),
+                Err((error, text)) => refuse(error, text),
+            }
+        }
+        Body::Info(request) => {
+            let facts = shared.registry.facts(&request.ctlkey, client);
+            let answer = facts
+                .map_err(|error| (error, "no such session of yours"))
+                .and_then(|facts| info::information(&facts, &request));
+            match answer {
+                Ok(body) => reply(body),
+                Err((error, text)) => refuse(error, text),
+            }
+        }
+        Body::ControlDetach(request) => match shared.registry.detach(&request.ctlkey, client) {
+            Ok(()) => reply(Body::Success),
+            Err(error) => refuse(error, &error.to_string()),
+        },
+        Body::ControlReattach(request) => match shared.registry.reattach(&request.ctlkey, client) {
+            Ok(()) => reply(Body::Success),
+            Err(error) => refuse(error, &error.to_string()),
+        },
+        Body::LidentryRegister(_) => {
+            refuse(PoolError::CommandNotImpl, "this pool has no selector of local identities yet");
+        }
+        Body::StarttlsLocalid(_) | Body::PlaintextConnect(_) | Body::LidentryCallback(_) => {
+            refuse(
+                PoolError::CommandBadCallbackResponse,
+                "an answer must carry its callback's cbid",
+            );
+        }
+        Body::Success | Body::Error(_) => {
+            refuse(PoolError::CommandNeeded, "this is a response, not a command");
+        }
+        Body::Draining | Body::Unknown(_) => {
+            refuse(PoolError::CommandUnknown, "this pool does not know the command");
+        }
+    }
+}

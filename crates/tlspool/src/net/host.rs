@@ -1,0 +1,260 @@
+//! Answers what a handshake asks, for one STARTTLS request: which identity, a signature, and
+//! whether the peer is acceptable.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::{CertificateError, SignatureScheme};
+use rustls_pki_types::{CertificateDer, UnixTime};
+use tlspool_engine::{Credential, Host, Refusal, SignatureFailure};
+use tlspool_identity::DoNai;
+use tlspool_store::{AccessError, CertificateSource, LocalIdentity, Role};
+use tlspool_validate::{Peer, Question, Validated};
+use tlspool_wire::{Body, PoolError, Starttls, StarttlsFlags, Text};
+
+use super::client::{CallbackFailure, Client};
+use super::identities;
+use super::worker::Worker;
+
+/// Sees to one handshake.
+pub(crate) struct RequestHost<'a> {
+    pub(crate) worker: &'a Rc<Worker>,
+    pub(crate) client: &'a Arc<Client>,
+    pub(crate) reqid: u16,
+    pub(crate) request: &'a Starttls,
+    pub(crate) role: Role,
+    /// Our name, if the program gave one.
+    pub(crate) local: Option<DoNai>,
+    /// The peer's name, if the program gave one.
+    pub(crate) remote: Option<DoNai>,
+    pub(crate) callback_timeout: Duration,
+    /// How long a signature may take, which is as long as the handshake may.
+    pub(crate) deadline: Option<tokio::time::Instant>,
+    /// What was found out.
+    pub(crate) outcome: Outcome,
+}
+
+/// What a handshake found out about both sides.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    pub(crate) credential: Option<Arc<Credential>>,
+    pub(crate) validated: Option<Validated>,
+    /// The plaintext descriptor, if the program gave it with its choice of local identity.
+    pub(crate) plaintext: Option<std::os::fd::OwnedFd>,
+    /// Whether it was asked about the local identity.
+    pub(crate) localid_checked: bool,
+    /// The error number for a refusal.
+    pub(crate) error: Option<PoolError>,
+}
+
+impl RequestHost<'_> {
+    fn refuse(&mut self, error: PoolError, text: String) -> Refusal {
+        self.outcome.error = Some(error);
+        Refusal { certificate: CertificateError::ApplicationVerificationFailure, text }
+    }
+
+    fn refuse_access(&mut self, error: &AccessError) -> Refusal {
+        let number = match error {
+            AccessError::Denied { .. } => PoolError::LocalidNotYours,
+            AccessError::Store(_) => PoolError::ConnectionHandlerSetup,
+            _ => PoolError::LocalidUnknown,
+        };
+        self.refuse(number, error.to_string())
+    }
+
+    /// The rows for `name`, or for the only or default name.
+    pub(crate) fn look_up(
+        &mut self,
+        name: Option<&DoNai>,
+    ) -> Result<Rc<Vec<LocalIdentity>>, Refusal> {
+        let found = self.worker.identities.borrow_mut().look_up(self.client, name, self.role);
+        found.map_err(|error| self.refuse_access(&error))
+    }
+
+    /// The first of `rows` whose key signs with one of `schemes`.
+    async fn choose(
+        &mut self,
+        rows: &[LocalIdentity],
+        schemes: Option<&[SignatureScheme]>,
+    ) -> Result<Arc<Credential>, Refusal> {
+        let mut problem = None;
+        for row in rows {
+            match self.credential(row).await {
+                Ok(credential)
+                    if schemes.is_none_or(|schemes| {
+                        credential.schemes.iter().any(|scheme| schemes.contains(scheme))
+                    }) =>
+                {
+                    return Ok(credential);
+                }
+                Ok(_) => {}
+                Err(text) => problem = Some(format!("{}: {text}", row.name)),
+            }
+        }
+        let text = problem.unwrap_or_else(|| {
+            "the peer supports no signature algorithm of this identity's keys".into()
+        });
+        Err(self.refuse(PoolError::LocalidUnknown, text))
+    }
+
+    async fn credential(&mut self, row: &LocalIdentity) -> Result<Arc<Credential>, String> {
+        if let Some(credential) = self.worker.identities.borrow_mut().remembered(row) {
+            return Ok(credential);
+        }
+        let chain = match &row.certificate {
+            CertificateSource::Chain(chain) => chain.clone(),
+            CertificateSource::Uri(uri) => self
+                .worker
+                .keys
+                .certificates(uri, self.deadline)
+                .await
+                .map_err(|e| e.to_string())?,
+        };
+        let credential = Arc::new(identities::credential(row, chain)?);
+        self.worker.identities.borrow_mut().remember(row, credential.clone());
+        Ok(credential)
+    }
+
+    /// Asks the program which local identity to use (LOCALID_CHECK).
+    async fn check_localid(&mut self, proposed: Option<&DoNai>) -> Result<Option<DoNai>, Refusal> {
+        self.outcome.localid_checked = true;
+        let localid = Text::cut(proposed.map_or("", DoNai::as_str));
+        let body = Body::StarttlsLocalid(Starttls { localid, ..self.request.clone() });
+        let answer = self.client.call_back(self.reqid, body, self.callback_timeout).await;
+        let refused = PoolError::ClientRefusesCallback;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(failure) => return Err(self.refuse(refused, callback_text(failure).into())),
+        };
+        let answered = match answer.body {
+            Body::StarttlsLocalid(answered) | Body::Starttls(answered) => answered,
+            Body::Error(error) => return Err(self.refuse(refused, error.message.to_string())),
+            _ => {
+                let text = "the callback STARTTLS_LOCALID was answered with another command";
+                return Err(self.refuse(PoolError::CommandBadCallbackResponse, text.into()));
+            }
+        };
+        let accepted = answer.descriptor.is_some();
+        self.outcome.plaintext = answer.descriptor;
+        match (answered.localid.as_str(), accepted) {
+            ("", false) => {
+                let text = "the program accepts no local identity here";
+                Err(self.refuse(PoolError::ClientRefusesCallback, text.into()))
+            }
+            ("", true) => Ok(proposed.cloned()),
+            (name, _) => match DoNai::parse(name) {
+                Ok(name) => Ok(Some(name)),
+                Err(error) => Err(self.refuse(PoolError::LocalidUnknown, error.to_string())),
+            },
+        }
+    }
+
+    fn wants_check(&self) -> bool {
+        self.request.flags.contains(StarttlsFlags::LOCALID_CHECK)
+    }
+}
+
+/// What a program is told when its callback brought nothing.
+pub(crate) fn callback_text(failure: CallbackFailure) -> &'static str {
+    match failure {
+        CallbackFailure::Gone => "the program went away during a callback",
+        CallbackFailure::Late => "the program took too long to answer a callback",
+        CallbackFailure::Full => "too many callbacks of this program wait for answers",
+    }
+}
+
+impl Host for RequestHost<'_> {
+    async fn server_credential(
+        &mut self,
+        sni: Option<&str>,
+        schemes: &[SignatureScheme],
+    ) -> Result<Arc<Credential>, Refusal> {
+        let asked = match (&self.local, sni) {
+            (Some(local), _) => Some(local.clone()),
+            (None, Some(sni)) => match DoNai::parse(sni) {
+                Ok(name) => Some(name),
+                Err(error) => {
+                    let text = format!("the client asked for a server name that is none: {error}");
+                    return Err(self.refuse(PoolError::LocalidUnknown, text));
+                }
+            },
+            (None, None) => None,
+        };
+        let name =
+            if self.wants_check() { self.check_localid(asked.as_ref()).await? } else { asked };
+        let rows = self.look_up(name.as_ref())?;
+        let credential = self.choose(&rows, Some(schemes)).await?;
+        self.outcome.credential = Some(credential.clone());
+        Ok(credential)
+    }
+
+    async fn client_credential(&mut self) -> Result<Option<Arc<Credential>>, Refusal> {
+        let local = self.local.clone();
+        let name =
+            if self.wants_check() { self.check_localid(local.as_ref()).await? } else { local };
+        // Nothing is disclosed that the program did not name.
+        let Some(name) = name else { return Ok(None) };
+        let rows = self.look_up(Some(&name))?;
+        let credential = self.choose(&rows, None).await?;
+        self.outcome.credential = Some(credential.clone());
+        Ok(Some(credential))
+    }
+
+    async fn sign(
+        &mut self,
+        credential: &Credential,
+        scheme: SignatureScheme,
+        message: &[u8],
+    ) -> Result<Vec<u8>, SignatureFailure> {
+        let signed = self.worker.keys.sign(credential, scheme.into(), message, self.deadline).await;
+        signed.map_err(|error| {
+            self.outcome.error = Some(PoolError::KeyUnavailable);
+            SignatureFailure(error.to_string())
+        })
+    }
+
+    async fn verify(&mut self, chain: Vec<CertificateDer<'static>>) -> Result<(), Refusal> {
+        let question = Question {
+            chain: &chain,
+            peer: if self.role == Role::Server { Peer::Client } else { Peer::Server },
+            wanted: self.remote.as_ref(),
+            domain_represents_user: self
+                .request
+                .flags
+                .contains(StarttlsFlags::DOMAIN_REPRESENTS_USER),
+            service: self.request.service.as_str(),
+            now: UnixTime::now(),
+        };
+        match self.worker.validate(question).await {
+            Ok(validated) => {
+                self.outcome.validated = Some(validated);
+                Ok(())
+            }
+            Err(refusal) => {
+                self.outcome.error = Some(PoolError::RemoteidRefused);
+                let certificate = certificate_error(&refusal);
+                Err(Refusal { certificate, text: refusal.to_string() })
+            }
+        }
+    }
+}
+
+/// The error by which rustls sends the alert that fits.
+fn certificate_error(refusal: &tlspool_validate::Refusal) -> CertificateError {
+    use tlspool_validate::Refusal as R;
+    match refusal {
+        R::NotYetValid(_) => CertificateError::NotValidYet,
+        R::Expired(_) => CertificateError::Expired,
+        R::UnknownIssuer { .. } => CertificateError::UnknownIssuer,
+        R::BadSignature => CertificateError::BadSignature,
+        R::WrongUsage(_) | R::Unsupported(_) => CertificateError::InvalidPurpose,
+        R::NoCertificate
+        | R::Malformed(_)
+        | R::AuthorityAsPeer
+        | R::Constrained(_)
+        | R::TooComplex
+        | R::NoName { .. }
+        | R::WrongName { .. } => CertificateError::NotValidForName,
+    }
+}

@@ -1,0 +1,164 @@
+//! The local identities that requests may use: looked up in the database, kept while it is
+//! unchanged. Each worker has its own.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use lru::LruCache;
+use rustls::SignatureScheme;
+use rustls_pki_types::CertificateDer;
+use tlspool_engine::Credential;
+use tlspool_identity::DoNai;
+use tlspool_store::{
+    AccessError, Caller, CertificateSource, Kind, LocalIdentity, Mode, Role, Store, StoreError,
+    TrustAnchorRow, fingerprint,
+};
+use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::public_key::PublicKey;
+
+use super::client::{Client, ClientId};
+
+/// Look-ups, and credentials, that a worker remembers.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+/// Whom a look-up was for: access depends on the program's connection.
+type Asked = (ClientId, Option<DoNai>, Role);
+
+/// A worker's view of the tables.
+pub(crate) struct Identities {
+    path: PathBuf,
+    store: Option<Store>,
+    version: i64,
+    changes: u64,
+    found: LruCache<Asked, Rc<Vec<LocalIdentity>>>,
+    credentials: LruCache<(String, CertificateSource), Arc<Credential>>,
+}
+
+impl Identities {
+    /// The tables in the database at `path`, which is opened when it is first needed.
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            store: None,
+            version: 0,
+            changes: 0,
+            found: LruCache::new(REMEMBERED),
+            credentials: LruCache::new(REMEMBERED),
+        }
+    }
+
+    /// Forgets what is remembered: certificate files may have changed.
+    pub(crate) fn forget(&mut self) {
+        self.found.clear();
+        self.credentials.clear();
+    }
+
+    /// Counts the changes of the tables that were seen; forgets what was remembered from before.
+    pub(crate) fn changes(&mut self) -> Result<u64, StoreError> {
+        let version = opened(&mut self.store, &self.path)?.data_version()?;
+        if version != self.version {
+            self.version = version;
+            self.changes += 1;
+            self.found.clear();
+            self.credentials.clear();
+        }
+        Ok(self.changes)
+    }
+
+    /// The trust table.
+    pub(crate) fn trust_anchors(&mut self) -> Result<Vec<TrustAnchorRow>, StoreError> {
+        opened(&mut self.store, &self.path)?.trust_anchors()
+    }
+
+    /// The X.509 identities that the program may use as `role` under `name`, or under the only
+    /// or default name that it may use.
+    pub(crate) fn look_up(
+        &mut self,
+        client: &Client,
+        name: Option<&DoNai>,
+        role: Role,
+    ) -> Result<Rc<Vec<LocalIdentity>>, AccessError> {
+        self.changes()?;
+        let store = opened(&mut self.store, &self.path)?;
+        let asked = (client.id, name.cloned(), role);
+        if let Some(found) = self.found.get(&asked) {
+            return Ok(found.clone());
+        }
+        let program = client.peer.program();
+        let caller =
+            Caller { uid: client.peer.uid, gids: &client.peer.groups, program: program.as_deref() };
+        let mut rows = match name {
+            Some(name) => store.candidates(&caller, name, role)?,
+            None => store.only_candidates(&caller, role)?,
+        };
+        rows.retain(|row| row.kind == Kind::X509);
+        let rows = Rc::new(rows);
+        self.found.put(asked, rows.clone());
+        Ok(rows)
+    }
+
+    /// The credential of a row, if it is remembered.
+    pub(crate) fn remembered(&mut self, row: &LocalIdentity) -> Option<Arc<Credential>> {
+        self.credentials
+            .get(&(row.key_uri.clone(), row.certificate.clone()))
+            .filter(|credential| credential.name == row.name.as_str())
+            .cloned()
+    }
+
+    /// Remembers the credential of a row.
+    pub(crate) fn remember(&mut self, row: &LocalIdentity, credential: Arc<Credential>) {
+        self.credentials.put((row.key_uri.clone(), row.certificate.clone()), credential);
+    }
+}
+
+fn opened<'a>(store: &'a mut Option<Store>, path: &Path) -> Result<&'a Store, StoreError> {
+    match store {
+        Some(store) => Ok(store),
+        none => Ok(none.insert(Store::open(path, Mode::ReadOnly)?)),
+    }
+}
+
+/// Makes a credential of a row and its chain, leaf first.
+pub(crate) fn credential(
+    row: &LocalIdentity,
+    chain: Vec<Vec<u8>>,
+) -> Result<Credential, &'static str> {
+    let leaf = chain.first().ok_or("its certificate chain is empty")?;
+    let schemes = schemes(leaf)?;
+    let fingerprint = fingerprint(leaf).0;
+    Ok(Credential {
+        name: row.name.as_str().to_owned(),
+        key_uri: row.key_uri.as_str().into(),
+        fingerprint,
+        schemes,
+        chain: chain.into_iter().map(CertificateDer::from).collect(),
+    })
+}
+
+/// The signature schemes that fit a certificate's key, best first.
+fn schemes(leaf: &[u8]) -> Result<Vec<SignatureScheme>, &'static str> {
+    const UNREADABLE: &str = "its certificate is not readable; import it again";
+    let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| UNREADABLE)?;
+    let key = certificate.public_key();
+    match key.parsed() {
+        Ok(PublicKey::RSA(_)) => Ok(vec![
+            SignatureScheme::RSA_PSS_SHA256,
+            SignatureScheme::RSA_PSS_SHA384,
+            SignatureScheme::RSA_PSS_SHA512,
+            SignatureScheme::RSA_PKCS1_SHA256,
+            SignatureScheme::RSA_PKCS1_SHA384,
+            SignatureScheme::RSA_PKCS1_SHA512,
+        ]),
+        Ok(PublicKey::EC(point)) => match point.key_size() {
+            256 => Ok(vec![SignatureScheme::ECDSA_NISTP256_SHA256]),
+            384 => Ok(vec![SignatureScheme::ECDSA_NISTP384_SHA384]),
+            _ => Err("its key is on a curve that TLS does not use; make one on P-256 or P-384"),
+        },
+        _ if key.algorithm.algorithm == x509_parser::oid_registry::OID_SIG_ED25519 => {
+            Ok(vec![SignatureScheme::ED25519])
+        }
+        _ => Err("its key is of a kind that is not supported; use RSA, P-256, P-384 or Ed25519"),
+    }
+}

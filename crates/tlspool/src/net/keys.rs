@@ -1,0 +1,197 @@
+//! A worker's way to the private keys, in another process; and the way of PINs to it.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lru::LruCache;
+use tlspool_engine::Credential;
+use tlspool_keys::client::{KeyClient, PinEvent};
+use tlspool_keys::ipc::PinPrompt;
+use tlspool_keys::pin::Pin;
+use tlspool_keys::{KeyError, KeyInfo, SignScheme};
+use tlspool_wire::{Pinentry, Text};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::shared::Shared;
+
+/// Opened keys that a worker remembers.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+/// What counts as no limit for one question to the key process.
+const LONG: Duration = Duration::from_hours(24);
+
+/// A worker's way to the private keys.
+pub(crate) struct Keys {
+    client: KeyClient,
+    opened: RefCell<LruCache<Arc<str>, Rc<KeyInfo>>>,
+}
+
+impl Keys {
+    pub(crate) fn new(channel: OwnedFd) -> std::io::Result<Self> {
+        let client = KeyClient::new(channel)?;
+        Ok(Self { client, opened: RefCell::new(LruCache::new(REMEMBERED)) })
+    }
+
+    /// The key process was started anew.
+    pub(crate) fn restarted(&self, channel: OwnedFd) {
+        if let Err(error) = self.client.set_channel(channel) {
+            tracing::error!("the new key process cannot be reached: {error}");
+        }
+    }
+
+    /// Forgets opened keys: files may have changed.
+    pub(crate) fn forget(&self) {
+        self.opened.borrow_mut().clear();
+    }
+
+    /// The certificate chain at a URI.
+    pub(crate) async fn certificates(
+        &self,
+        uri: &str,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Vec<u8>>, KeyError> {
+        self.within(deadline).certificates(uri).await
+    }
+
+    /// The signature of `message` by the key of `credential`.
+    pub(crate) async fn sign(
+        &self,
+        credential: &Credential,
+        scheme: u16,
+        message: &[u8],
+        deadline: Option<Instant>,
+    ) -> Result<Vec<u8>, KeyError> {
+        let scheme = SignScheme::from_number(scheme)
+            .ok_or_else(|| KeyError::Unsupported(format!("signature scheme {scheme:#06x}")))?;
+        let client = self.within(deadline);
+        let key = self.open(&client, credential).await?;
+        match client.sign(&key, scheme, message).await {
+            Err(KeyError::KeyChanged(_)) => {
+                // Opened once more it must still fit the certificate, or it is refused here.
+                self.opened.borrow_mut().pop(&credential.key_uri);
+                let key = self.open(&client, credential).await?;
+                client.sign(&key, scheme, message).await
+            }
+            signed => signed,
+        }
+    }
+
+    async fn open(
+        &self,
+        client: &KeyClient,
+        credential: &Credential,
+    ) -> Result<Rc<KeyInfo>, KeyError> {
+        if let Some(key) = self.opened.borrow_mut().get(&credential.key_uri) {
+            return Ok(key.clone());
+        }
+        let key = Rc::new(client.open(&credential.key_uri).await?);
+        let leaf = credential.chain.first().map(AsRef::as_ref).unwrap_or_default();
+        let fits = X509Certificate::from_der(leaf)
+            .is_ok_and(|(_, certificate)| certificate.public_key().raw == key.spki_der.as_slice());
+        if !fits {
+            let text = format!(
+                "{} does not belong to the certificate of {}; import the pair again",
+                credential.key_uri, credential.name
+            );
+            return Err(KeyError::Unsupported(text));
+        }
+        self.opened.borrow_mut().put(credential.key_uri.clone(), key.clone());
+        Ok(key)
+    }
+
+    fn within(&self, deadline: Option<Instant>) -> KeyClient {
+        let left =
+            deadline.map_or(LONG, |deadline| deadline.saturating_duration_since(Instant::now()));
+        self.client.with_timeout(left)
+    }
+}
+
+/// Carries questions for PINs to the PIN desk, and answers to the key process. One worker does it.
+pub(crate) async fn enter_pins(keys: KeyClient, shared: Arc<Shared>) {
+    let mut events = keys.events();
+    let mut open: HashMap<u32, AbortHandle> = HashMap::new();
+    for prompt in keys.prompts() {
+        ask(&keys, &shared, &mut open, prompt);
+    }
+    loop {
+        match events.recv().await {
+            Ok(PinEvent::PinNeeded(prompt)) => ask(&keys, &shared, &mut open, prompt),
+            Ok(PinEvent::PinDone { prompt, .. }) => {
+                if let Some(task) = open.remove(&prompt) {
+                    task.abort();
+                }
+                shared.waiting_tokens.lock().retain(|(number, _)| *number != prompt);
+            }
+            Err(RecvError::Lagged(_)) => {
+                for prompt in keys.prompts() {
+                    ask(&keys, &shared, &mut open, prompt);
+                }
+            }
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+fn ask(
+    keys: &KeyClient,
+    shared: &Arc<Shared>,
+    open: &mut HashMap<u32, AbortHandle>,
+    prompt: PinPrompt,
+) {
+    let number = prompt.prompt;
+    if open.contains_key(&number) {
+        return;
+    }
+    let label = prompt.token.label.clone();
+    shared.waiting_tokens.lock().push((number, label.clone()));
+    if !shared.pins.is_attended() && shared.unattended.send(label).is_err() {
+        tracing::warn!("a token waits for its PIN; run tlspool -p");
+    }
+    let (keys, shared) = (keys.clone(), shared.clone());
+    let task = tokio::task::spawn_local(async move {
+        let pin = shared.pins.ask(&question(&prompt)).await;
+        let pin = pin.and_then(|pin| Pin::new(&pin));
+        if let Err(error) = keys.submit_pin(number, pin.as_ref()).await {
+            tracing::warn!("a PIN could not be handed to the key process: {error}");
+        }
+    });
+    open.insert(number, task.abort_handle());
+}
+
+fn question(prompt: &PinPrompt) -> Pinentry {
+    let token = &prompt.token;
+    let warning = match (prompt.attempt > 1, prompt.final_try) {
+        (_, true) => "LAST TRY before the token locks itself. ",
+        (true, false) => "Wrong PIN. ",
+        (false, false) => "",
+    };
+    Pinentry {
+        attempt: prompt.attempt.saturating_sub(1),
+        prompt: Text::cut(&format!("{warning}PIN of token {}", token.label)),
+        token_manufacturer: Text::cut(&token.manufacturer),
+        token_model: Text::cut(&token.model),
+        token_serial: Text::cut(&token.serial),
+        token_label: Text::cut(&token.label),
+        ..Pinentry::default()
+    }
+}
+
+impl Keys {
+    /// Starts the task that carries PINs, on this worker.
+    pub(crate) fn serve_pins(&self, shared: &Arc<Shared>) {
+        tokio::task::spawn_local(enter_pins(self.client.clone(), shared.clone()));
+    }
+
+    /// What the key process says of its tokens.
+    pub(crate) async fn tokens(&self) -> Result<Vec<tlspool_keys::TokenStatus>, KeyError> {
+        self.client.with_timeout(Duration::from_secs(1)).status().await
+    }
+}

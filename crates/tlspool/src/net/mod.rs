@@ -1,0 +1,269 @@
+//! The network process: serves the socket protocol and speaks TLS with peers.
+//!
+//! Started by [`crate::child`] with everything it needs as open descriptors, already confined. It holds
+//! no private key and no PIN and opens no key file; signatures come over `key_channels`.
+//!
+//! ```text
+//! front (this thread): accepts programs, talks to the supervisor
+//!   └─ worker 0..n: connection ─► starttls ─► handshake (host answers) ─► relay
+//! ```
+
+mod client;
+mod connection;
+mod host;
+mod identities;
+mod info;
+mod keys;
+mod limits;
+mod peer;
+mod pin;
+mod registry;
+mod settings;
+mod shared;
+mod starttls;
+mod status;
+mod trust;
+mod worker;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+
+use rustix::net::{SocketFlags, accept_with};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::supervisor::message::{AsyncChannel, FromNetwork, ToNetwork};
+use crate::watched::Watched;
+use limits::{Exceeded, Totals};
+use peer::Peer;
+use settings::Settings;
+use shared::Shared;
+use worker::{Start, Task, WorkerHandle};
+
+/// What the supervisor gives the network process.
+pub struct NetworkBoot {
+    /// The whole configuration.
+    pub config: Config,
+    /// Sockets that listen; the order is that of `config.sockets`, then what systemd passed besides.
+    pub listeners: Vec<Listener>,
+    /// Channel to the supervisor, for [`crate::supervisor::message::Channel`]. Its end means that the
+    /// supervisor is gone: then drain as if told to.
+    pub supervisor: OwnedFd,
+    /// One SOCK_SEQPACKET channel to the key process for each worker.
+    pub key_channels: Vec<OwnedFd>,
+}
+
+/// A UNIX stream socket that listens, non-blocking.
+#[derive(Debug)]
+pub struct Listener {
+    /// The socket.
+    pub fd: OwnedFd,
+    /// Where it stands.
+    pub path: PathBuf,
+}
+
+/// Runs the network process until it has drained.
+pub fn run(boot: NetworkBoot) -> ExitCode {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+    match runtime {
+        Ok(runtime) => runtime.block_on(front(boot)),
+        Err(error) => {
+            tracing::error!("the network process cannot start: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn front(boot: NetworkBoot) -> ExitCode {
+    let channel = match AsyncChannel::new(boot.supervisor) {
+        Ok(channel) => Rc::new(channel),
+        Err(error) => {
+            tracing::error!("the supervisor cannot be reached: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (unattended, waiting) = mpsc::unbounded_channel();
+    let shared = match start_workers(boot.config, boot.key_channels, unattended) {
+        Ok(shared) => shared,
+        Err(problem) => {
+            tracing::error!("the network process cannot start: {problem}");
+            // If the supervisor is gone, the log line has to do.
+            let _ = channel.send(&FromNetwork::Failed { problem }, &[]).await;
+            return ExitCode::FAILURE;
+        }
+    };
+    for listener in boot.listeners {
+        match Watched::new(listener.fd) {
+            Ok(socket) => {
+                tokio::task::spawn_local(accept(shared.clone(), socket, listener.path));
+            }
+            Err(error) => {
+                tracing::error!("{}: cannot be watched: {error}", listener.path.display())
+            }
+        }
+    }
+    tokio::task::spawn_local(report_unattended(channel.clone(), waiting));
+    if channel.send(&FromNetwork::Ready, &[]).await.is_err() {
+        return ExitCode::FAILURE;
+    }
+    obey(&channel, &shared).await;
+    ExitCode::SUCCESS
+}
+
+fn start_workers(
+    config: Config,
+    key_channels: Vec<OwnedFd>,
+    unattended: mpsc::UnboundedSender<String>,
+) -> Result<Arc<Shared>, String> {
+    let settings = Settings::new(config, None)?;
+    let (mut handles, mut starts) = (Vec::new(), Vec::new());
+    for channel in key_channels {
+        let (handle, tasks, load) = WorkerHandle::new();
+        handles.push(handle);
+        starts.push((channel, tasks, load));
+    }
+    let shared = Arc::new(Shared::new(settings, handles, unattended));
+    for (index, (key_channel, tasks, load)) in starts.into_iter().enumerate() {
+        let start = Start { index, shared: shared.clone(), key_channel, tasks, load };
+        let named = thread::Builder::new().name(format!("worker {index}"));
+        named
+            .spawn(move || {
+                if let Err(error) = worker::run(start) {
+                    tracing::error!(index, "a worker has ended: {error}");
+                }
+            })
+            .map_err(|error| format!("no thread for a worker: {error}"))?;
+    }
+    Ok(shared)
+}
+
+/// Accepts programs and spreads them over the workers, until the daemon drains.
+async fn accept(shared: Arc<Shared>, listener: Watched, path: PathBuf) {
+    let mut next = 0;
+    loop {
+        let ready = tokio::select! {
+            () = shared.drain.requested() => return,
+            ready = listener.readable() => ready,
+        };
+        let Ok(mut ready) = ready else { return };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        match accept_with(listener.as_fd(), flags) {
+            Ok(socket) => {
+                next = (next + 1) % shared.workers.len().max(1);
+                take_in(&shared, socket, next);
+            }
+            Err(rustix::io::Errno::AGAIN) => ready.clear_ready(),
+            Err(rustix::io::Errno::CONNABORTED | rustix::io::Errno::INTR) => {}
+            Err(error) => {
+                tracing::error!("{}: no program can connect: {error}", path.display());
+                // Out of descriptors, most likely: wait until something has ended.
+                let pause = tokio::time::sleep(std::time::Duration::from_millis(100));
+                tokio::select! { () = shared.ended.notified() => {}, () = pause => {} }
+            }
+        }
+    }
+}
+
+fn take_in(shared: &Arc<Shared>, socket: OwnedFd, worker: usize) {
+    let peer = match Peer::of(socket.as_fd()) {
+        Ok(peer) => peer,
+        Err(error) => return tracing::warn!("a program left before it was known: {error}"),
+    };
+    let limits = &shared.settings().config.limits;
+    match shared.clients.take(peer.uid, limits.clients, limits.clients_per_user) {
+        Ok(counted) => {
+            shared.workers[worker].give(Task::Client { socket, peer, counted });
+        }
+        Err(exceeded) => {
+            Totals::count(&shared.totals.refused);
+            let (limit, n) = match exceeded {
+                Exceeded::All(n) => ("limits.clients", n),
+                Exceeded::User(n) => ("limits.clients_per_user", n),
+            };
+            tracing::warn!(client = %peer, "not served: {limit} is {n}");
+            let text = format!("the pool serves {n} connections already; see {limit}");
+            let packet =
+                tlspool_wire::Packet::error(0, tlspool_wire::PoolError::LimitReached, &text);
+            let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+            // A program that cannot even be told sees the connection close.
+            let _ = rustix::net::send(&socket, &packet.encode(), flags);
+        }
+    }
+}
+
+/// Tells the supervisor of tokens that wait while nobody enters PINs.
+async fn report_unattended(channel: Rc<AsyncChannel>, mut tokens: mpsc::UnboundedReceiver<String>) {
+    while let Some(token) = tokens.recv().await {
+        if channel.send(&FromNetwork::PinWaiting { token }, &[]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Does what the supervisor says, until all is drained.
+async fn obey(channel: &AsyncChannel, shared: &Arc<Shared>) {
+    let mut drain_ends = None;
+    let mut orphaned = false;
+    loop {
+        if drain_ends.is_some() && shared.is_drained() {
+            break;
+        }
+        let out_of_time = async {
+            match drain_ends {
+                Some(end) => tokio::time::sleep_until(end).await,
+                None => std::future::pending().await,
+            }
+        };
+        let message = tokio::select! {
+            message = channel.recv::<ToNetwork>(), if !orphaned => message,
+            () = shared.ended.notified() => continue,
+            () = out_of_time => {
+                tracing::warn!(sessions = shared.sessions.in_use(), "drain_timeout has passed");
+                break;
+            }
+        };
+        let drain = |drain_ends: &mut Option<tokio::time::Instant>| {
+            shared.drain.request();
+            let limit = shared.settings().config.limits.drain_timeout;
+            drain_ends.get_or_insert_with(|| tokio::time::Instant::now() + limit);
+        };
+        match message {
+            Ok(Some((ToNetwork::StopAccepting | ToNetwork::Drain, _))) => drain(&mut drain_ends),
+            Ok(Some((ToNetwork::Reload { config }, _))) => reload(shared, *config),
+            Ok(Some((ToNetwork::KeyChannels, channels))) => {
+                for (worker, channel) in shared.workers.iter().zip(channels) {
+                    worker.give(Task::KeyChannel(channel));
+                }
+            }
+            Ok(Some((ToNetwork::Status { id }, _))) => {
+                let status = status::status(shared).await;
+                // If the supervisor is gone, the next turn sees it.
+                let _ = channel.send(&FromNetwork::Status { id, status }, &[]).await;
+            }
+            Ok(None) | Err(_) => {
+                tracing::error!("the supervisor is gone; draining");
+                orphaned = true;
+                drain(&mut drain_ends);
+            }
+        }
+    }
+    // If the supervisor is gone, nobody needs to know.
+    let _ = channel.send(&FromNetwork::Drained, &[]).await;
+}
+
+fn reload(shared: &Arc<Shared>, config: Config) {
+    match Settings::new(config, Some(&shared.settings())) {
+        Ok(settings) => {
+            shared.replace_settings(settings);
+            for worker in &shared.workers {
+                worker.give(Task::Reload);
+            }
+        }
+        Err(problem) => tracing::error!("the configuration stays as it was: {problem}"),
+    }
+}

@@ -1,0 +1,133 @@
+//! PIN entry: one program at a time is registered, and asked for each token that waits.
+//!
+//! A PIN passes through this process only in records that are wiped as soon as they are handed
+//! on to the key process; it is kept nowhere here.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tlspool_wire::{Body, Pinentry, PoolError};
+use tokio::sync::Notify;
+use zeroize::Zeroizing;
+
+use super::client::{Client, InFlight};
+
+/// How long a registered program may take to answer when it did not say.
+const DEFAULT_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Where tokens wait for PINs and a program enters them.
+#[derive(Default)]
+pub(crate) struct PinDesk {
+    registrant: Mutex<Option<Registrant>>,
+    /// Told when a program registers.
+    arrived: Notify,
+    /// One question at a time, so that a person sees one prompt.
+    turn: tokio::sync::Mutex<()>,
+}
+
+struct Registrant {
+    client: Arc<Client>,
+    reqid: u16,
+    timeout: Duration,
+    /// When the answer to the current question is due; later, another program may take over.
+    due: Option<Instant>,
+    _in_flight: InFlight,
+}
+
+impl PinDesk {
+    /// Registers `client` as the program that enters PINs.
+    pub(crate) fn register(
+        &self,
+        client: &Arc<Client>,
+        reqid: u16,
+        request: &Pinentry,
+        in_flight: InFlight,
+    ) -> Result<(), PoolError> {
+        let mut registrant = self.registrant.lock();
+        if let Some(holder) = registrant.as_ref() {
+            let late = holder.due.is_some_and(|due| due < Instant::now());
+            let replaces_itself = holder.client.id == client.id && holder.reqid == reqid;
+            if !holder.client.gone.is_requested() && !late && !replaces_itself {
+                return Err(PoolError::PinentryNotVacant);
+            }
+            if late {
+                let text = "your answer came too late; another program enters PINs now";
+                holder.client.send_error(holder.reqid, PoolError::PinentryNotVacant, text);
+            }
+        }
+        let timeout = match request.timeout_us {
+            0 | u32::MAX => DEFAULT_TIMEOUT,
+            micros => Duration::from_micros(micros.into()),
+        };
+        *registrant = Some(Registrant {
+            client: client.clone(),
+            reqid,
+            timeout,
+            due: None,
+            _in_flight: in_flight,
+        });
+        drop(registrant);
+        self.arrived.notify_waiters();
+        Ok(())
+    }
+
+    /// The connection is gone; if it entered PINs, the place is vacant.
+    pub(crate) fn client_left(&self, client: &Client) {
+        let mut registrant = self.registrant.lock();
+        if registrant.as_ref().is_some_and(|holder| holder.client.id == client.id) {
+            *registrant = None;
+        }
+    }
+
+    /// Whether a program is registered.
+    pub(crate) fn is_attended(&self) -> bool {
+        self.registrant.lock().as_ref().is_some_and(|holder| !holder.client.gone.is_requested())
+    }
+
+    /// Asks for a PIN; waits for a program to register if none is. `None` if the person refuses.
+    pub(crate) async fn ask(&self, question: &Pinentry) -> Option<Zeroizing<String>> {
+        let _turn = self.turn.lock().await;
+        loop {
+            let arrived = self.arrived.notified();
+            let Some((client, reqid, timeout)) = self.begin() else {
+                arrived.await;
+                continue;
+            };
+            let body = Body::Pinentry(Pinentry {
+                timeout_us: u32::try_from(timeout.as_micros()).unwrap_or(u32::MAX),
+                ..question.clone()
+            });
+            let answer = client.call_back(reqid, body, timeout).await;
+            self.finish(&client);
+            match answer {
+                Ok(answer) => match &answer.body {
+                    Body::Pinentry(entered) if !entered.pin.is_empty() => {
+                        return Some(Zeroizing::new(entered.pin.as_str().to_owned()));
+                    }
+                    _ => return None,
+                },
+                // It left or sleeps: the next program to register is asked instead.
+                Err(_) => {
+                    self.client_left(&client);
+                    client.send_error(reqid, PoolError::Timeout, "no PIN came in time");
+                }
+            }
+        }
+    }
+
+    fn begin(&self) -> Option<(Arc<Client>, u16, Duration)> {
+        let mut registrant = self.registrant.lock();
+        let holder = registrant.as_mut().filter(|holder| !holder.client.gone.is_requested())?;
+        holder.due = Some(Instant::now() + holder.timeout);
+        Some((holder.client.clone(), holder.reqid, holder.timeout))
+    }
+
+    fn finish(&self, client: &Client) {
+        if let Some(holder) = self.registrant.lock().as_mut()
+            && holder.client.id == client.id
+        {
+            holder.due = None;
+        }
+    }
+}

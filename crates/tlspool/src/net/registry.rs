@@ -1,0 +1,160 @@
+//! Sessions by their control keys: who may ask about them, detach them and take them over.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use tlspool_engine::Cancel;
+use tlspool_engine::binding::Exporter;
+use tlspool_wire::{CtlKey, PoolError};
+
+use super::client::Client;
+use super::limits::Uid;
+
+/// All sessions that have a control key.
+#[derive(Default)]
+pub(crate) struct Registry(Mutex<HashMap<CtlKey, Record>>);
+
+/// What is known of a session beyond its relay.
+pub(crate) struct Facts {
+    /// Leaf certificates in DER.
+    pub(crate) peer_certificate: Option<Vec<u8>>,
+    pub(crate) my_certificate: Option<Vec<u8>>,
+    /// Whether we are the TLS server, whose certificate counts for tls-server-end-point.
+    pub(crate) serving: bool,
+    pub(crate) exporter: Option<Exporter>,
+}
+
+struct Record {
+    user: Uid,
+    owner: Owner,
+    session: Option<Standing>,
+}
+
+/// A session that stands.
+struct Standing {
+    number: u64,
+    cancel: Cancel,
+    facts: Arc<Facts>,
+    /// Survives its connection even while attached (FORK).
+    forked: bool,
+}
+
+enum Owner {
+    Attached(Weak<Client>),
+    Detached,
+}
+
+impl Owner {
+    /// The connection it is attached to. A session whose connection is gone is detached by that.
+    fn client(&self) -> Option<Arc<Client>> {
+        match self {
+            Self::Attached(client) => client.upgrade().filter(|c| !c.gone.is_requested()),
+            Self::Detached => None,
+        }
+    }
+
+    fn must_be(&self, client: &Client) -> Result<(), PoolError> {
+        match self.client() {
+            Some(owner) if owner.id == client.id => Ok(()),
+            Some(_) => Err(PoolError::CtlkeyNotYours),
+            None => Err(PoolError::CtlkeyDetached),
+        }
+    }
+}
+
+/// A control key in use; free again when this is dropped.
+pub(crate) struct Registered {
+    registry: Arc<Registry>,
+    key: CtlKey,
+}
+
+impl Registry {
+    /// Takes `key` for a session that `client` is about to start.
+    pub(crate) fn register(
+        self: &Arc<Self>,
+        key: CtlKey,
+        client: &Arc<Client>,
+    ) -> Result<Registered, PoolError> {
+        match self.0.lock().entry(key) {
+            Entry::Occupied(_) => Err(PoolError::CtlkeyRegistrationFailed),
+            Entry::Vacant(place) => {
+                let owner = Owner::Attached(Arc::downgrade(client));
+                place.insert(Record { user: client.uid(), owner, session: None });
+                Ok(Registered { registry: self.clone(), key })
+            }
+        }
+    }
+
+    /// What `client` may know of the session.
+    pub(crate) fn facts(&self, key: &CtlKey, client: &Client) -> Result<Arc<Facts>, PoolError> {
+        let sessions = self.0.lock();
+        let record = sessions.get(key).ok_or(PoolError::CtlkeyNotFound)?;
+        record.owner.must_be(client)?;
+        let standing = record.session.as_ref().ok_or(PoolError::CtlkeyNotFound)?;
+        Ok(standing.facts.clone())
+    }
+
+    /// Detaches the session from `client`.
+    pub(crate) fn detach(&self, key: &CtlKey, client: &Client) -> Result<(), PoolError> {
+        let mut sessions = self.0.lock();
+        let record = sessions.get_mut(key).ok_or(PoolError::CtlkeyNotFound)?;
+        record.owner.must_be(client)?;
+        let standing = record.session.as_ref().ok_or(PoolError::CtlkeyNotFound)?;
+        client.release(standing.number);
+        record.owner = Owner::Detached;
+        Ok(())
+    }
+
+    /// Attaches a detached session to `client`, of the same user or root.
+    pub(crate) fn reattach(&self, key: &CtlKey, client: &Arc<Client>) -> Result<(), PoolError> {
+        let mut sessions = self.0.lock();
+        let record = sessions.get_mut(key).ok_or(PoolError::CtlkeyNotFound)?;
+        if record.owner.client().is_some() {
+            return Err(PoolError::CtlkeyAttached);
+        }
+        if record.user != client.uid() && client.uid() != 0 {
+            return Err(PoolError::CtlkeyNotYours);
+        }
+        let standing = record.session.as_ref().ok_or(PoolError::CtlkeyNotFound)?;
+        if !standing.forked {
+            client.attach(standing.number, standing.cancel.clone());
+        }
+        record.owner = Owner::Attached(Arc::downgrade(client));
+        Ok(())
+    }
+}
+
+impl Registered {
+    /// The session stands. Its connection must already hold `cancel`, unless `forked`.
+    pub(crate) fn stands(
+        &self,
+        number: u64,
+        cancel: Cancel,
+        facts: Facts,
+        forked: bool,
+        detach: bool,
+    ) {
+        let mut sessions = self.registry.0.lock();
+        let Some(record) = sessions.get_mut(&self.key) else { return };
+        if detach {
+            if let Some(client) = record.owner.client() {
+                client.release(number);
+            }
+            record.owner = Owner::Detached;
+        }
+        record.session = Some(Standing { number, cancel, facts: Arc::new(facts), forked });
+    }
+
+    /// The connection it is attached to now, if any: the session ends there.
+    pub(crate) fn owner(&self) -> Option<Arc<Client>> {
+        self.registry.0.lock().get(&self.key)?.owner.client()
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.registry.0.lock().remove(&self.key);
+    }
+}

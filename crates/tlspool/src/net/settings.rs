@@ -1,0 +1,42 @@
+//! What the configuration means to the network process, made once per configuration.
+
+use std::num::NonZeroUsize;
+
+use tlspool_engine::{Engine, EngineOptions};
+use tlspool_validate::SystemAnchors;
+
+use crate::config::{Config, TlsVersion};
+
+/// Settings in force; replaced whole when the configuration is read again.
+pub(crate) struct Settings {
+    pub(crate) config: Config,
+    pub(crate) engine: Engine,
+    engine_options: EngineOptions,
+    /// Where anchors are besides the trust table.
+    pub(crate) system_anchors: SystemAnchors,
+    /// Counts configurations.
+    pub(crate) generation: u64,
+}
+
+impl Settings {
+    /// Makes the settings of `config`. What `previous` had and has not changed is kept, so that
+    /// sessions can still be resumed.
+    pub(crate) fn new(config: Config, previous: Option<&Self>) -> Result<Self, String> {
+        let engine_options = EngineOptions {
+            tls12: config.tls.min_version == TlsVersion::V1_2,
+            tickets: config.tls.tickets as usize,
+            ticket_lifetime: config.tls.ticket_lifetime,
+            client_sessions: NonZeroUsize::new(config.tls.client_cache as usize),
+        };
+        let engine = match previous {
+            Some(previous) if previous.engine_options == engine_options => previous.engine.clone(),
+            _ => Engine::new(&engine_options).map_err(|error| format!("TLS: {error}"))?,
+        };
+        let system_anchors = SystemAnchors {
+            native: config.trust.system,
+            paths: config.trust.anchors.iter().map(|path| path.to_path_buf()).collect(),
+        };
+        let generation = previous.map_or(0, |previous| previous.generation + 1);
+        Ok(Self { config, engine, engine_options, system_anchors, generation })
+    }
+}

@@ -1,0 +1,84 @@
+//! What all workers share.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use parking_lot::RwLock;
+use tlspool_engine::Cancel;
+use tokio::sync::{Notify, Semaphore};
+
+use super::limits::{Meter, Totals};
+use super::pin::PinDesk;
+use super::registry::Registry;
+use super::settings::Settings;
+use super::trust::SharedAnchors;
+use super::worker::WorkerHandle;
+
+/// One per process.
+pub(crate) struct Shared {
+    settings: RwLock<Arc<Settings>>,
+    pub(crate) workers: Vec<WorkerHandle>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) pins: PinDesk,
+    pub(crate) anchors: SharedAnchors,
+    pub(crate) totals: Totals,
+    /// Connections of programs.
+    pub(crate) clients: Arc<Meter>,
+    /// TLS sessions, from request to end.
+    pub(crate) sessions: Arc<Meter>,
+    /// A permit for each handshake that may be under way.
+    pub(crate) handshakes: Semaphore,
+    /// Asked when the daemon drains.
+    pub(crate) drain: Cancel,
+    /// Told when a session or a request has ended.
+    pub(crate) ended: Notify,
+    pub(crate) next_session: AtomicU64,
+    pub(crate) started: Instant,
+    /// Tokens that wait for a PIN: the question's number and the token's label.
+    pub(crate) waiting_tokens: parking_lot::Mutex<Vec<(u32, String)>>,
+    /// The label of a token that waits while nobody enters PINs.
+    pub(crate) unattended: tokio::sync::mpsc::UnboundedSender<String>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        settings: Settings,
+        workers: Vec<WorkerHandle>,
+        unattended: tokio::sync::mpsc::UnboundedSender<String>,
+    ) -> Self {
+        let handshakes = settings.config.limits.handshakes as usize;
+        Self {
+            settings: RwLock::new(Arc::new(settings)),
+            workers,
+            registry: Arc::default(),
+            pins: PinDesk::default(),
+            anchors: SharedAnchors::default(),
+            totals: Totals::default(),
+            clients: Arc::default(),
+            sessions: Arc::default(),
+            handshakes: Semaphore::new(handshakes.min(Semaphore::MAX_PERMITS)),
+            drain: Cancel::default(),
+            ended: Notify::new(),
+            next_session: AtomicU64::new(1),
+            started: Instant::now(),
+            waiting_tokens: parking_lot::Mutex::default(),
+            unattended,
+        }
+    }
+
+    /// The settings in force.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.settings.read().clone()
+    }
+
+    /// Nothing is under way any more: no session, no request, no program that is owed an answer.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.sessions.in_use() == 0 && self.clients.in_use() == 0
+    }
+
+    /// Puts new settings in force; workers are told besides.
+    pub(crate) fn replace_settings(&self, settings: Settings) {
+        *self.settings.write() = Arc::new(settings);
+    }
+}

@@ -1,0 +1,57 @@
+//! What `tlspool status` shows of this process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::{Value, json};
+
+use tlspool_keys::TokenStatus;
+use tokio::sync::oneshot;
+
+use super::shared::Shared;
+use super::worker::Task;
+
+/// Counters since the start, and what is in use now.
+pub(crate) async fn status(shared: &Arc<Shared>) -> Value {
+    let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let totals = &shared.totals;
+    let (answer, answered) = oneshot::channel();
+    let tokens = match shared.workers.first().map(|worker| worker.give(Task::Tokens(answer))) {
+        Some(true) => answered.await.unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    let waiting: Vec<_> =
+        shared.waiting_tokens.lock().iter().map(|(_, label)| label.clone()).collect();
+    json!({
+        "uptime_seconds": shared.started.elapsed().as_secs(),
+        "draining": shared.drain.is_requested(),
+        "clients": shared.clients.in_use(),
+        "sessions": shared.sessions.in_use(),
+        "workers": shared.workers.iter().map(|worker| worker.load()).collect::<Vec<_>>(),
+        "pin_program": shared.pins.is_attended(),
+        "tokens_waiting_for_pin": waiting,
+        "tokens": tokens.iter().map(token).collect::<Vec<_>>(),
+        "totals": {
+            "clients": get(&totals.clients),
+            "requests": get(&totals.requests),
+            "handshakes": get(&totals.handshakes),
+            "resumed": get(&totals.resumed),
+            "failed": get(&totals.failed),
+            "refused": get(&totals.refused),
+            "bytes_received": get(&totals.bytes_received),
+            "bytes_sent": get(&totals.bytes_sent),
+        },
+    })
+}
+
+fn token(token: &TokenStatus) -> Value {
+    json!({
+        "uri": token.uri,
+        "logged_in": token.logged_in,
+        "sessions": token.sessions,
+        "waiting": token.waiting,
+        "signatures": token.signatures,
+        "failures": token.failures,
+        "last_error": token.last_error,
+    })
+}

@@ -1,0 +1,121 @@
+//! Whether a peer is believed: trust anchors from files and from the trust table, renewed when
+//! either changes, and the validators that ask them.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use parking_lot::Mutex;
+use tlspool_store::TrustAnchorRow;
+use tlspool_validate::{
+    Legacy, PkixValidator, Question, Refusal, TableAnchor, TrustAnchors, Validated, Validator,
+};
+
+use super::identities::Identities;
+use super::settings::Settings;
+
+/// Identifies a set of anchors.
+pub(crate) type TrustDigest = [u8; 32];
+
+/// The anchors that all workers share while nothing changes.
+#[derive(Default)]
+pub(crate) struct SharedAnchors(Mutex<Option<(TrustDigest, Arc<TrustAnchors>)>>);
+
+/// A worker's validators.
+pub(crate) struct Trust {
+    validator: PkixValidator,
+    digest: Cell<TrustDigest>,
+    /// Change counter of the tables, and generation of the settings, that were last looked at.
+    seen: Cell<Option<(u64, u64)>>,
+}
+
+impl Trust {
+    pub(crate) fn new() -> Self {
+        Self {
+            validator: PkixValidator::new(Arc::default(), Legacy::Refuse),
+            digest: Cell::new([0; 32]),
+            seen: Cell::new(None),
+        }
+    }
+
+    /// Identifies the anchors in force: sessions are resumed only while they stay.
+    pub(crate) fn digest(
+        &self,
+        settings: &Settings,
+        identities: &RefCell<Identities>,
+        shared: &SharedAnchors,
+    ) -> TrustDigest {
+        self.renew(settings, identities, shared);
+        self.digest.get()
+    }
+
+    /// Asks the validators.
+    pub(crate) async fn validate(&self, question: Question<'_>) -> Result<Validated, Refusal> {
+        self.validator.validate(question).await
+    }
+
+    /// Takes other anchors if files or table have changed.
+    fn renew(&self, settings: &Settings, identities: &RefCell<Identities>, shared: &SharedAnchors) {
+        let mut identities = identities.borrow_mut();
+        // Without a database there is no trust table; the anchors of the files still count.
+        let changes = identities.changes().unwrap_or(0);
+        let now = (changes, settings.generation);
+        if self.seen.get() == Some(now) {
+            return;
+        }
+        let rows = identities.trust_anchors().unwrap_or_else(|error| {
+            tracing::error!("the trust table cannot be read: {error}");
+            Vec::new()
+        });
+        drop(identities);
+        let digest = digest_of(settings, &rows);
+        if self.seen.get().is_none() || digest != self.digest.get() {
+            let mut shared = shared.0.lock();
+            let anchors = match &*shared {
+                Some((known, anchors)) if *known == digest => anchors.clone(),
+                _ => {
+                    let anchors = load(settings, &rows);
+                    *shared = Some((digest, anchors.clone()));
+                    anchors
+                }
+            };
+            drop(shared);
+            self.validator.replace(anchors);
+            self.digest.set(digest);
+        }
+        self.seen.set(Some(now));
+    }
+}
+
+fn load(settings: &Settings, rows: &[TrustAnchorRow]) -> Arc<TrustAnchors> {
+    let table = rows
+        .iter()
+        .map(|row| TableAnchor { service: row.service.as_deref(), certificate: &row.certificate });
+    match TrustAnchors::load(&settings.system_anchors, table) {
+        Ok(loaded) => {
+            for warning in loaded.warnings {
+                tracing::warn!("{warning}");
+            }
+            tracing::info!(anchors = loaded.anchors.len(), "trust anchors loaded");
+            Arc::new(loaded.anchors)
+        }
+        Err(error) => {
+            tracing::error!("no peer can be validated: {error}");
+            Arc::default()
+        }
+    }
+}
+
+fn digest_of(settings: &Settings, rows: &[TrustAnchorRow]) -> TrustDigest {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(&settings.generation.to_ne_bytes());
+    for row in rows {
+        let service = row.service.as_deref().unwrap_or_default();
+        context.update(&(service.len() as u64).to_ne_bytes());
+        context.update(service.as_bytes());
+        context.update(digest::digest(&digest::SHA256, &row.certificate).as_ref());
+    }
+    let mut out = [0; 32];
+    out.copy_from_slice(context.finish().as_ref());
+    out
+}

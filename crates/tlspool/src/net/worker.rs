@@ -1,0 +1,176 @@
+//! A worker: one thread with its own runtime, its own channel to the key process and its own
+//! database connection. Programs' connections and TLS sessions live on workers, and never move.
+
+use std::cell::RefCell;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tlspool_keys::TokenStatus;
+use tlspool_validate::{Question, Refusal, Validated};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot};
+
+use super::connection;
+use super::identities::Identities;
+use super::keys::Keys;
+use super::limits::InUse;
+use super::peer::Peer;
+use super::settings::Settings;
+use super::shared::Shared;
+use super::starttls::{self, Request};
+use super::trust::{Trust, TrustDigest};
+
+/// What a worker is given to do.
+pub(crate) enum Task {
+    /// Serve a program's connection.
+    Client { socket: OwnedFd, peer: Peer, counted: InUse },
+    /// Perform a handshake, and relay after it.
+    Starttls(Box<Request>),
+    /// The key process was started anew.
+    KeyChannel(OwnedFd),
+    /// The settings have changed.
+    Reload,
+    /// What does the key process say of its tokens?
+    Tokens(oneshot::Sender<Vec<TokenStatus>>),
+}
+
+/// How others reach a worker.
+pub(crate) struct WorkerHandle {
+    tasks: mpsc::UnboundedSender<Task>,
+    load: Arc<AtomicU32>,
+}
+
+/// A worker's own things, shared by its tasks.
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) keys: Keys,
+    pub(crate) identities: RefCell<Identities>,
+    settings: RefCell<Arc<Settings>>,
+    trust: Trust,
+    load: Arc<AtomicU32>,
+}
+
+/// A session counted on its worker.
+pub(crate) struct Loaded(Arc<AtomicU32>);
+
+/// A worker may have this many more sessions than the least loaded before it passes one on:
+/// passing one on costs two wake-ups.
+const TOLERANCE: u32 = 8;
+
+impl WorkerHandle {
+    /// A handle, and what the worker's thread receives by it.
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Task>, Arc<AtomicU32>) {
+        let (tasks, received) = mpsc::unbounded_channel();
+        let load = Arc::new(AtomicU32::new(0));
+        (Self { tasks, load: load.clone() }, received, load)
+    }
+
+    /// Gives the worker something to do; `false` if it has ended.
+    pub(crate) fn give(&self, task: Task) -> bool {
+        self.tasks.send(task).is_ok()
+    }
+
+    /// Sessions and handshakes on it.
+    pub(crate) fn load(&self) -> u32 {
+        self.load.load(Ordering::Relaxed)
+    }
+}
+
+impl Worker {
+    /// The settings in force.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.settings.borrow().clone()
+    }
+
+    /// Identifies the trust anchors in force, after a look whether they have changed.
+    pub(crate) fn trust_digest(&self) -> TrustDigest {
+        self.trust.digest(&self.settings.borrow(), &self.identities, &self.shared.anchors)
+    }
+
+    /// Is this peer believed? By the anchors that were in force at the latest
+    /// [`Self::trust_digest`].
+    pub(crate) async fn validate(&self, question: Question<'_>) -> Result<Validated, Refusal> {
+        self.trust.validate(question).await
+    }
+
+    /// Counts a session in.
+    pub(crate) fn load(&self) -> Loaded {
+        self.load.fetch_add(1, Ordering::Relaxed);
+        Loaded(self.load.clone())
+    }
+
+    /// The worker that should take the next session: this one, unless another has less to do.
+    pub(crate) fn best(&self) -> usize {
+        let own = self.load.load(Ordering::Relaxed);
+        let least = self.shared.workers.iter().enumerate().min_by_key(|(_, worker)| worker.load());
+        match least {
+            Some((index, worker)) if worker.load() + TOLERANCE < own => index,
+            _ => self.index,
+        }
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a worker's thread starts with.
+pub(crate) struct Start {
+    pub(crate) index: usize,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) key_channel: OwnedFd,
+    pub(crate) tasks: mpsc::UnboundedReceiver<Task>,
+    pub(crate) load: Arc<AtomicU32>,
+}
+
+/// Runs a worker on this thread until its handle is dropped or the process ends.
+pub(crate) fn run(start: Start) -> std::io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(work(start))
+}
+
+async fn work(start: Start) -> std::io::Result<()> {
+    let Start { index, shared, key_channel, mut tasks, load } = start;
+    let settings = shared.settings();
+    let worker = Rc::new(Worker {
+        index,
+        keys: Keys::new(key_channel)?,
+        identities: RefCell::new(Identities::new(settings.config.database.to_path_buf())),
+        settings: RefCell::new(settings),
+        trust: Trust::new(),
+        shared,
+        load,
+    });
+    if index == 0 {
+        worker.keys.serve_pins(&worker.shared);
+    }
+    while let Some(task) = tasks.recv().await {
+        match task {
+            Task::Client { socket, peer, counted } => {
+                tokio::task::spawn_local(connection::serve(worker.clone(), socket, peer, counted));
+            }
+            Task::Starttls(request) => {
+                tokio::task::spawn_local(starttls::perform(worker.clone(), *request));
+            }
+            Task::Tokens(answer) => {
+                let worker = worker.clone();
+                tokio::task::spawn_local(async move {
+                    // Without a key process there are none; the supervisor knows about that.
+                    let _ = answer.send(worker.keys.tokens().await.unwrap_or_default());
+                });
+            }
+            Task::KeyChannel(channel) => worker.keys.restarted(channel),
+            Task::Reload => {
+                worker.settings.replace(worker.shared.settings());
+                worker.identities.borrow_mut().forget();
+                worker.keys.forget();
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,335 @@
+//! The supervisor: the process that the others are children of.
+//!
+//! It reads the configuration, binds the sockets, owns the PID file, hears signals, hands over to its
+//! successor (`-k`) and starts a key process again that died. It talks to no program and to no peer, and
+//! holds neither keys nor PINs. One thread.
+//!
+//! ```text
+//!             ┌────────── Failed, ended ──────────► end, exit status 1
+//!   starting ─┴─ Ready ─► serving ─── TERM ───────► draining ── drained, time over, TERM ──► end
+//!                          │  ▲  └── Commit by -k ─► draining (sockets and files are the successor's)
+//!                          └──┘ HUP, key process restarted
+//! ```
+
+pub mod children;
+pub mod control;
+pub mod message;
+pub mod pidfile;
+pub mod pin_memory;
+mod reload;
+mod running;
+pub mod sockets;
+pub mod systemd;
+pub mod takeover;
+
+use crate::config::{Config, ConfigError};
+use crate::logging;
+use crate::users::{self, UserError};
+use children::Process;
+use control::ControlSocket;
+use message::{Account, Channel, FromNetwork, ToFront};
+use pidfile::PidFileError;
+use running::Supervisor;
+use sockets::SocketError;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+use systemd::Notifier;
+use takeover::{Inheritance, Start};
+
+/// How long the network process may take to be ready.
+const START_TIME: Duration = Duration::from_secs(60);
+
+/// How the daemon was called.
+pub struct Options {
+    /// The configuration file; the default one if `None`.
+    pub config_file: Option<PathBuf>,
+    /// Replace a running daemon (`-k`).
+    pub replace: bool,
+    /// Where to tell that the start is over; in the foreground nobody waits.
+    pub front: Option<Channel>,
+}
+
+/// Why the daemon does not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SupervisorError {
+    /// The configuration file.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The PID file, most often of a daemon that runs.
+    #[error(transparent)]
+    PidFile(#[from] PidFileError),
+    /// A user or group.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// A listening socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] logging::LogError),
+    /// The runtime folder belongs to somebody else.
+    #[error(
+        "{0} belongs to another user or can be written to by others, who could put themselves between; \
+         remove it, or set runtime_dir to another folder"
+    )]
+    UnsafeFolder(PathBuf),
+    /// The network process did not come up, or ended.
+    #[error("the network process {0}")]
+    Network(String),
+    /// The start was interrupted by a signal.
+    #[error("interrupted by a signal while starting")]
+    Interrupted,
+    /// The system refused.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// For `map_err`: what was tried.
+pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> SupervisorError {
+    let what = what.into();
+    move |source| SupervisorError::System { what, source }
+}
+
+/// Runs the daemon until its end.
+pub fn run(mut options: Options) -> ExitCode {
+    let foreground = options.front.is_none();
+    let mut front = options.front.take();
+    let end = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("start the runtime"))
+        .and_then(|runtime| runtime.block_on(daemon(&options, foreground, &mut front)));
+    let code = match end {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if let Some(front) = front {
+                let _ = front.send(&ToFront::Failed { problem: error.to_string() }, &[]);
+            }
+            if foreground {
+                eprintln!("tlspool: {error}");
+            }
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    };
+    logging::flush();
+    code
+}
+
+/// The whole life. `front` is taken when the start is over.
+async fn daemon(
+    options: &Options,
+    foreground: bool,
+    front: &mut Option<Channel>,
+) -> Result<(), SupervisorError> {
+    let activated =
+        systemd::listen_fds().map_err(system("take the sockets that systemd passes"))?;
+    let notifier = Notifier::from_env();
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let config = Config::load(options.config_file.as_deref())?;
+    logging::init(&config.log, "tlspool", foreground)?;
+    raise_descriptor_limit();
+    let accounts = Accounts::find(&config)?;
+    make_folders(&config, accounts.network.as_ref())?;
+
+    let (pid_file, inheritance) = match takeover::begin(&config, options.replace)? {
+        Start::Alone(pid_file) => (Some(pid_file), None),
+        Start::From(inheritance) => (None, Some(*inheritance)),
+    };
+    let (inherited, pin_memory, inheritance) = match inheritance {
+        Some(mut from) => {
+            let copy = pin_memory::copy_of(from.pin_memory.as_fd());
+            (std::mem::take(&mut from.listeners), copy, Some(from))
+        }
+        None => (Vec::new(), pin_memory::create(), None),
+    };
+    let pin_memory = pin_memory.map_err(system("make memory for PINs"))?;
+    let from_systemd = !activated.is_empty();
+    let inherited = if from_systemd { activated } else { inherited };
+    let listeners = sockets::listeners(&config, inherited, from_systemd)?;
+
+    let signals = running::Signals::new().map_err(system("listen for signals"))?;
+    let (keyd, key_channels) =
+        children::start_keyd(&config, &pin_memory, accounts.keyd.clone(), foreground)
+            .await
+            .map_err(system("start the key process"))?;
+    let network = children::start_network(
+        &config,
+        &listeners,
+        &key_channels,
+        accounts.network.clone(),
+        foreground,
+    )
+    .await
+    .map_err(system("start the network process"))?;
+    drop(key_channels);
+    let mut supervisor = Supervisor {
+        config_file: options.config_file.clone(),
+        foreground,
+        accounts,
+        // What the file system shows of us goes again, unless it is systemd's or the successor's.
+        owned_paths: if from_systemd {
+            Vec::new()
+        } else {
+            listeners.iter().map(|l| l.path.clone()).collect()
+        },
+        listeners,
+        pin_memory,
+        network,
+        keyd: running::Keyd::started(keyd),
+        control: None,
+        pid_file,
+        notifier,
+        signals,
+        state: running::State::Serving,
+        status: running::StatusRequests::default(),
+        started: std::time::SystemTime::now(),
+        config,
+    };
+    if let Err(error) = ready(&mut supervisor.network, &mut supervisor.signals).await {
+        // A successor that fails leaves everything to the old daemon.
+        if inheritance.is_none() {
+            supervisor.remove_traces();
+        }
+        return Err(error);
+    }
+    supervisor.take_office(inheritance)?;
+    if let Some(front) = front.take() {
+        let _ = front.send(&ToFront::Ready, &[]);
+        leave_terminal(&supervisor.config).map_err(system("leave the terminal"))?;
+    }
+    supervisor.serve().await
+}
+
+/// Waits for the network process to be ready.
+async fn ready(
+    network: &mut Process,
+    signals: &mut running::Signals,
+) -> Result<(), SupervisorError> {
+    let received = tokio::select! {
+        received = tokio::time::timeout(START_TIME, network.channel.recv::<FromNetwork>()) => received,
+        () = signals.terminate() => return Err(SupervisorError::Interrupted),
+    };
+    let problem = match received {
+        Ok(Ok(Some((FromNetwork::Ready, _)))) => return Ok(()),
+        Ok(Ok(Some((FromNetwork::Failed { problem }, _)))) => format!("cannot start: {problem}"),
+        Ok(Ok(Some(_))) => "speaks out of turn".into(),
+        Ok(Ok(None) | Err(_)) => {
+            format!("did not get ready: it {}", children::describe(network.life.ended().await))
+        }
+        Err(_) => format!("was not ready within {} seconds", START_TIME.as_secs()),
+    };
+    Err(SupervisorError::Network(problem))
+}
+
+/// Whom the children run as.
+#[derive(Clone, Debug)]
+pub(crate) struct Accounts {
+    pub(crate) network: Option<Account>,
+    pub(crate) keyd: Option<Account>,
+}
+
+impl Accounts {
+    pub(crate) fn find(config: &Config) -> Result<Self, UserError> {
+        Ok(Self {
+            network: users::account(config.user.as_ref(), config.group.as_ref())?,
+            keyd: users::account(config.key_user.as_ref(), config.key_group.as_ref())?,
+        })
+    }
+}
+
+/// As many descriptors as the system permits: each session has two.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "cannot raise the limit of open descriptors");
+    }
+}
+
+/// Makes the runtime folder and the database, with its folder, for the one who needs them.
+fn make_folders(config: &Config, network: Option<&Account>) -> Result<(), SupervisorError> {
+    let folder = &*config.runtime_dir;
+    let make =
+        |path: &Path, mode| std::fs::DirBuilder::new().recursive(true).mode(mode).create(path);
+    make(folder, 0o755).map_err(system(format!("make {}", folder.display())))?;
+    let there = std::fs::symlink_metadata(folder)
+        .map_err(system(format!("look at {}", folder.display())))?;
+    let ours = there.uid() == 0 || there.uid() == rustix::process::geteuid().as_raw();
+    if !there.is_dir() || !ours || there.permissions().mode() & 0o022 != 0 {
+        return Err(SupervisorError::UnsafeFolder(folder.to_owned()));
+    }
+    let what = || system(format!("make the database {}", config.database));
+    if let Some(folder) = config.database.parent()
+        && !folder.exists()
+    {
+        make(folder, 0o750).map_err(what())?;
+        if let Some(account) = network {
+            std::os::unix::fs::chown(folder, Some(account.uid), Some(account.gid))
+                .map_err(what())?;
+        }
+    }
+    let mut new = std::fs::OpenOptions::new();
+    match new.write(true).create_new(true).mode(0o640).open(&config.database) {
+        // An empty file is an empty database to SQLite.
+        Ok(file) => match network {
+            Some(account) => fchown(&file, Some(account.uid), Some(account.gid)).map_err(what()),
+            None => Ok(()),
+        },
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(what()(e)),
+    }
+}
+
+/// The daemon is in the background now: nothing of the terminal stays open, except standard error if the
+/// log was told to go there.
+fn leave_terminal(config: &Config) -> io::Result<()> {
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdout(&null)?;
+    if config.log.target != crate::config::LogTarget::Stderr {
+        rustix::stdio::dup2_stderr(&null)?;
+    }
+    Ok(())
+}
+
+impl Supervisor {
+    /// PID file, control socket, and the word to whoever was there before and to systemd.
+    fn take_office(&mut self, inheritance: Option<Inheritance>) -> Result<(), SupervisorError> {
+        let inherited = inheritance.as_ref().map(|inheritance| &inheritance.pid_file);
+        if let Some(pid_file) = inherited.or(self.pid_file.as_ref()) {
+            pid_file.write()?;
+        }
+        let control = self.config.control_socket();
+        let bound = ControlSocket::bind(&control);
+        self.control = Some(bound.map_err(system(format!("make the control socket {control}")))?);
+        if let Some(inheritance) = inheritance {
+            let old = inheritance.old_pid;
+            self.pid_file = Some(match inheritance.commit() {
+                Ok(pid_file) => pid_file,
+                Err((pid_file, problem)) => {
+                    tracing::warn!(%problem, old, "the old daemon does not confirm; it may be gone");
+                    pid_file
+                }
+            });
+            tracing::info!(old, "took over from the old daemon, which drains");
+        }
+        self.notifier.ready();
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            sockets = self.listeners.len(),
+            workers = self.config.worker_count(),
+            "serving"
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,429 @@
+//! The supervisor's loop: what happens, one event at a time, and what is done about it.
+
+use super::children::{self, Process};
+use super::control::{ANSWER_TIME, Asked, ControlSocket};
+use super::message::{ControlReply, ControlRequest, FromNetwork, ToNetwork};
+use super::pidfile::PidFile;
+use super::systemd::Notifier;
+use super::{Accounts, SupervisorError, reload};
+use crate::config::Config;
+use crate::logging;
+use crate::net::Listener;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+/// The network process ends by itself when its `drain_timeout` is over; after this much more it is ended.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
+/// First and longest wait before a key process that died is started again.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(30));
+/// A key process that lived this long has earned the short wait again.
+const STABLE: Duration = Duration::from_secs(60);
+
+/// The signals of a daemon.
+pub(super) struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// TERM or INT.
+    pub(super) async fn terminate(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
+
+/// The key process, or the wait for the next one.
+pub(super) struct Keyd {
+    process: Option<Process>,
+    since: Instant,
+    restart_at: Option<Instant>,
+    backoff: Duration,
+    restarts: u64,
+}
+
+impl Keyd {
+    pub(super) fn started(process: Process) -> Self {
+        Self {
+            process: Some(process),
+            since: Instant::now(),
+            restart_at: None,
+            backoff: BACKOFF.0,
+            restarts: 0,
+        }
+    }
+
+    /// The process has ended: when to start the next one.
+    fn died(&mut self) {
+        self.process = None;
+        self.backoff = if self.since.elapsed() > STABLE {
+            BACKOFF.0
+        } else {
+            (self.backoff * 2).min(BACKOFF.1)
+        };
+        self.restart_at = Some(Instant::now() + self.backoff);
+    }
+}
+
+#[derive(Debug, PartialEq)]
+pub(super) enum State {
+    Serving,
+    Draining { until: Instant },
+}
+
+/// Questions to the network process that wait for their answers.
+#[derive(Default)]
+pub(super) struct StatusRequests {
+    last: u64,
+    waiting: HashMap<u64, (Instant, oneshot::Sender<(ControlReply, Vec<OwnedFd>)>)>,
+}
+
+/// Everything the supervisor has.
+pub(super) struct Supervisor {
+    pub(super) config: Config,
+    pub(super) config_file: Option<PathBuf>,
+    pub(super) foreground: bool,
+    pub(super) accounts: Accounts,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) owned_paths: Vec<PathBuf>,
+    pub(super) pin_memory: OwnedFd,
+    pub(super) network: Process,
+    pub(super) keyd: Keyd,
+    pub(super) control: Option<ControlSocket>,
+    pub(super) pid_file: Option<PidFile>,
+    pub(super) notifier: Notifier,
+    pub(super) signals: Signals,
+    pub(super) state: State,
+    pub(super) status: StatusRequests,
+    pub(super) started: SystemTime,
+}
+
+enum Event {
+    Terminate,
+    Reload,
+    FromNetwork(FromNetwork),
+    NetworkBroken(io::Error),
+    NetworkEnded(io::Result<ExitStatus>),
+    KeydEnded(io::Result<ExitStatus>),
+    KeydDue,
+    DrainOver,
+    Asked(Asked),
+    ControlBroken(io::Error),
+}
+
+/// Waits for ever if there is nothing to wait for.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn control_error(
+    control: Option<&ControlSocket>,
+    requests: &mpsc::Sender<Asked>,
+) -> io::Error {
+    match control {
+        Some(control) => match control.serve(requests).await {
+            Ok(()) => io::ErrorKind::UnexpectedEof.into(),
+            Err(e) => e,
+        },
+        None => std::future::pending().await,
+    }
+}
+
+impl Supervisor {
+    /// Serves until the end.
+    pub(super) async fn serve(mut self) -> Result<(), SupervisorError> {
+        let (requests, mut asked) = mpsc::channel(16);
+        let mut network_speaks = true;
+        loop {
+            let event = self.next(&requests, &mut asked, network_speaks).await;
+            match event {
+                Event::Terminate => match self.state {
+                    State::Serving => self.drain().await,
+                    State::Draining { .. } => {
+                        tracing::info!("ending at once");
+                        self.network.life.kill();
+                        return Ok(());
+                    }
+                },
+                Event::Reload => self.reload().await,
+                Event::FromNetwork(message) => self.hear(message),
+                Event::NetworkBroken(error) => {
+                    // Its end follows; a message that makes no sense does not get another chance.
+                    if error.kind() != io::ErrorKind::UnexpectedEof {
+                        tracing::error!(%error, "the network process talks nonsense and is ended");
+                        self.network.life.kill();
+                    }
+                    network_speaks = false;
+                }
+                Event::NetworkEnded(status) => return self.network_ended(status),
+                Event::KeydEnded(status) => {
+                    self.keyd.died();
+                    let again = self.keyd.backoff.as_millis();
+                    tracing::error!(
+                        "the key process {}; it is started again in {again} ms",
+                        children::describe(status)
+                    );
+                }
+                Event::KeydDue => self.restart_keyd().await,
+                Event::DrainOver => {
+                    tracing::warn!("drain_timeout is over; the remaining sessions are cut");
+                    self.network.life.kill();
+                    return Ok(());
+                }
+                Event::Asked(asked) => self.answer(asked).await,
+                Event::ControlBroken(error) => {
+                    tracing::error!(%error, "the control socket failed: no status, no -k");
+                    self.control = None;
+                }
+            }
+        }
+    }
+
+    async fn next(
+        &mut self,
+        requests: &mpsc::Sender<Asked>,
+        asked: &mut mpsc::Receiver<Asked>,
+        network_speaks: bool,
+    ) -> Event {
+        let drain_over = match self.state {
+            State::Serving => None,
+            State::Draining { until } => Some(until),
+        };
+        let Process { channel, life } = &mut self.network;
+        tokio::select! {
+            // The last words of a process are heard before its end.
+            biased;
+            Some(()) = self.signals.term.recv() => Event::Terminate,
+            Some(()) = self.signals.int.recv() => Event::Terminate,
+            Some(()) = self.signals.hup.recv() => Event::Reload,
+            message = channel.recv::<FromNetwork>(), if network_speaks => match message {
+                Ok(Some((message, _))) => Event::FromNetwork(message),
+                Ok(None) => Event::NetworkBroken(io::ErrorKind::UnexpectedEof.into()),
+                Err(e) => Event::NetworkBroken(e),
+            },
+            status = life.ended() => Event::NetworkEnded(status),
+            status = end_of(self.keyd.process.as_mut()) => Event::KeydEnded(status),
+            () = at(self.keyd.restart_at) => Event::KeydDue,
+            () = at(drain_over) => Event::DrainOver,
+            Some(asked) = asked.recv() => Event::Asked(asked),
+            error = control_error(self.control.as_ref(), requests) => Event::ControlBroken(error),
+        }
+    }
+
+    /// TERM: nobody new gets in, sessions go on until they end.
+    async fn drain(&mut self) {
+        tracing::info!(limit = ?self.config.limits.drain_timeout, "draining: sessions may end");
+        self.notifier.tell("STOPPING=1\nSTATUS=draining");
+        self.remove_traces();
+        self.listeners.clear();
+        self.send(&ToNetwork::Drain, &[]).await;
+        self.begin_to_end();
+    }
+
+    /// From now on the time runs. Another daemon may start: PID file and control socket are free.
+    fn begin_to_end(&mut self) {
+        let until = Instant::now() + self.config.limits.drain_timeout + DRAIN_GRACE;
+        self.state = State::Draining { until };
+    }
+
+    /// Takes what the file system shows of us away; the lock of the PID file last.
+    pub(super) fn remove_traces(&mut self) {
+        for path in self.owned_paths.drain(..) {
+            let _ = std::fs::remove_file(path);
+        }
+        if let Some(control) = self.control.take() {
+            control.remove();
+        }
+        if let Some(pid_file) = self.pid_file.take() {
+            pid_file.remove();
+        }
+    }
+
+    fn network_ended(&mut self, status: io::Result<ExitStatus>) -> Result<(), SupervisorError> {
+        if let (State::Draining { .. }, Ok(true)) =
+            (&self.state, status.as_ref().map(ExitStatus::success))
+        {
+            tracing::info!("drained");
+            return Ok(());
+        }
+        self.remove_traces();
+        Err(SupervisorError::Network(children::describe(status)))
+    }
+
+    /// HUP.
+    async fn reload(&mut self) {
+        if self.state != State::Serving {
+            return;
+        }
+        self.notifier.reloading();
+        match Config::load(self.config_file.as_deref()) {
+            Ok(new) => {
+                let (new, kept) = reload::merge(&self.config, new);
+                for key in kept {
+                    tracing::warn!(key, "changed in the file, but only `tlspool -k` makes it so");
+                }
+                let keys_changed = new.keys != self.config.keys;
+                self.config = new;
+                logging::reload(&self.config.log);
+                let config = Box::new(self.config.clone());
+                self.send(&ToNetwork::Reload { config }, &[]).await;
+                if keys_changed {
+                    self.restart_keyd().await;
+                }
+                tracing::info!("configuration, certificates and trust anchors are read again");
+            }
+            Err(error) => tracing::error!("the old configuration stays: {error}"),
+        }
+        self.notifier.ready();
+    }
+
+    /// Starts a new key process and gives the network process its channels.
+    async fn restart_keyd(&mut self) {
+        self.keyd.restart_at = None;
+        self.keyd.process = None;
+        let account = self.accounts.keyd.clone();
+        let started =
+            children::start_keyd(&self.config, &self.pin_memory, account, self.foreground).await;
+        match started {
+            Ok((process, channels)) => {
+                self.keyd.process = Some(process);
+                self.keyd.since = Instant::now();
+                self.keyd.restarts += 1;
+                let fds: Vec<_> = channels.iter().map(AsFd::as_fd).collect();
+                self.send(&ToNetwork::KeyChannels, &fds).await;
+            }
+            Err(error) => {
+                self.keyd.died();
+                tracing::error!(%error, "cannot start the key process; trying again");
+            }
+        }
+    }
+
+    async fn send(&self, message: &ToNetwork, fds: &[std::os::fd::BorrowedFd<'_>]) {
+        let sent = tokio::time::timeout(ANSWER_TIME, self.network.channel.send(message, fds)).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            tracing::error!("the network process does not listen to the supervisor");
+        }
+    }
+
+    fn hear(&mut self, message: FromNetwork) {
+        match message {
+            FromNetwork::Status { id, status } => {
+                let now = Instant::now();
+                self.status.waiting.retain(|_, (asked, _)| now - *asked < ANSWER_TIME);
+                if let Some((_, answer)) = self.status.waiting.remove(&id) {
+                    let status = self.add_own_status(status);
+                    let _ = answer.send((ControlReply::Status { status }, Vec::new()));
+                }
+            }
+            FromNetwork::PinWaiting { token } => {
+                tracing::warn!(token, "a token waits for its PIN: run `tlspool -p`");
+            }
+            // What follows is the end of the process.
+            FromNetwork::Drained | FromNetwork::Ready => {}
+            FromNetwork::Failed { problem } => {
+                tracing::error!("the network process fails: {problem}")
+            }
+        }
+    }
+
+    async fn answer(&mut self, asked: Asked) {
+        let Asked { request, answer } = asked;
+        let refuse =
+            |problem: &str| (ControlReply::Refused { problem: problem.into() }, Vec::new());
+        let reply = match request {
+            ControlRequest::Status => {
+                self.status.last += 1;
+                let id = self.status.last;
+                self.status.waiting.insert(id, (Instant::now(), answer));
+                return self.send(&ToNetwork::Status { id }, &[]).await;
+            }
+            ControlRequest::TakeOver { pid } => {
+                tracing::info!(pid, "a new daemon takes over");
+                self.hand_over().unwrap_or_else(|e| refuse(&format!("nothing to hand over: {e}")))
+            }
+            ControlRequest::Commit if self.state == State::Serving => {
+                self.step_down().await;
+                (ControlReply::Done, Vec::new())
+            }
+            ControlRequest::Commit => refuse("it drains already"),
+        };
+        let _ = answer.send(reply);
+    }
+
+    /// Copies of all that the successor needs.
+    fn hand_over(&self) -> io::Result<(ControlReply, Vec<OwnedFd>)> {
+        let pid_file = self.pid_file.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let mut fds = vec![pid_file.as_fd().try_clone_to_owned()?, self.pin_memory.try_clone()?];
+        for listener in &self.listeners {
+            fds.push(listener.fd.try_clone()?);
+        }
+        let listeners = self.listeners.iter().map(|l| l.path.clone()).collect();
+        let pid = rustix::process::getpid().as_raw_pid();
+        Ok((ControlReply::Handover { listeners, pid }, fds))
+    }
+
+    /// The successor serves: sockets, PID file and control socket are its own now.
+    async fn step_down(&mut self) {
+        tracing::info!("the new daemon serves; this one drains");
+        if let Some(new) = self.pid_file.as_ref().and_then(PidFile::pid) {
+            self.notifier.tell(&format!("MAINPID={new}"));
+        }
+        self.send(&ToNetwork::StopAccepting, &[]).await;
+        self.listeners.clear();
+        self.owned_paths.clear();
+        self.control = None;
+        self.pid_file = None;
+        self.begin_to_end();
+    }
+
+    fn add_own_status(&self, mut status: serde_json::Value) -> serde_json::Value {
+        let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let own = serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "state": if self.state == State::Serving { "serving" } else { "draining" },
+            "started": started,
+            "pid": std::process::id(),
+            "network_pid": self.network.life.pid(),
+            "key_process_pid": self.keyd.process.as_ref().map(|process| process.life.pid()),
+            "key_process_restarts": self.keyd.restarts,
+            "sockets": self.listeners.iter().map(|l| l.path.display().to_string()).collect::<Vec<_>>(),
+            "log_lines_dropped": logging::dropped_lines(),
+        });
+        match &mut status {
+            serde_json::Value::Object(map) => {
+                map.insert("daemon".into(), own);
+                status
+            }
+            other => serde_json::json!({ "daemon": own, "network": other }),
+        }
+    }
+}
+
+async fn end_of(process: Option<&mut Process>) -> io::Result<ExitStatus> {
+    match process {
+        Some(process) => process.life.ended().await,
+        None => std::future::pending().await,
+    }
+}

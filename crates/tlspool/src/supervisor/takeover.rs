@@ -1,0 +1,126 @@
+//! `-k`: taking the place of the running daemon so that nobody notices.
+//!
+//! ```text
+//!   new                                   old
+//!    | TakeOver ────────────────────────►  | serves on
+//!    | ◄──── PID file, PINs, listeners ─── | serves on
+//!    | starts its children                 | serves on     (a new one that fails just ends)
+//!    | serves as well                      | serves on
+//!    | Commit ─────────────────────────►   | stops accepting
+//!    | ◄───────────────────────── Done ─── | drains, ends
+//! ```
+//! Both accept from the same sockets for a moment, so no connect fails.
+
+use super::control::{ControlClient, ControlError};
+use super::message::{ControlReply, ControlRequest};
+use super::pidfile::{PidFile, PidFileError};
+use crate::config::Config;
+use crate::net::Listener;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+/// How long a daemon that does not answer gets to give up its sockets after TERM.
+const TERM_TIME: Duration = Duration::from_secs(10);
+
+/// What the old daemon hands over.
+pub struct Inheritance {
+    /// The PID file, locked.
+    pub pid_file: PidFile,
+    /// The old PIN memory.
+    pub pin_memory: OwnedFd,
+    /// The sockets.
+    pub listeners: Vec<Listener>,
+    /// The old daemon, which waits for [`Self::commit`].
+    old: ControlClient,
+    /// Its PID.
+    pub old_pid: i32,
+}
+
+/// How we come to a locked PID file.
+pub enum Start {
+    /// Nobody was there.
+    Alone(PidFile),
+    /// Another daemon hands over.
+    From(Box<Inheritance>),
+}
+
+/// Locks the PID file; with `replace` from whoever has it.
+pub fn begin(config: &Config, replace: bool) -> Result<Start, PidFileError> {
+    let path = config.pid_file();
+    match PidFile::lock(&path) {
+        Err(PidFileError::Running { pid }) if replace => match inherit(config) {
+            Ok(inheritance) => Ok(Start::From(Box::new(inheritance))),
+            Err(problem) => {
+                tracing::warn!(
+                    %problem,
+                    old = pid,
+                    "the old daemon hands nothing over: it is sent TERM and its sockets are made anew, \
+                     connects fail until then"
+                );
+                terminate(pid, &path).map(Start::Alone)
+            }
+        },
+        locked => locked.map(Start::Alone),
+    }
+}
+
+fn inherit(config: &Config) -> Result<Inheritance, ControlError> {
+    let path = config.control_socket();
+    let mut old = ControlClient::connect(&path)?;
+    let request = ControlRequest::TakeOver { pid: rustix::process::getpid().as_raw_pid() };
+    let nonsense = |what: &str| ControlError::Mute {
+        path: path.clone(),
+        source: io::Error::new(io::ErrorKind::InvalidData, what),
+    };
+    let (ControlReply::Handover { listeners: paths, pid }, fds) = old.ask(&request)? else {
+        return Err(nonsense("not an answer to the question"));
+    };
+    let mut fds = fds.into_iter();
+    let (Some(pid_file), Some(pin_memory)) = (fds.next(), fds.next()) else {
+        return Err(nonsense("descriptors are missing"));
+    };
+    if fds.len() != paths.len() {
+        return Err(nonsense("descriptors and paths do not match"));
+    }
+    let listeners = paths.into_iter().zip(fds).map(|(path, fd)| Listener { fd, path }).collect();
+    let pid_file = PidFile::inherited(pid_file, &config.pid_file());
+    Ok(Inheritance { pid_file, pin_memory, listeners, old, old_pid: pid })
+}
+
+impl Inheritance {
+    /// We serve; the old daemon may stop accepting.
+    pub fn commit(mut self) -> Result<PidFile, (PidFile, ControlError)> {
+        match self.old.ask(&ControlRequest::Commit) {
+            Ok(_) => Ok(self.pid_file),
+            Err(e) => Err((self.pid_file, e)),
+        }
+    }
+}
+
+/// Sends TERM to a daemon that does not talk, and waits until it unlocks the PID file.
+fn terminate(
+    pid: Option<i32>,
+    path: &crate::config::AbsolutePath,
+) -> Result<PidFile, PidFileError> {
+    let running = || PidFileError::Running { pid };
+    let old = pid.and_then(Pid::from_raw).ok_or_else(running)?;
+    let Ok(handle) = pidfd_open(old, PidfdFlags::empty()) else {
+        return PidFile::lock(path);
+    };
+    pidfd_send_signal(&handle, Signal::TERM)
+        .map_err(|e| PidFileError::Unusable { path: path.clone(), source: e.into() })?;
+    let end = Instant::now() + TERM_TIME;
+    loop {
+        match PidFile::lock(path) {
+            Err(PidFileError::Running { .. }) if Instant::now() < end => {
+                // The lock is given up before the process ends, and a lock cannot be polled.
+                let moment = rustix::event::Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+                let mut fds = [rustix::event::PollFd::new(&handle, rustix::event::PollFlags::IN)];
+                let _ = rustix::event::poll(&mut fds, Some(&moment));
+            }
+            other => return other,
+        }
+    }
+}

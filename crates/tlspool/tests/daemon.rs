@@ -1,0 +1,377 @@
+//! The daemon as a process: start, refusal, handover, signals. Nothing here sleeps; readiness comes over
+//! the socket that systemd would listen on, ends come from waiting for processes.
+
+use serde_json::Value;
+use std::fs;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Nothing takes this long; a test that fails ends nevertheless.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A folder with a configuration for a daemon of the user who runs the tests.
+struct House {
+    dir: tempfile::TempDir,
+}
+
+impl House {
+    fn new() -> Self {
+        let house = Self { dir: tempfile::tempdir().unwrap() };
+        house.configure("");
+        house
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn configure(&self, more: &str) {
+        let uid = rustix::process::geteuid().as_raw();
+        let dir = self.dir.path().display();
+        let text = format!(
+            "user = \"{uid}\"\nkey_user = \"{uid}\"\nworkers = 2\nruntime_dir = \"{dir}/run\"\n\
+             database = \"{dir}/state/db\"\nsocket = [{{ path = \"{dir}/run/sock\", mode = \"0600\" }}]\n{more}"
+        );
+        fs::write(self.path("tlspool.toml"), text).unwrap();
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tlspool"));
+        command.arg("-c").arg(self.path("tlspool.toml")).args(arguments);
+        command.env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
+        command
+    }
+
+    fn output(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Starts a daemon in the foreground and waits until it is ready.
+    fn start(&self, arguments: &[&str]) -> Daemon {
+        let mut command = self.command(&["-f"]);
+        command.args(arguments);
+        self.start_command(command)
+    }
+
+    fn start_command(&self, mut command: Command) -> Daemon {
+        let notify = tempfile::tempdir().unwrap();
+        let path = notify.path().join("notify");
+        let systemd = UnixDatagram::bind(&path).unwrap();
+        systemd.set_read_timeout(Some(LIMIT)).unwrap();
+        let log = fs::File::create(notify.path().join("log")).unwrap();
+        let child = command.env("NOTIFY_SOCKET", &path).stderr(log).spawn().unwrap();
+        let daemon = Daemon { child, systemd, notify };
+        let said = daemon.hear();
+        assert!(said.starts_with("READY=1\n"), "{said}\n{}", daemon.log());
+        daemon
+    }
+
+    fn connect(&self) -> std::io::Result<UnixStream> {
+        UnixStream::connect(self.path("run/sock"))
+    }
+
+    fn status(&self) -> Value {
+        let output = self.output(&["status", "--json"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    fn pid_in_file(&self) -> String {
+        fs::read_to_string(self.path("run/tlspool.pid")).unwrap().trim().to_owned()
+    }
+}
+
+struct Daemon {
+    child: Child,
+    systemd: UnixDatagram,
+    notify: tempfile::TempDir,
+}
+
+impl Daemon {
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next word to systemd.
+    fn hear(&self) -> String {
+        let mut buffer = [0; 500];
+        let length =
+            self.systemd.recv(&mut buffer).unwrap_or_else(|e| panic!("{e}: {}", self.log()));
+        text(&buffer[..length])
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        signal_pid(self.pid(), signal);
+    }
+
+    /// Waits for the end: whether it was a good one, and the log.
+    fn end(mut self) -> (bool, String) {
+        let status = self.child.wait().unwrap();
+        (status.success(), self.log())
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.notify.path().join("log")).unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn signal_pid(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn starts_serves_and_leaves_nothing_behind() {
+    let house = House::new();
+    fs::create_dir(house.path("run")).unwrap();
+    fs::write(house.path("run/tlspool.pid"), "4194304\n").unwrap();
+    let daemon = house.start(&[]);
+    assert_eq!(house.pid_in_file(), daemon.pid().to_string());
+    house.connect().unwrap();
+    let mode = |name| fs::metadata(house.path(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("run/sock"), 0o600);
+    assert_eq!(mode("run/control.sock"), 0o600);
+    let status = house.status();
+    assert_eq!(status["daemon"]["pid"], daemon.pid());
+    assert_eq!(status["daemon"]["state"], "serving");
+    let table = text(&house.output(&["status"]).stdout);
+    assert!(table.contains(&format!("pid                   {}", daemon.pid())), "{table}");
+
+    daemon.signal(rustix::process::Signal::TERM);
+    let (good, log) = daemon.end();
+    assert!(good, "{log}");
+    assert!(log.contains("drained"), "{log}");
+    assert_eq!(fs::read_dir(house.path("run")).unwrap().count(), 0);
+    let error = text(&house.output(&["status"]).stderr);
+    assert!(error.contains("is it running"), "{error}");
+}
+
+#[test]
+fn a_second_daemon_is_refused() {
+    let house = House::new();
+    let daemon = house.start(&[]);
+    for arguments in [&["-f"][..], &[]] {
+        let second = house.output(arguments);
+        let error = text(&second.stderr);
+        assert!(!second.status.success());
+        assert!(error.contains(&format!("with PID {}", daemon.pid())), "{error}");
+        assert!(error.contains("`tlspool -k`"), "{error}");
+    }
+    house.connect().unwrap();
+}
+
+#[test]
+fn the_terminal_gets_its_prompt_when_the_daemon_serves() {
+    let house = House::new();
+    let output = house.output(&[]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    house.connect().unwrap();
+    let pid: u32 = house.pid_in_file().parse().unwrap();
+    assert_ne!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), house.dir.path());
+    assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), Path::new("/"));
+    // A daemon of ours in the foreground ends the one in the background.
+    let second = house.start(&["-k"]);
+    assert_eq!(house.pid_in_file(), second.pid().to_string());
+}
+
+#[test]
+fn what_prevents_the_start_is_told_on_the_terminal() {
+    let house = House::new();
+    fs::create_dir(house.path("run")).unwrap();
+    fs::write(house.path("run/sock"), "precious").unwrap();
+    for arguments in [&[][..], &["-f"]] {
+        let output = house.output(arguments);
+        let error = text(&output.stderr);
+        assert!(!output.status.success());
+        assert!(error.contains("run/sock is there and is no socket"), "{error}");
+    }
+    house.configure("[limits]\nsesions = 5\n");
+    for arguments in [&[][..], &["-f"], &["check"]] {
+        let error = text(&house.output(arguments).stderr);
+        assert!(error.contains("tlspool.toml:8:1: limits.sesions:"), "{error}");
+        assert!(error.contains("did you mean `sessions`?"), "{error}");
+    }
+}
+
+#[test]
+fn a_handover_loses_no_connect() {
+    let house = House::new();
+    let old = house.start(&[]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let client = {
+        let (stop, path) = (stop.clone(), house.path("run/sock"));
+        std::thread::spawn(move || {
+            let mut connects = 0u64;
+            while !stop.load(Ordering::Relaxed) {
+                UnixStream::connect(&path).unwrap();
+                connects += 1;
+            }
+            connects
+        })
+    };
+    let mut daemon = old;
+    for _ in 0..3 {
+        let new = house.start(&["-k"]);
+        assert_eq!(daemon.hear(), format!("MAINPID={}", new.pid()));
+        let (good, log) = daemon.end();
+        assert!(good, "{log}");
+        assert_eq!(house.pid_in_file(), new.pid().to_string());
+        assert_eq!(house.status()["daemon"]["pid"], new.pid());
+        daemon = new;
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(client.join().unwrap() > 0);
+}
+
+#[test]
+fn a_successor_that_cannot_start_changes_nothing() {
+    let house = House::new();
+    let daemon = house.start(&[]);
+    fs::write(house.path("occupied"), "").unwrap();
+    let second = house.path("occupied");
+    let config = fs::read_to_string(house.path("tlspool.toml")).unwrap();
+    let broken =
+        config.replace("socket = [", &format!("socket = [{{ path = \"{}\" }}, ", second.display()));
+    fs::write(house.path("tlspool.toml"), broken).unwrap();
+    let output = house.output(&["-f", "-k"]);
+    assert!(!output.status.success());
+    house.connect().unwrap();
+    assert_eq!(house.pid_in_file(), daemon.pid().to_string());
+    assert_eq!(house.status()["daemon"]["state"], "serving");
+    house.configure("");
+    let new = house.start(&["-k"]);
+    assert!(daemon.end().0);
+    assert_eq!(house.pid_in_file(), new.pid().to_string());
+}
+
+#[test]
+fn a_daemon_that_does_not_talk_gets_term() {
+    let house = House::new();
+    let old = house.start(&[]);
+    fs::remove_file(house.path("run/control.sock")).unwrap();
+    let new = house.start(&["-k"]);
+    assert!(new.log().contains("it is sent TERM"), "{}", new.log());
+    assert!(old.end().0);
+    house.connect().unwrap();
+    assert_eq!(house.pid_in_file(), new.pid().to_string());
+}
+
+#[test]
+fn a_key_process_that_dies_is_started_again() {
+    let house = House::new();
+    let _daemon = house.start(&[]);
+    let before = house.status();
+    let pid = before["daemon"]["key_process_pid"].as_u64().unwrap();
+    signal_pid(u32::try_from(pid).unwrap(), rustix::process::Signal::KILL);
+    let end = Instant::now() + LIMIT;
+    loop {
+        let status = house.status();
+        if status["daemon"]["key_process_restarts"] == 1 {
+            assert_ne!(status["daemon"]["key_process_pid"], pid);
+            assert_eq!(status["daemon"]["network_pid"], before["daemon"]["network_pid"]);
+            break;
+        }
+        assert!(Instant::now() < end, "{status:#}");
+    }
+}
+
+#[test]
+fn without_a_network_process_the_daemon_ends_and_says_why() {
+    let house = House::new();
+    let daemon = house.start(&[]);
+    let pid = house.status()["daemon"]["network_pid"].as_u64().unwrap();
+    signal_pid(u32::try_from(pid).unwrap(), rustix::process::Signal::KILL);
+    let (good, log) = daemon.end();
+    assert!(!good);
+    assert!(log.contains("the network process was killed by signal 9"), "{log}");
+    assert_eq!(fs::read_dir(house.path("run")).unwrap().count(), 0);
+}
+
+#[test]
+fn hup_reads_the_file_again() {
+    let house = House::new();
+    let daemon = house.start(&[]);
+    house.configure("[log]\nlevel = \"debug\"\n[debug]\ncore_dumps = true\n");
+    daemon.signal(rustix::process::Signal::HUP);
+    assert!(daemon.hear().starts_with("RELOADING=1\nMONOTONIC_USEC="));
+    assert!(daemon.hear().starts_with("READY=1\n"));
+    house.configure("[log]\nlevel = \"loud\"\n");
+    daemon.signal(rustix::process::Signal::HUP);
+    assert!(daemon.hear().starts_with("RELOADING=1\n"));
+    assert!(daemon.hear().starts_with("READY=1\n"));
+    house.connect().unwrap();
+    daemon.signal(rustix::process::Signal::INT);
+    let (good, log) = daemon.end();
+    assert!(good, "{log}");
+    assert!(log.contains("only `tlspool -k` makes it so key=debug"), "{log}");
+    assert!(log.contains("the old configuration stays"), "{log}");
+    assert!(
+        log.contains("log.level: \\\"loud\\\" is none of") || log.contains("\"loud\" is none of"),
+        "{log}"
+    );
+}
+
+#[test]
+fn systemd_may_open_the_sockets() {
+    let house = House::new();
+    fs::create_dir(house.path("run")).unwrap();
+    let listener = UnixListener::bind(house.path("run/sock")).unwrap();
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(
+        "exec 3<&0 </dev/null; LISTEN_PID=$$; LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; exec \"$@\"",
+    );
+    shell.arg("sh").arg(env!("CARGO_BIN_EXE_tlspool"));
+    shell.args(["-f", "-c"]).arg(house.path("tlspool.toml"));
+    shell.stdin(OwnedFd::from(listener));
+    let daemon = house.start_command(shell);
+    house.connect().unwrap();
+    daemon.signal(rustix::process::Signal::TERM);
+    let (good, log) = daemon.end();
+    assert!(good, "{log}");
+    // The socket is systemd's and stays.
+    assert!(house.path("run/sock").exists());
+}
+
+#[test]
+fn children_are_not_for_people() {
+    let house = House::new();
+    for command in ["network-process", "key-process", "background"] {
+        let output = house.output(&[command]);
+        assert!(!output.status.success());
+        assert!(text(&output.stderr).contains("by hand"), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn children_hold_no_descriptor_that_is_not_theirs() {
+    let house = House::new();
+    let _daemon = house.start(&[]);
+    let status = house.status();
+    let pid = status["daemon"]["key_process_pid"].as_u64().unwrap();
+    let mut maps = String::new();
+    fs::File::open(format!("/proc/{pid}/maps")).unwrap().read_to_string(&mut maps).unwrap();
+    assert!(!maps.contains("tlspool-pins"), "the PIN memory is mapped");
+    for fd in fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
+        let target = fs::read_link(fd.unwrap().path()).unwrap();
+        let target = target.to_string_lossy().into_owned();
+        assert!(!target.contains("tlspool.pid") && !target.contains("run/"), "{target}");
+    }
+}

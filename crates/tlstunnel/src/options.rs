@@ -1,0 +1,182 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgGroup, Parser, ValueEnum};
+use tlspool_client::{StarttlsFlags, StarttlsRequest};
+
+use crate::address::Address;
+use crate::error::TunnelError;
+
+/// TLS in front of, or behind, a plaintext service: the TLS Pool does the work.
+#[derive(Debug, Parser)]
+#[command(name = "tlstunnel", version, about)]
+#[command(group(ArgGroup::new("role").required(true)))]
+pub(crate) struct Options {
+    /// Be the TLS client: accept plaintext on -l, speak TLS to -r
+    #[arg(short = 'c', long, group = "role")]
+    pub(crate) client: bool,
+    /// Be the TLS server: accept TLS on -l, speak plaintext to -r
+    #[arg(short = 's', long, group = "role")]
+    pub(crate) server: bool,
+    /// Where to listen: host:port, [v6]:port or the path of a UNIX socket
+    #[arg(short, long, value_name = "ADDR")]
+    pub(crate) listen: Address,
+    /// Where to connect: host:port, [v6]:port or the path of a UNIX socket
+    #[arg(short, long, value_name = "ADDR")]
+    pub(crate) remote: Address,
+    /// Our own identity; a server without one has the name that the client asks for
+    #[arg(short = 'L', long, value_name = "NAME")]
+    pub(crate) localid: Option<String>,
+    /// The identity that the peer must prove; a client without one takes the host of -r
+    #[arg(short = 'R', long, value_name = "NAME")]
+    pub(crate) remoteid: Option<String>,
+    /// What to do about the peer's identity [default: require, or ignore for a server without -R]
+    #[arg(long, value_name = "HOW")]
+    pub(crate) peer: Option<Peer>,
+    /// Socket of the TLS Pool
+    #[arg(short = 'S', long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Let sessions outlive the tunnel
+    #[arg(short, long)]
+    pub(crate) fork: bool,
+    /// Name of the service, as in services(5); the pool's policy may depend on it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Option<String>,
+    /// Handshakes under way at a time; connections beyond them wait in the kernel's queue
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub(crate) pending: u16,
+    /// Seconds to connect to -r
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub(crate) connect_timeout: u16,
+    /// Seconds that a connection waits for a pool that is not there
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    pub(crate) pool_timeout: u16,
+}
+
+/// What to do about the identity of the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Peer {
+    /// Without a proven identity there is no connection
+    Require,
+    /// Ask for it; a peer may decline
+    Request,
+    /// Do not ask, do not validate
+    Ignore,
+}
+
+impl Options {
+    /// The request that every connection starts with.
+    pub(crate) fn request(&self) -> Result<StarttlsRequest, TunnelError> {
+        let named = self.remoteid.as_deref();
+        let peer = self.peer.unwrap_or(match named {
+            None if self.server => Peer::Ignore,
+            _ => Peer::Require,
+        });
+        let mut request = if self.server {
+            StarttlsRequest::server()
+        } else {
+            match named.or(self.remote.host()) {
+                Some(name) => StarttlsRequest::client(name)?,
+                None if peer == Peer::Ignore => StarttlsRequest::client("")?,
+                None => return Err(TunnelError::NoRemoteid),
+            }
+        };
+        if self.server
+            && let Some(name) = named
+        {
+            request = request.remoteid(name)?;
+        }
+        if let Some(name) = &self.localid {
+            request = request.localid(name)?;
+        }
+        if let Some(name) = &self.service {
+            request = request.service(name)?;
+        }
+        if self.fork {
+            request = request.flags(StarttlsFlags::FORK);
+        }
+        Ok(match peer {
+            Peer::Require => request,
+            Peer::Request => request.flags(StarttlsFlags::REQUEST_REMOTEID),
+            Peer::Ignore => request.flags(StarttlsFlags::IGNORE_REMOTEID),
+        })
+    }
+
+    /// See [`Options::connect_timeout`].
+    pub(crate) fn connect_time(&self) -> Duration {
+        Duration::from_secs(self.connect_timeout.into())
+    }
+
+    /// See [`Options::pool_timeout`].
+    pub(crate) fn pool_time(&self) -> Duration {
+        Duration::from_secs(self.pool_timeout.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn request(args: &str) -> Result<StarttlsRequest, TunnelError> {
+        let args = std::iter::once("tlstunnel").chain(args.split_whitespace());
+        Options::try_parse_from(args).unwrap().request()
+    }
+
+    #[test]
+    fn the_command_is_sound() {
+        Options::command().debug_assert();
+        assert!(Options::try_parse_from(["tlstunnel", "-l", "a:1", "-r", "b:2"]).is_err());
+        let both = ["tlstunnel", "-c", "-s", "-l", "a:1", "-r", "b:2"];
+        assert!(Options::try_parse_from(both).is_err());
+    }
+
+    #[test]
+    fn a_server_asks_for_a_certificate_only_if_told() {
+        let server = StarttlsRequest::server;
+        let ignore = server().flags(StarttlsFlags::IGNORE_REMOTEID);
+        assert_eq!(request("-s -l :1 -r b:2").unwrap(), ignore);
+        let named = server().remoteid("john@example.com").unwrap().flags(StarttlsFlags::FORK);
+        assert_eq!(request("-s -l :1 -r b:2 -R john@example.com -f").unwrap(), named);
+        let asked = server().localid("example.com").unwrap();
+        let asked = asked.flags(StarttlsFlags::REQUEST_REMOTEID).service("imap").unwrap();
+        let args = "-s -l :1 -r b:2 --peer request -L example.com --service imap";
+        assert_eq!(request(args).unwrap(), asked);
+    }
+
+    #[test]
+    fn a_client_verifies_the_host_it_connects() {
+        let client = |name| StarttlsRequest::client(name).unwrap();
+        assert_eq!(request("-c -l /a -r example.com:443").unwrap(), client("example.com"));
+        let other = request("-c -l /a -r 192.0.2.1:443 -R example.org").unwrap();
+        assert_eq!(other, client("example.org"));
+        assert!(matches!(request("-c -l /a -r 192.0.2.1:443"), Err(TunnelError::NoRemoteid)));
+        assert!(request("-c -l /a -r /b --peer ignore").is_ok());
+    }
+
+    /// The manual page is written by hand; it names every option, and no other.
+    #[test]
+    fn the_manual_names_every_option() {
+        let manual = include_str!("../../../man/tlstunnel.8");
+        let documented: Vec<&str> = manual
+            .lines()
+            .filter_map(|line| line.strip_prefix(".It Fl "))
+            .flat_map(|line| line.split(" , "))
+            .map(|flag| flag.trim_start_matches("Fl ").split(' ').next().unwrap_or_default())
+            .collect();
+        let mut known = Vec::new();
+        for arg in Options::command().get_arguments() {
+            known.extend(arg.get_short().map(String::from));
+            known.extend(arg.get_long().map(|long| format!("-{long}")));
+        }
+        known.extend(["h", "-help", "V", "-version"].map(String::from));
+        for flag in &known {
+            assert!(documented.contains(&flag.as_str()), "tlstunnel.8 lacks -{flag}");
+        }
+        for flag in documented {
+            assert!(known.iter().any(|k| k == flag), "tlstunnel.8 invents -{flag}");
+        }
+    }
+}

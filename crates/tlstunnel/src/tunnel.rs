@@ -1,0 +1,149 @@
+//! Accepts connections and has the pool join them to the other side.
+//!
+//! The tunnel holds a connection's descriptors only until the pool has them; it never reads or
+//! writes a byte of a connection.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::net::SocketAddrAny;
+use tlspool_client::aio::{Plaintext, Pool};
+use tlspool_client::{Refusal, Session, StarttlsRequest};
+use tokio::sync::Semaphore;
+use tracing::{info, warn};
+
+use crate::address::{Address, Listener};
+use crate::error::TunnelError;
+use crate::options::Options;
+use crate::pool::Way;
+
+/// Pause after the system had no descriptor or memory for a new connection.
+const SHORTAGE: Duration = Duration::from_millis(100);
+
+/// A tunnel that listens.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    listener: Listener,
+    side: Arc<Side>,
+    pending: Arc<Semaphore>,
+    most_pending: u32,
+}
+
+/// What all connections have in common.
+#[derive(Debug)]
+struct Side {
+    way: Way,
+    request: StarttlsRequest,
+    remote: Address,
+    connect_time: Duration,
+    server: bool,
+}
+
+impl Tunnel {
+    /// Listens as the options say. The pool need not be there yet.
+    pub(crate) async fn open(options: &Options) -> Result<Self, TunnelError> {
+        let request = options.request()?;
+        let listener = Listener::open(&options.listen)
+            .await
+            .map_err(|source| TunnelError::Listen { address: options.listen.clone(), source })?;
+        let pool = match &options.socket {
+            Some(path) => Pool::at(path),
+            None => Pool::new(),
+        };
+        let side = Arc::new(Side {
+            way: Way::new(pool, options.pool_time()),
+            request,
+            remote: options.remote.clone(),
+            connect_time: options.connect_time(),
+            server: options.server,
+        });
+        let most_pending = u32::from(options.pending.max(1));
+        let pending = Arc::new(Semaphore::new(most_pending as usize));
+        Ok(Self { listener, side, pending, most_pending })
+    }
+
+    /// Accepts connections for ever.
+    pub(crate) async fn run(&self) {
+        loop {
+            // The semaphore is never closed.
+            let Ok(permit) = Arc::clone(&self.pending).acquire_owned().await else { return };
+            match self.listener.accept().await {
+                Ok((socket, peer)) => {
+                    let side = Arc::clone(&self.side);
+                    tokio::spawn(async move {
+                        side.connection(socket, peer).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    warn!(%error, "cannot accept");
+                    tokio::time::sleep(SHORTAGE).await;
+                }
+            }
+        }
+    }
+
+    /// Stops listening and waits for handshakes under way.
+    pub(crate) async fn finish(self) {
+        drop(self.listener);
+        let _ = self.pending.acquire_many(self.most_pending).await;
+    }
+}
+
+impl Side {
+    /// One connection, until the pool has it.
+    async fn connection(&self, socket: OwnedFd, peer: Option<SocketAddrAny>) {
+        let since = Instant::now();
+        let outcome = if self.server { self.serve(socket).await } else { self.call(socket).await };
+        let ms = since.elapsed().as_millis() as u64;
+        let peer = Peer(peer);
+        match outcome {
+            Ok(session) => {
+                info!(%peer, localid = session.localid(), remoteid = session.remoteid(), ms, "open");
+            }
+            Err(error) => warn!(%peer, %error, ms, "failed"),
+        }
+    }
+
+    /// TLS came in; plaintext goes out once the peer has proven who it is.
+    async fn serve(&self, socket: OwnedFd) -> Result<Session, TunnelError> {
+        let pool = self.way.pool().await?;
+        let plaintext = Plaintext::connect(async |_| {
+            self.remote.connect(self.connect_time).await.map_err(|source| {
+                let code = source.raw_os_error();
+                let error = TunnelError::Connect { address: self.remote.clone(), source };
+                let code = code.unwrap_or(rustix::io::Errno::HOSTUNREACH.raw_os_error());
+                Refusal { code, message: error.to_string() }
+            })
+        });
+        Ok(pool.starttls(self.request.clone(), socket, plaintext).await?)
+    }
+
+    /// Plaintext came in; TLS goes out.
+    async fn call(&self, socket: OwnedFd) -> Result<Session, TunnelError> {
+        let pool = self.way.pool().await?;
+        let cipher = self
+            .remote
+            .connect(self.connect_time)
+            .await
+            .map_err(|source| TunnelError::Connect { address: self.remote.clone(), source })?;
+        let plaintext = tlspool_client::Plaintext::given(socket);
+        Ok(pool.starttls(self.request.clone(), cipher, plaintext).await?)
+    }
+}
+
+/// Who connected, in words.
+struct Peer(Option<SocketAddrAny>);
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.as_ref().map(|any| std::net::SocketAddr::try_from(any.clone())) {
+            Some(Ok(address)) => address.fmt(f),
+            _ => f.write_str("local"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,44 @@
+#!/bin/sh
+# Compares tlstunnel and the pool with other TLS proxies and writes docs/benchmarks.md.
+# Arguments go to the comparison: `scripts/bench.sh --quick`. Run on a machine that is otherwise idle.
+set -eu
+cd "$(dirname "$0")/.."
+
+missing=
+for program in hitch haproxy stunnel4 nginx softhsm2-util setpriv openssl; do
+    command -v "$program" >/dev/null || missing="$missing $program"
+done
+[ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || missing="$missing ngx_stream_module"
+if [ -n "$missing" ]; then
+    echo "bench: missing:$missing" >&2
+    if [ "$(id -u)" -ne 0 ]; then
+        echo "bench: as root: apt-get install hitch haproxy stunnel4 nginx-light" \
+            "libnginx-mod-stream softhsm2 openssl" >&2
+        exit 1
+    fi
+    # The packages start services that nobody asked for, unless told not to.
+    policy=/usr/sbin/policy-rc.d
+    if [ -e "$policy" ]; then
+        policy=
+    else
+        trap 'rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' > "$policy"
+        chmod +x "$policy"
+    fi
+    apt-get update
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+        hitch haproxy stunnel4 nginx-light libnginx-mod-stream softhsm2 openssl
+    [ -z "$policy" ] || rm -f "$policy"
+    trap - EXIT
+fi
+
+cargo build --release -p tlspool -p tlstunnel -p tlspool-bench -p p11mock
+mkdir -p docs
+
+# Everything the comparison makes is below this folder, whatever ends it.
+TMPDIR=$(mktemp -d)
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT
+trap 'exit 1' HUP INT TERM
+chmod 711 "$TMPDIR"
+target/release/tlspool-bench --out docs/benchmarks.md "$@"
