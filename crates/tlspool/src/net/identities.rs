@@ -12,8 +12,8 @@ use rustls_pki_types::CertificateDer;
 use tlspool_engine::Credential;
 use tlspool_identity::DoNai;
 use tlspool_store::{
-    AccessError, Caller, Kind, LocalIdentity, Mode, Role, Store, StoreError,
-    TrustAnchorRow, fingerprint,
+    AccessError, Caller, Kind, LocalIdentity, Mode, Role, Store, StoreError, TrustAnchorRow,
+    fingerprint,
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
