@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod app;
 pub mod authority;
 pub mod binaries;
 pub mod house;
