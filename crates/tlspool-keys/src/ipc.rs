@@ -256,7 +256,9 @@ impl Answer<'_> {
             Self::Done => out.push(4),
             Self::Status(tokens) => {
                 out.push(5);
-                tokens.iter().for_each(|token| put_status(out, token));
+                for token in tokens {
+                    put_status(out, token);
+                }
             }
             Self::Failed(error) => {
                 let (code, text) = error.encode();

@@ -517,7 +517,7 @@ impl Token {
 
     /// The slot the token is in now.
     pub(super) fn find_slot(&self, pkcs11: &Pkcs11) -> Result<cryptoki::slot::Slot, Fault> {
-        let mut found = self.module.tokens(pkcs11)?.into_iter();
+        let mut found = Module::tokens(pkcs11)?.into_iter();
         let here = found.find(|found| found.name == self.name);
         here.map(|found| found.slot)
             .ok_or_else(|| KeyError::TokenAbsent(self.name.to_string()).into())
@@ -536,8 +536,12 @@ impl Token {
 
     fn drop_idle_sessions(&self) {
         let mut lanes = std::mem::take(&mut self.state.lock().idle);
-        lanes.iter_mut().for_each(|lane| self.close_session(lane));
-        lanes.into_iter().for_each(|lane| self.put_back(lane));
+        for lane in &mut lanes {
+            self.close_session(lane);
+        }
+        for lane in lanes {
+            self.put_back(lane);
+        }
     }
 
     fn took(&self, time: Duration) {
@@ -577,7 +581,7 @@ impl Token {
             };
             self.login(&context.pkcs11, &session, pin_source, &caller)?;
             // Generating a key on a slow card takes minutes.
-            let _calling = caller.call_for(Duration::from_secs(600));
+            let _calling = caller.call_for(Duration::from_mins(10));
             act(&session)
         };
         run().map_err(|fault| self.fail(fault))

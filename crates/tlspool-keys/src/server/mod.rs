@@ -95,10 +95,14 @@ pub fn serve(boot: KeydBoot) -> std::io::Result<()> {
     }
 
     // A thread that panicked is no reason to leave the others.
-    receivers.into_iter().for_each(|thread| drop(thread.join()));
+    for thread in receivers {
+        drop(thread.join());
+    }
     server.opening.close();
     server.bell.close();
-    others.into_iter().for_each(|thread| drop(thread.join()));
+    for thread in others {
+        drop(thread.join());
+    }
     Ok(())
 }
 

@@ -309,7 +309,7 @@ isolated! {
             sign(&client, &token).await.unwrap();
             keyd.kill();
             // Asked while nobody is there: waits for the next one.
-            let (signed, _keyd) = tokio::join!(sign(&client, &file), async {
+            let (signed, keyd) = tokio::join!(sign(&client, &file), async {
                 tokio::task::yield_now().await;
                 let (keyd, channel) = Keyd::start(home, &memory);
                 client.set_channel(channel).unwrap();
@@ -319,7 +319,7 @@ isolated! {
             sign(&client, &token).await.unwrap();
             assert!(client.prompts().is_empty(), "the PIN was remembered");
             // And nobody there for too long.
-            _keyd.kill();
+            keyd.kill();
             let hasty = client.with_timeout(Duration::from_millis(50));
             let nobody = sign(&hasty, &file).await;
             assert!(matches!(nobody, Err(KeyError::Timeout(_))), "{nobody:?}");
