@@ -558,7 +558,8 @@ mod tests {
         let mut bytes = Vec::new();
         let answer = Answer::Certificates(vec![&big]);
         Message::Answer { id: 4, answer }.encode(&mut bytes);
-        let Ok(Message::Answer { id: 4, answer: Answer::Failed(_) }) = decode_message(&bytes) else {
+        let Ok(Message::Answer { id: 4, answer: Answer::Failed(_) }) = decode_message(&bytes)
+        else {
             panic!("{:?}", decode_message(&bytes));
         };
     }

@@ -347,10 +347,11 @@ impl Token {
         }
     }
 
-    /// Ends the worker threads when they have nothing to do.
+    /// Closes idle sessions and ends the worker threads when they have nothing to do.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
         self.work.notify_all();
+        self.drop_idle_sessions();
     }
 
     fn take_lane(&self, state: &mut State) -> Option<Lane> {

@@ -72,10 +72,11 @@ impl Server {
                     Err(error) => self.failed(to, &error),
                 },
                 Ok(KeyUri::Pkcs11(parsed)) => {
-                    let then = |server: &Arc<Self>, to, opened: Result<Arc<TokenKey>, _>| match opened {
-                        Ok(key) => server.opened(to, &key.info),
-                        Err(error) => server.failed(to, &error),
-                    };
+                    let then =
+                        |server: &Arc<Self>, to, opened: Result<Arc<TokenKey>, _>| match opened {
+                            Ok(key) => server.opened(to, &key.info),
+                            Err(error) => server.failed(to, &error),
+                        };
                     self.open_on_token(to, *parsed, uri.to_owned(), then);
                 }
             },
@@ -123,7 +124,9 @@ impl Server {
                             Ok(key) if key.info.id == id => {
                                 server.sign_on_token(to, key, scheme, &message);
                             }
-                            Ok(key) => server.failed(to, &KeyError::KeyChanged(key.info.uri.clone())),
+                            Ok(key) => {
+                                server.failed(to, &KeyError::KeyChanged(key.info.uri.clone()))
+                            }
                             Err(error) => server.failed(to, &error),
                         }
                     };
