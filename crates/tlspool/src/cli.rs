@@ -1,5 +1,6 @@
 //! The command line, as types. The manual page tlspool(8) is checked against it.
 
+use crate::admin::AdminCommand;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -58,6 +59,9 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+
+    #[command(flatten)]
+    Admin(AdminCommand),
 
     /// The daemon in the background
     #[command(name = BACKGROUND_COMMAND, hide = true)]

@@ -5,10 +5,10 @@
 
 #![deny(unsafe_code)]
 
+pub mod admin;
 pub mod child;
 pub mod cli;
 pub mod commands;
-pub mod admin;
 pub mod config;
 pub mod confine;
 pub mod logging;

@@ -5,9 +5,12 @@ mod check;
 mod pin;
 mod status;
 
+use crate::admin::{self, AdminCommand, AdminContext};
 use crate::child;
 use crate::cli::{Cli, Command};
+use crate::config::Config;
 use crate::supervisor::{self, Options};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Carries out the command line.
@@ -20,10 +23,19 @@ pub fn run(cli: Cli) -> ExitCode {
         None => tell(background::run(&cli)),
         Some(Command::Check) => tell(check::run(cli.config.as_deref())),
         Some(Command::Status { json }) => tell(status::run(cli.config.as_deref(), json)),
+        Some(Command::Admin(command)) => tell(administer(&command, cli.config.as_deref())),
         Some(Command::Background) => background::daemon(cli),
         Some(Command::NetworkProcess) => child::network_process(),
         Some(Command::KeyProcess) => child::key_process(),
     }
+}
+
+fn administer(
+    command: &AdminCommand,
+    file: Option<&Path>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let config = Config::load(file)?;
+    Ok(admin::run(command, &AdminContext::of(&config))?)
 }
 
 /// Says an error where the person is.
