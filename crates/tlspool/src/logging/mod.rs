@@ -61,6 +61,8 @@ pub fn init(log: &Log, name: &'static str, foreground: bool) -> Result<(), LogEr
     if tracing_subscriber::registry().with(layer).try_init().is_ok() {
         let _ = FILTER.set(handle);
         let _ = WRITER.set(queue);
+        // Standard error may be closed.
+        std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     }
     Ok(())
 }
