@@ -320,4 +320,58 @@ mod tests {
             assert!(Selector::parse(text).is_err(), "{text}");
         }
     }
+
+    /// Texts put together from pieces that parsers stumble over, the same ones in every run.
+    fn odd_texts() -> impl Iterator<Item = String> {
+        const PIECES: [&str; 20] = [
+            "a",
+            "B",
+            "com",
+            ".",
+            "..",
+            "@",
+            "-",
+            "*",
+            "xn--",
+            "xn--bcher-kva",
+            "é",
+            "İ",
+            "ß",
+            "1",
+            "127.0.0.1",
+            "_",
+            "\u{212a}",
+            "．",
+            " ",
+            "\0",
+        ];
+        let mut state = 1_u64;
+        let mut next = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as usize
+        };
+        std::iter::repeat_with(move || {
+            (0..next() % 7).map(|_| PIECES[next() % PIECES.len()]).collect()
+        })
+        .take(50_000)
+    }
+
+    #[test]
+    fn what_parses_is_canonical() {
+        let mut parsed = 0;
+        for text in odd_texts() {
+            if let Ok(name) = DoNai::parse(&text) {
+                parsed += 1;
+                assert_eq!(DoNai::parse_strict(name.as_str()).as_ref(), Ok(&name), "{text:?}");
+                let own = Selector::from(&name);
+                assert_eq!(Selector::parse(name.as_str()).as_ref(), Ok(&own), "{text:?}");
+                assert_eq!(own.as_name(), Some(name.clone()));
+                assert!(name.lookup_order().all(|selector| selector.matches(&name)), "{text:?}");
+            }
+            if let Ok(selector) = Selector::parse(&text) {
+                assert_eq!(Selector::parse(selector.as_str()).as_ref(), Ok(&selector), "{text:?}");
+            }
+        }
+        assert!(parsed > 1000, "{parsed}");
+    }
 }

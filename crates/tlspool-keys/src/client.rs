@@ -9,12 +9,9 @@
 //! again without the caller's help.
 
 use std::collections::{HashMap, VecDeque};
-use std::future::Future;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
-use std::pin::Pin as Pinned;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -68,13 +65,20 @@ struct Pending {
     /// Wiped, because it may hold a PIN.
     datagram: Zeroizing<Vec<u8>>,
     deadline: Instant,
-    answer: oneshot::Sender<Result<Owned, KeyError>>,
+    reply: oneshot::Sender<Reply>,
     /// It was written to the channel.
     sent: bool,
     /// It was written to an earlier channel too.
     retried: bool,
     /// Sending it again is harmless. A PIN answers a question of one key process only.
     again: bool,
+}
+
+/// What became of a request.
+struct Reply {
+    /// It was sent to two key processes.
+    retried: bool,
+    answer: Result<Owned, KeyError>,
 }
 
 /// An answer that has left its datagram.
@@ -105,8 +109,7 @@ impl KeyClient {
             events: broadcast::channel(EVENTS).0,
         });
         let reader = tokio::spawn(read(shared.clone())).abort_handle();
-        let _reader = Arc::new(AbortOnDrop(reader));
-        Self { shared, timeout: DEFAULT_TIMEOUT, _reader }
+        Self { shared, timeout: DEFAULT_TIMEOUT, _reader: Arc::new(AbortOnDrop(reader)) }
     }
 
     /// The same client with another time limit for its requests; it includes waiting for a PIN.
@@ -154,11 +157,11 @@ impl KeyClient {
         }
         let scheme = scheme.number();
         let ask = |uri| Request::Sign { key: key.id, scheme, uri, message };
-        let answer = match self.ask(ask("")).await {
-            Err(KeyError::UnknownKey) => self.ask(ask(&key.uri)).await,
-            answer => answer,
-        };
-        match answer? {
+        let mut reply = self.ask_once(ask(""), false).await;
+        if matches!(reply.answer, Err(KeyError::UnknownKey)) {
+            reply = self.ask_once(ask(&key.uri), reply.retried).await;
+        }
+        match reply.answer? {
             Owned::Bytes(signature) => Ok(signature),
             _ => Err(other_answer()),
         }
@@ -194,6 +197,7 @@ impl KeyClient {
     /// Answers a question; `None`: the person refuses. Answering one that is no longer open does
     /// nothing.
     pub async fn submit_pin(&self, prompt: u32, pin: Option<&Pin>) -> Result<(), KeyError> {
+        self.shared.state.lock().prompts.retain(|open| open.prompt != prompt);
         match self.ask(Request::Pin { prompt, pin: pin.map(Pin::reveal) }).await? {
             Owned::Done => Ok(()),
             _ => Err(other_answer()),
@@ -201,7 +205,12 @@ impl KeyClient {
     }
 
     async fn ask(&self, request: Request<'_>) -> Result<Owned, KeyError> {
-        let (answer, answered) = oneshot::channel();
+        self.ask_once(request, false).await.answer
+    }
+
+    /// Asks; `retried` when this is the second half of something that was sent twice already.
+    async fn ask_once(&self, request: Request<'_>, retried: bool) -> Reply {
+        let (reply, replied) = oneshot::channel();
         let deadline = Instant::now() + self.timeout;
         let deadline_ms = u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX);
         let again = !matches!(request, Request::Pin { .. });
@@ -212,11 +221,13 @@ impl KeyClient {
             let id = state.new_id();
             RequestFrame { id, deadline_ms, request }.encode(&mut datagram);
             if datagram.len() > MAX_MESSAGE {
-                return Err(KeyError::Unsupported(format!("a request over {MAX_MESSAGE} bytes")));
+                let text = format!("a request over {MAX_MESSAGE} bytes");
+                return Reply { retried, answer: Err(KeyError::Unsupported(text)) };
             }
-            let sent = state.channel.as_ref().is_some_and(|channel| write(channel, &datagram));
-            let pending =
-                Pending { datagram, deadline, answer, sent, retried: false, again };
+            // What cannot be written now is left to the reading task.
+            let channel = state.channel.as_ref();
+            let sent = channel.is_some_and(|channel| channel.try_send(&datagram).is_ok());
+            let pending = Pending { datagram, deadline, reply, sent, retried, again };
             state.pending.insert(id, pending);
             if !sent {
                 state.unsent.push_back(id);
@@ -225,9 +236,13 @@ impl KeyClient {
             id
         };
         let _forget = Forget { shared: &self.shared, id };
-        match tokio::time::timeout(self.timeout + GRACE, Answered(answered)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(KeyError::Timeout("the key process did not answer".into())),
+        match tokio::time::timeout(self.timeout + GRACE, replied).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(_)) => Reply { retried, answer: Err(KeyError::Restarted) },
+            Err(_) => {
+                let text = "the key process did not answer".to_owned();
+                Reply { retried, answer: Err(KeyError::Timeout(text)) }
+            }
         }
     }
 }
@@ -258,7 +273,8 @@ impl State {
         for id in sent {
             let Some(mut request) = pending.remove(&id) else { continue };
             if request.retried || !request.again {
-                let _ = request.answer.send(Err(KeyError::Restarted));
+                let answer = Err(KeyError::Restarted);
+                let _ = request.reply.send(Reply { retried: true, answer });
                 continue;
             }
             request.sent = false;
@@ -269,26 +285,24 @@ impl State {
         std::mem::take(&mut self.prompts)
     }
 
-    /// Writes what waits; returns whether all of it went out.
+    /// Writes what waits; returns whether it is worth while to wait for room for the rest.
     fn flush(&mut self, channel: &UnixDatagram) -> bool {
         while let Some(id) = self.unsent.pop_front() {
             let Some(request) = self.pending.get_mut(&id) else { continue };
             let left = request.deadline.saturating_duration_since(Instant::now());
             let left = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
             ipc::patch_deadline(&mut request.datagram, left);
-            if !write(channel, &request.datagram) {
-                self.unsent.push_front(id);
-                return false;
+            match channel.try_send(&request.datagram) {
+                Ok(_) => request.sent = true,
+                Err(error) => {
+                    self.unsent.push_front(id);
+                    // With any other error the channel is dead, which reading it will show.
+                    return error.kind() == ErrorKind::WouldBlock;
+                }
             }
-            request.sent = true;
         }
-        true
+        false
     }
-}
-
-/// Writes one datagram if there is room. Errors show when the channel is read.
-fn write(channel: &UnixDatagram, datagram: &[u8]) -> bool {
-    channel.try_send(datagram).is_ok()
 }
 
 /// The task that reads answers, until the last client is dropped and aborts it.
@@ -300,12 +314,12 @@ async fn read(shared: Arc<Shared>) {
             shared.changed.notified().await;
             continue;
         };
-        let flushed = shared.state.lock().flush(&channel);
+        let full = shared.state.lock().flush(&channel);
         let alive = tokio::select! {
             biased;
             alive = receive(&shared, &channel, &mut buffer) => alive,
             () = shared.changed.notified() => true,
-            _ = channel.writable(), if !flushed => true,
+            _ = channel.writable(), if full => true,
         };
         if !alive {
             let mut state = shared.state.lock();
@@ -352,7 +366,8 @@ impl Shared {
             Ok(Message::Answer { id, answer }) => {
                 let pending = self.state.lock().pending.remove(&id);
                 if let Some(pending) = pending {
-                    let _ = pending.answer.send(Owned::from_answer(answer));
+                    let answer = Owned::from_answer(answer);
+                    let _ = pending.reply.send(Reply { retried: pending.retried, answer });
                 }
             }
             Ok(Message::Event(event)) => {
@@ -391,17 +406,6 @@ impl Owned {
             Answer::Status(tokens) => Self::Status(tokens),
             Answer::Failed(error) => return Err(error),
         })
-    }
-}
-
-/// The answer to one request.
-struct Answered(oneshot::Receiver<Result<Owned, KeyError>>);
-
-impl Future for Answered {
-    type Output = Result<Owned, KeyError>;
-
-    fn poll(mut self: Pinned<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pinned::new(&mut self.0).poll(cx).map(|sent| sent.unwrap_or(Err(KeyError::Restarted)))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::uri::{KeyUri, Pkcs11Uri};
 use crate::{KeyError, KeyId, KeyInfo, SignScheme, pem};
 
 /// No request waits longer, whatever it says.
-const MAX_DEADLINE: Duration = Duration::from_secs(600);
+const MAX_DEADLINE: Duration = Duration::from_mins(10);
 
 /// Buffers that one receiving thread uses again and again.
 #[derive(Default)]
@@ -72,10 +72,11 @@ impl Server {
                     Err(error) => self.failed(to, &error),
                 },
                 Ok(KeyUri::Pkcs11(parsed)) => {
-                    let then = |server: &Arc<Self>, to, opened: Result<Arc<TokenKey>, _>| match opened {
-                        Ok(key) => server.opened(to, &key.info),
-                        Err(error) => server.failed(to, &error),
-                    };
+                    let then =
+                        |server: &Arc<Self>, to, opened: Result<Arc<TokenKey>, _>| match opened {
+                            Ok(key) => server.opened(to, &key.info),
+                            Err(error) => server.failed(to, &error),
+                        };
                     self.open_on_token(to, *parsed, uri.to_owned(), then);
                 }
             },
@@ -123,11 +124,14 @@ impl Server {
                             Ok(key) if key.info.id == id => {
                                 server.sign_on_token(to, key, scheme, &message);
                             }
-                            Ok(key) => server.failed(to, &KeyError::KeyChanged(key.info.uri.clone())),
+                            Ok(key) => {
+                                server.failed(to, &KeyError::KeyChanged(key.info.uri.clone()));
+                            }
                             Err(error) => server.failed(to, &error),
                         }
                     };
-                    return self.open_on_token(to, *parsed, uri.to_owned(), then);
+                    self.open_on_token(to, *parsed, uri.to_owned(), then);
+                    return;
                 }
                 Ok(KeyUri::File(path)) => match self.store.open_file(&path, uri) {
                     Ok(file) if file.info.id == id => key = Some(Key::File(file)),

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::signature::Ed25519KeyPair;
 use clap::{Args, ValueEnum};
 use tlspool_identity::DoNai;
 use tlspool_keys::{KeyAlgorithm, KeyError, KeyInfo, KeyStore, KeyUri};
@@ -12,7 +13,7 @@ use tlspool_store::{CertificateSource, Kind, NewIdentity, Store};
 use zeroize::Zeroizing;
 
 use super::identity::{Properties, parse_key_uri};
-use super::output::note;
+use super::output::{self, note};
 use super::signer::{StoreSigner, Wanted};
 use super::{AdminContext, AdminError};
 use crate::users;
@@ -23,7 +24,7 @@ use crate::users;
 /// there must be exactly one token. With --csr the identity is added later, when the certificate is
 /// there: tlspool identity add.
 #[derive(Debug, Args)]
-pub struct CreateArgs {
+pub(super) struct CreateArgs {
     /// The name: example.com or john@example.com
     name: DoNai,
     /// Where to make the key: pkcs11:token=…;object=… or file:/path
@@ -152,18 +153,8 @@ fn make_key_file(
     algorithm: Algorithm,
     context: &AdminContext,
 ) -> Result<(), AdminError> {
-    use rcgen::{KeyPair, RsaKeySize};
-    let rsa = |size| KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, size);
-    let pair = match algorithm {
-        Algorithm::P256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
-        Algorithm::P384 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384),
-        Algorithm::Ed25519 => KeyPair::generate_for(&rcgen::PKCS_ED25519),
-        Algorithm::Rsa2048 => rsa(RsaKeySize::_2048),
-        Algorithm::Rsa3072 => rsa(RsaKeySize::_3072),
-        Algorithm::Rsa4096 => rsa(RsaKeySize::_4096),
-    };
-    let pair = pair.map_err(|error| AdminError::Certificate(error.to_string()))?;
-    let pem = Zeroizing::new(pair.serialize_pem());
+    let pem =
+        new_key(algorithm).map_err(|why| AdminError::Certificate(format!("no new key: {why}")))?;
     let write = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         let owner = context.key_user.as_deref().filter(|_| rustix::process::geteuid().is_root());
@@ -174,6 +165,26 @@ fn make_key_file(
         file.sync_all()
     };
     write().map_err(|error| AdminError::writing(path, error))
+}
+
+/// A new private key: PKCS #8 in PEM.
+fn new_key(algorithm: Algorithm) -> Result<Zeroizing<String>, String> {
+    use rcgen::{KeyPair, RsaKeySize};
+    let rsa = |size| KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, size);
+    let pair = match algorithm {
+        Algorithm::P256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
+        Algorithm::P384 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384),
+        Algorithm::Rsa2048 => rsa(RsaKeySize::_2048),
+        Algorithm::Rsa3072 => rsa(RsaKeySize::_3072),
+        Algorithm::Rsa4096 => rsa(RsaKeySize::_4096),
+        Algorithm::Ed25519 => {
+            // In version 1 of PKCS #8: OpenSSL 3 does not read version 2, which rcgen writes.
+            let pair = Ed25519KeyPair::generate().and_then(|pair| pair.to_pkcs8v1());
+            let der = pair.map_err(|error| error.to_string())?;
+            return Ok(Zeroizing::new(output::to_pem("PRIVATE KEY", der.as_ref())));
+        }
+    };
+    pair.map(|pair| Zeroizing::new(pair.serialize_pem())).map_err(|error| error.to_string())
 }
 
 /// Removes a key that was just made for nothing.

@@ -24,10 +24,8 @@ pub fn table(
     let widths: Vec<usize> = (0..headings.len()).map(width).collect();
     let headings = headings.iter().map(ToString::to_string).collect();
     for row in std::iter::once(&headings).chain(rows) {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            line += &format!("{cell:width$}  ");
-        }
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}  "));
+        let line: String = cells.collect();
         writeln!(out, "{}", line.trim_end()).map_err(AdminError::Output)?;
     }
     Ok(())
@@ -51,9 +49,13 @@ pub fn fields(out: &mut dyn Write, fields: &[(&str, String)]) -> Result<(), Admi
 
 /// Certificates in PEM.
 pub fn pem<'a>(certificates: impl IntoIterator<Item = &'a [u8]>) -> String {
+    certificates.into_iter().map(|der| to_pem("CERTIFICATE", der)).collect()
+}
+
+/// Anything in PEM.
+pub fn to_pem(tag: &str, der: &[u8]) -> String {
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-    let one = |der: &[u8]| pem::encode_config(&pem::Pem::new("CERTIFICATE", der), config);
-    certificates.into_iter().map(one).collect()
+    pem::encode_config(&pem::Pem::new(tag, der), config)
 }
 
 /// Reads a file to import, or standard input if it is `-`.

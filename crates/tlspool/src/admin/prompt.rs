@@ -46,9 +46,10 @@ pub fn ask(question: &str) -> std::io::Result<Option<Zeroizing<String>>> {
     let tty = File::options().read(true).write(true).open("/dev/tty")?;
     // A token's label comes from outside: it must not drive the terminal.
     let question: String = question.chars().filter(|c| *c == '\n' || !c.is_control()).collect();
-    (&tty).write_all(question.as_bytes())?;
     let line = {
+        // First, because it drops what was typed before, which nobody typed for this question.
         let _quiet = Quiet::new(&tty)?;
+        (&tty).write_all(question.as_bytes())?;
         read_line(&tty)
     };
     (&tty).write_all(b"\n")?;

@@ -12,8 +12,8 @@ use rustls_pki_types::CertificateDer;
 use tlspool_engine::Credential;
 use tlspool_identity::DoNai;
 use tlspool_store::{
-    AccessError, Caller, CertificateSource, Kind, LocalIdentity, Mode, Role, Store, StoreError,
-    TrustAnchorRow, fingerprint,
+    AccessError, Caller, Kind, LocalIdentity, Mode, Role, Store, StoreError, TrustAnchorRow,
+    fingerprint,
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
@@ -33,7 +33,8 @@ pub(crate) struct Identities {
     version: i64,
     changes: u64,
     found: LruCache<Asked, Rc<Vec<LocalIdentity>>>,
-    credentials: LruCache<(String, CertificateSource), Arc<Credential>>,
+    /// By row; cleared when any row changes.
+    credentials: LruCache<i64, Arc<Credential>>,
 }
 
 impl Identities {
@@ -101,15 +102,12 @@ impl Identities {
 
     /// The credential of a row, if it is remembered.
     pub(crate) fn remembered(&mut self, row: &LocalIdentity) -> Option<Arc<Credential>> {
-        self.credentials
-            .get(&(row.key_uri.clone(), row.certificate.clone()))
-            .filter(|credential| credential.name == row.name.as_str())
-            .cloned()
+        self.credentials.get(&row.id).cloned()
     }
 
     /// Remembers the credential of a row.
     pub(crate) fn remember(&mut self, row: &LocalIdentity, credential: Arc<Credential>) {
-        self.credentials.put((row.key_uri.clone(), row.certificate.clone()), credential);
+        self.credentials.put(row.id, credential);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use parking_lot::Mutex;
-use tlspool_store::TrustAnchorRow;
+use tlspool_store::{Kind, StoreError, TrustAnchorRow};
 use tlspool_validate::{
     Legacy, PkixValidator, Question, Refusal, TableAnchor, TrustAnchors, Validated, Validator,
 };
@@ -57,17 +57,23 @@ impl Trust {
     /// Takes other anchors if files or table have changed.
     fn renew(&self, settings: &Settings, identities: &RefCell<Identities>, shared: &SharedAnchors) {
         let mut identities = identities.borrow_mut();
-        // Without a database there is no trust table; the anchors of the files still count.
         let changes = identities.changes().unwrap_or(0);
         let now = (changes, settings.generation);
         if self.seen.get() == Some(now) {
             return;
         }
-        let rows = identities.trust_anchors().unwrap_or_else(|error| {
-            tracing::error!("the trust table cannot be read: {error}");
-            Vec::new()
-        });
+        let mut rows = match identities.trust_anchors() {
+            Ok(rows) => rows,
+            // Without a database there is no trust table; the anchors of the files still count.
+            Err(StoreError::Missing { .. }) => Vec::new(),
+            Err(error) => {
+                // Fewer rows could mean more trust, where a service had anchors of its own.
+                tracing::error!("the trust table cannot be read, trust stays as it was: {error}");
+                return;
+            }
+        };
         drop(identities);
+        rows.retain(|row| row.kind == Kind::X509);
         let digest = digest_of(settings, &rows);
         if self.seen.get().is_none() || digest != self.digest.get() {
             let mut shared = shared.0.lock();

@@ -1,0 +1,75 @@
+//! PINs: from files, from people, wrong ones.
+
+use std::sync::Arc;
+
+use tlspool_keys::pin::{NoPins, PinMemory};
+use tlspool_keys::{KeyAlgorithm, KeyError, KeyStore, SignScheme};
+
+use crate::common::{PIN, Script, config, isolated, mock, store, uri};
+
+isolated! {
+    fn a_pin_source_file_opens_the_token_and_a_wrong_one_is_tried_once(home) {
+        home.token("one");
+        let file = home.write("pin", "1234\n");
+        let keys = KeyStore::new(config(mock()), Arc::new(NoPins));
+        let name = uri(&format!("pkcs11:token=one;object=k?pin-source=file:{}", file.display()));
+        let key = keys.generate(&name, KeyAlgorithm::P256).unwrap();
+        assert!(key.uri.contains("pin-source=file:"), "{}", key.uri);
+        drop(keys);
+
+        let keys = KeyStore::new(config(mock()), Arc::new(NoPins));
+        home.write("pin", "9999\n");
+        let logins = home.count("logins");
+        for _ in 0..3 {
+            let refused = keys.open(&name);
+            assert!(matches!(refused, Err(KeyError::PinWrong(_))), "{refused:?}");
+        }
+        assert_eq!(home.count("logins"), logins + 1, "the refused PIN is not tried again");
+        home.write("pin", PIN);
+        assert_eq!(keys.open(&name).unwrap().spki_der, key.spki_der);
+        home.write("pin", "");
+        drop(keys);
+        let keys = KeyStore::new(config(mock()), Arc::new(NoPins));
+        assert!(keys.open(&name).unwrap_err().to_string().contains("first line"));
+    }
+}
+
+isolated! {
+    fn a_person_is_asked_again_after_a_wrong_pin(home) {
+        home.token("one");
+        let script = Script::new(&["0000", "1111", PIN]);
+        let keys = store(mock(), &script);
+        keys.generate(&uri("pkcs11:token=one;object=k"), KeyAlgorithm::P256).unwrap();
+        let asked = script.asked.lock();
+        assert_eq!(asked.iter().map(|request| request.attempt).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(asked[0].token.label, "one");
+        assert!(!asked[0].count_low && asked[1].count_low, "the token says that a PIN was wrong");
+    }
+}
+
+isolated! {
+    fn nobody_to_ask_means_locked(home) {
+        home.token("one");
+        let keys = KeyStore::new(config(mock()), Arc::new(NoPins));
+        let made = keys.generate(&uri("pkcs11:token=one;object=k"), KeyAlgorithm::P256);
+        assert!(matches!(made, Err(KeyError::Locked(_))), "{made:?}");
+        assert_eq!(home.count("logins"), 0);
+    }
+}
+
+isolated! {
+    fn a_pin_and_a_refusal_survive_in_the_memory_file(home) {
+        use rustix::fs::{MemfdFlags, memfd_create};
+        home.token("one");
+        let name = uri("pkcs11:token=one;object=k");
+        let memory = memfd_create("pins", MemfdFlags::CLOEXEC).unwrap();
+        let again = || Some(memory.try_clone().unwrap());
+        let keys = KeyStore::with_memory(config(mock()), Script::new(&[PIN]), again());
+        keys.generate(&name, KeyAlgorithm::P256).unwrap();
+        drop(keys);
+        let keys = KeyStore::with_memory(config(mock()), Arc::new(NoPins), again());
+        let key = keys.open(&name).unwrap();
+        keys.sign(&key.id, SignScheme::EcdsaP256Sha256, b"m").unwrap();
+        assert_eq!(format!("{:?}", PinMemory::restore(again())), "PinMemory(..)");
+    }
+}

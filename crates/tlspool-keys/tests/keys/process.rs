@@ -1,0 +1,386 @@
+//! The key process and its client, over a socketpair, in threads and in processes that die.
+
+use std::os::fd::OwnedFd;
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
+use tlspool_keys::client::{KeyClient, PinEvent};
+use tlspool_keys::pin::Pin;
+use tlspool_keys::server::{EXIT_MODULE_HUNG, KeydBoot, run_key_process, serve};
+use tlspool_keys::{KeyAlgorithm, KeyError, KeyInfo, KeyStoreConfig, SignScheme};
+
+use crate::common::{Home, PIN, Script, config, isolated, mock, store, uri, verifies};
+
+const SCHEME: SignScheme = SignScheme::EcdsaP256Sha256;
+
+fn pair() -> (OwnedFd, OwnedFd) {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
+}
+
+fn memory() -> OwnedFd {
+    memfd_create("pins", MemfdFlags::CLOEXEC).unwrap()
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(future)
+}
+
+/// A server in threads of this process; dropped after its clients, it waits for its end, because
+/// a module must not be in use when the process exits.
+struct Here {
+    channels: Vec<OwnedFd>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+fn serve_here(config: KeyStoreConfig, workers: usize) -> Here {
+    let (ours, channels) = (0..workers).map(|_| pair()).unzip();
+    let boot = KeydBoot { channels, config, pin_memory: memory() };
+    let thread = std::thread::spawn(move || serve(boot).unwrap());
+    Here { channels: ours, thread: Some(thread) }
+}
+
+impl Here {
+    fn pop(&mut self) -> Option<OwnedFd> {
+        self.channels.pop()
+    }
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        self.channels.clear();
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+fn file_key(home: &Home) -> String {
+    let path = home.file("key.pem");
+    home.run(
+        "openssl",
+        &[
+            "genpkey",
+            "-algorithm",
+            "EC",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-out",
+            path.to_str().unwrap(),
+        ],
+    );
+    format!("file:{}", path.display())
+}
+
+/// Makes a key on a token and forgets the PIN.
+fn token_key(home: &Home) -> String {
+    home.token("one");
+    let keys = store(mock(), &Script::new(&[PIN]));
+    keys.generate(&uri("pkcs11:token=one;object=k"), KeyAlgorithm::P256).unwrap().uri
+}
+
+async fn sign(client: &KeyClient, key: &KeyInfo) -> Result<(), KeyError> {
+    let signature = client.sign(key, SCHEME, b"message").await?;
+    assert!(verifies(key, SCHEME, b"message", &signature));
+    Ok(())
+}
+
+/// Answers the next question for a PIN.
+async fn give_pin(client: &KeyClient, pin: &str) -> u32 {
+    let mut events = client.events();
+    let prompt = match client.prompts().pop() {
+        Some(prompt) => prompt,
+        None => loop {
+            if let PinEvent::PinNeeded(prompt) = events.recv().await.unwrap() {
+                break prompt;
+            }
+        },
+    };
+    client.submit_pin(prompt.prompt, Pin::new(pin).as_ref()).await.unwrap();
+    prompt.attempt
+}
+
+isolated! {
+    fn signs_with_files_and_says_what_is_wrong(home) {
+        let name = file_key(home);
+        let mut channels = serve_here(KeyStoreConfig::default(), 1);
+        let channel = channels.pop().unwrap();
+        let raw = channel.try_clone().unwrap();
+        block_on(async move {
+            let client = KeyClient::new(channel).unwrap();
+            let key = client.open(&name).await.unwrap();
+            assert_eq!((key.algorithm, key.uri.as_str()), (KeyAlgorithm::P256, name.as_str()));
+            sign(&client, &key).await.unwrap();
+            for garbage in [&b"x"[..], &[0; 9], &[0xff; 100]] {
+                send(&raw, garbage, SendFlags::NOSIGNAL).unwrap();
+            }
+            sign(&client, &key).await.unwrap();
+            assert!(matches!(client.open("file:/nonexistent").await, Err(KeyError::NotFound(_))));
+            assert!(matches!(client.open("x").await, Err(KeyError::BadUri(_))));
+            assert!(matches!(client.open("pkcs11:token=x").await, Err(KeyError::TokenAbsent(_))));
+            let wrong = client.sign(&key, SignScheme::Ed25519, b"").await;
+            assert!(matches!(wrong, Err(KeyError::Unsupported(_))));
+            let unknown = KeyInfo { uri: "file:/nonexistent".into(), id: tlspool_keys::KeyId([9; 16]), ..key.clone() };
+            assert!(matches!(client.sign(&unknown, SCHEME, b"").await, Err(KeyError::NotFound(_))));
+            let other = KeyInfo { id: tlspool_keys::KeyId([9; 16]), ..key };
+            assert!(matches!(client.sign(&other, SCHEME, b"").await, Err(KeyError::KeyChanged(_))));
+            assert!(matches!(client.certificates(&name).await, Err(KeyError::File(_))));
+            let long = vec![0; tlspool_keys::ipc::MAX_SIGN + 1];
+            assert!(matches!(client.sign(&other, SCHEME, &long).await, Err(KeyError::Unsupported(_))));
+        });
+    }
+}
+
+isolated! {
+    fn keys_that_do_not_fit_are_opened_again(home) {
+        let (one, two) = (file_key(home), file_key(home).replace("key.pem", "./key.pem"));
+        let mut channels = serve_here(KeyStoreConfig { max_open_keys: 1, ..Default::default() }, 1);
+        block_on(async {
+            let client = KeyClient::new(channels.pop().unwrap()).unwrap();
+            let (one, two) = (client.open(&one).await.unwrap(), client.open(&two).await.unwrap());
+            for _ in 0..3 {
+                sign(&client, &one).await.unwrap();
+                sign(&client, &two).await.unwrap();
+            }
+        });
+    }
+}
+
+isolated! {
+    fn a_wrong_pin_is_asked_again_and_both_workers_hear_of_it(home) {
+        let name = token_key(home);
+        let mut channels = serve_here(config(mock()), 2);
+        block_on(async {
+            let first = KeyClient::new(channels.pop().unwrap()).unwrap();
+            let second = KeyClient::new(channels.pop().unwrap()).unwrap();
+            let mut events = second.events();
+            let (opened, attempt) = tokio::join!(first.open(&name), async {
+                give_pin(&first, "0000").await;
+                give_pin(&first, PIN).await
+            });
+            assert_eq!(attempt, 2);
+            let key = opened.unwrap();
+            sign(&second, &key).await.unwrap();
+            let mut seen = Vec::new();
+            while seen.len() < 4 {
+                seen.push(match events.recv().await.unwrap() {
+                    PinEvent::PinNeeded(prompt) => (prompt.attempt, prompt.count_low),
+                    PinEvent::PinDone { accepted, .. } => (0, accepted),
+                });
+            }
+            assert_eq!(seen, [(1, false), (0, false), (2, true), (0, true)]);
+            assert!(first.prompts().is_empty() && second.prompts().is_empty());
+            let status = &first.status().await.unwrap()[0];
+            assert!(status.logged_in && status.signatures == 1, "{status:?}");
+        });
+    }
+}
+
+isolated! {
+    fn a_locked_token_waits_for_its_pin_until_the_deadline(home) {
+        let name = token_key(home);
+        let mut channels = serve_here(config(mock()), 1);
+        block_on(async {
+            let client = KeyClient::new(channels.pop().unwrap()).unwrap();
+            let mut events = client.events();
+            let hasty = client.with_timeout(Duration::from_millis(200));
+            let locked = hasty.open(&name).await;
+            assert!(matches!(locked, Err(KeyError::Locked(_))), "{locked:?}");
+            assert!(matches!(events.recv().await.unwrap(), PinEvent::PinNeeded(_)));
+            assert!(matches!(events.recv().await.unwrap(), PinEvent::PinDone { accepted: false, .. }));
+            // A person who refuses ends the wait at once.
+            let (refused, ()) = tokio::join!(client.open(&name), async {
+                let PinEvent::PinNeeded(prompt) = events.recv().await.unwrap() else { panic!() };
+                client.submit_pin(prompt.prompt, None).await.unwrap();
+            });
+            assert!(matches!(refused, Err(KeyError::Locked(_))), "{refused:?}");
+        });
+    }
+}
+
+isolated! {
+    fn a_slow_token_does_not_slow_other_keys(home) {
+        let (slow, quick) = (token_key(home), file_key(home));
+        home.control("delay_ms 10 parallel 4");
+        let mut channels = serve_here(config(mock()), 1);
+        block_on(async {
+            let client = KeyClient::new(channels.pop().unwrap()).unwrap();
+            let (slow, _) = tokio::join!(client.open(&slow), give_pin(&client, PIN));
+            let (slow, quick) = (Arc::new(slow.unwrap()), client.open(&quick).await.unwrap());
+            let running: Vec<_> = (0..40)
+                .map(|_| {
+                    let (client, slow) = (client.clone(), slow.clone());
+                    tokio::spawn(async move { sign(&client, &slow).await })
+                })
+                .collect();
+            tokio::task::yield_now().await;
+            for _ in 0..10 {
+                sign(&client, &quick).await.unwrap();
+            }
+            assert!(running.iter().any(|task| !task.is_finished()), "they take 100 ms at least");
+            for task in running {
+                task.await.unwrap().unwrap();
+            }
+            assert_eq!(home.count("count"), 40);
+        });
+    }
+}
+
+isolated! {
+    fn a_full_queue_is_an_error_and_no_wait(home) {
+        let slow = token_key(home);
+        home.control("delay_ms 20");
+        let config = KeyStoreConfig { queue_per_token: 2, sessions_per_token: 1, ..config(mock()) };
+        let mut channels = serve_here(config, 1);
+        block_on(async {
+            let client = KeyClient::new(channels.pop().unwrap()).unwrap();
+            let (slow, _) = tokio::join!(client.open(&slow), give_pin(&client, PIN));
+            let slow = Arc::new(slow.unwrap());
+            let running: Vec<_> = (0..20)
+                .map(|_| {
+                    let (client, slow) = (client.clone(), slow.clone());
+                    tokio::spawn(async move { sign(&client, &slow).await })
+                })
+                .collect();
+            let mut busy = 0;
+            for task in running {
+                match task.await.unwrap() {
+                    Ok(()) => {}
+                    Err(KeyError::Busy(_)) => busy += 1,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            assert!((1..20).contains(&busy), "{busy}");
+        });
+    }
+}
+
+/// A key process that can die.
+struct Keyd(Child);
+
+const SOCKET: &str = "TLSPOOL_TEST_KEYD";
+
+/// The body of the key process: its channel is standard input, its PIN memory standard error.
+#[test]
+fn keyd() {
+    if std::env::var_os(SOCKET).is_none() {
+        return; // not run as a test
+    }
+    let boot = KeydBoot {
+        channels: vec![fcntl_dupfd_cloexec(std::io::stdin(), 3).unwrap()],
+        config: KeyStoreConfig { module_timeout_ms: 500, ..config(mock()) },
+        pin_memory: fcntl_dupfd_cloexec(std::io::stderr(), 3).unwrap(),
+    };
+    run_key_process(boot);
+}
+
+impl Keyd {
+    fn start(home: &Home, memory: &OwnedFd) -> (Self, OwnedFd) {
+        let (ours, theirs) = pair();
+        let child = home
+            .command(&std::env::current_exe().unwrap())
+            .args(["process::keyd", "--exact", "--nocapture"])
+            .env(SOCKET, "1")
+            .stdin(theirs)
+            .stdout(Stdio::null())
+            .stderr(memory.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        (Self(child), ours)
+    }
+
+    fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+isolated! {
+    fn a_restart_is_invisible_and_nobody_types_the_pin_again(home) {
+        let (on_token, in_file) = (token_key(home), file_key(home));
+        let memory = memory();
+        block_on(async {
+            let (keyd, channel) = Keyd::start(home, &memory);
+            let client = KeyClient::new(channel).unwrap();
+            let (token, _) = tokio::join!(client.open(&on_token), give_pin(&client, PIN));
+            let (token, file) = (token.unwrap(), client.open(&in_file).await.unwrap());
+            sign(&client, &token).await.unwrap();
+            keyd.kill();
+            // Asked while nobody is there: waits for the next one.
+            let (signed, keyd) = tokio::join!(sign(&client, &file), async {
+                tokio::task::yield_now().await;
+                let (keyd, channel) = Keyd::start(home, &memory);
+                client.set_channel(channel).unwrap();
+                keyd
+            });
+            signed.unwrap();
+            sign(&client, &token).await.unwrap();
+            assert!(client.prompts().is_empty(), "the PIN was remembered");
+            // And nobody there for too long.
+            keyd.kill();
+            let hasty = client.with_timeout(Duration::from_millis(50));
+            let nobody = sign(&hasty, &file).await;
+            assert!(matches!(nobody, Err(KeyError::Timeout(_))), "{nobody:?}");
+        });
+    }
+}
+
+isolated! {
+    fn a_module_that_crashes_gets_one_retry(home) {
+        let name = token_key(home);
+        let memory = memory();
+        block_on(async {
+            let (mut keyd, channel) = Keyd::start(home, &memory);
+            let client = KeyClient::new(channel).unwrap();
+            let (key, _) = tokio::join!(client.open(&name), give_pin(&client, PIN));
+            let key = key.unwrap();
+            home.control("crash");
+            let (signed, mut second) = tokio::join!(sign(&client, &key), async {
+                let mut keyd = tokio::task::spawn_blocking(move || {
+                    keyd.0.wait().unwrap();
+                    keyd
+                });
+                let _ = (&mut keyd).await.unwrap();
+                home.control("");
+                let (keyd, channel) = Keyd::start(home, &memory);
+                client.set_channel(channel).unwrap();
+                keyd
+            });
+            signed.unwrap();
+
+            home.control("crash");
+            let (failed, ()) = tokio::join!(sign(&client, &key), async {
+                tokio::task::spawn_blocking(move || second.0.wait().unwrap()).await.unwrap();
+                let (mut third, channel) = Keyd::start(home, &memory);
+                client.set_channel(channel).unwrap();
+                tokio::task::spawn_blocking(move || third.0.wait().unwrap()).await.unwrap();
+            });
+            assert_eq!(failed, Err(KeyError::Restarted));
+        });
+    }
+}
+
+isolated! {
+    fn a_module_that_hangs_ends_the_process_with_its_own_code(home) {
+        let name = token_key(home);
+        let memory = memory();
+        block_on(async {
+            let (mut keyd, channel) = Keyd::start(home, &memory);
+            let client = KeyClient::new(channel).unwrap();
+            let (key, _) = tokio::join!(client.open(&name), give_pin(&client, PIN));
+            let key = key.unwrap();
+            home.control("hang");
+            let (signed, _keyd) = tokio::join!(sign(&client, &key), async {
+                let wait = tokio::task::spawn_blocking(move || keyd.0.wait().unwrap());
+                assert_eq!(wait.await.unwrap().code(), Some(EXIT_MODULE_HUNG.into()));
+                home.control("");
+                let (keyd, channel) = Keyd::start(home, &memory);
+                client.set_channel(channel).unwrap();
+                keyd
+            });
+            signed.unwrap();
+        });
+    }
+}
