@@ -60,6 +60,7 @@ pub enum Command {
         json: bool,
     },
 
+    /// The commands that look after the database and the tokens.
     #[command(flatten)]
     Admin(AdminCommand),
 
