@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use crate::failure::{fail, fail_errno};
 use crate::ffi::{opt_path, opt_str};
 
-/// Where the pool's process id is when nobody says otherwise.
+/// Where the daemon of this project writes its process id.
+const PIDFILE: &str = "/run/tlspool/tlspool.pid";
+/// Where programs in the field look for it.
 const DEFAULT_PIDFILE: &str = "/var/run/tlspool.pid";
 
 /// See tlspool_configvar(3).
@@ -47,7 +49,8 @@ fn pidfile() -> PathBuf {
         return path.into();
     }
     let beside = tlspool_client::socket_path(None).with_extension("pid");
-    if beside.exists() { beside } else { DEFAULT_PIDFILE.into() }
+    let usual = [beside, PIDFILE.into()].into_iter().find(|path| path.exists());
+    usual.unwrap_or_else(|| DEFAULT_PIDFILE.into())
 }
 
 fn read_pid(path: &Path) -> std::io::Result<c_int> {

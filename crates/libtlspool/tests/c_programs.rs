@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use common::{Scratch, compile, manifest};
+use common::{Scratch, compile, compile_with, manifest};
 use tlspool_client::fake::FakePool;
 use tlspool_client::wire::packet::ErrorReply;
 use tlspool_client::{Lidentry, LidentryFlags, Pinentry, PoolError, Text, wire::Body};
@@ -59,6 +59,19 @@ fn programs_for_the_existing_library_work() {
 #[test]
 fn the_older_pair_works_from_threads() {
     passes("simple");
+}
+
+/// With the libraries that `tlspool.pc` lists for static linking.
+#[test]
+fn the_static_library_links() {
+    let scratch = Scratch::new();
+    FakePool::bind(&scratch.socket()).unwrap().relay("me.example", "peer.example");
+    let description = std::fs::read_to_string(manifest("tlspool.pc.in")).unwrap();
+    let private = description.lines().find_map(|l| l.strip_prefix("Libs.private: ")).unwrap();
+    let mut libraries = vec!["-l:libtlspool.a"];
+    libraries.extend(private.split(' '));
+    let program = compile_with(&scratch, &manifest("tests/c/simple.c"), "static", &libraries);
+    assert_eq!(run(&scratch, &program, &[]), "ok\n");
 }
 
 #[test]

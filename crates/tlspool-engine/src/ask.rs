@@ -183,7 +183,12 @@ impl ResolvesClientCert for AskForCredential {
         schemes: &[SignatureScheme],
     ) -> Option<Arc<CertifiedKey>> {
         match ask(Question::ClientCredential { schemes: schemes.to_vec() })? {
-            Answer::Credential(credential) => credential.map(certified),
+            Answer::Credential(credential) => {
+                if let Some(context) = context() {
+                    context.choose(credential.clone());
+                }
+                credential.map(certified)
+            }
             _ => None,
         }
     }

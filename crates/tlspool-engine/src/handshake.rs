@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::net::Ipv4Addr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use rustls::client::UnbufferedClientConnection;
@@ -12,7 +13,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 use rustls::{CommonState, HandshakeKind, ProtocolVersion, SupportedCipherSuite};
 use zeroize::Zeroizing;
 
-use crate::ask::{Answer, Host, Question, Refusal};
+use crate::ask::{Answer, Credential, Host, Question, Refusal};
 use crate::binding::{Exporter, Sender, Transcript};
 use crate::config::{Engine, PeerAuthentication};
 use crate::coroutine::{Progress, Step, within};
@@ -74,6 +75,9 @@ pub struct Established {
     pub peer_chain: Vec<CertificateDer<'static>>,
     /// If the job asked for it.
     pub exporter: Option<Exporter>,
+    /// The certificate that we have shown as a client: in this handshake, or in the one whose
+    /// session was resumed.
+    pub shown: Option<Arc<Credential>>,
     /// The keys, and what came with the last flight.
     pub traffic: Traffic,
 }
@@ -176,11 +180,36 @@ pub(crate) struct Context {
     scope: Cell<Scope>,
     keeps_secrets: bool,
     secret: RefCell<Zeroizing<Vec<u8>>>,
+    shown: RefCell<Option<Arc<Credential>>>,
+    /// A certificate, or none, was chosen in this very handshake.
+    chose: Cell<bool>,
 }
 
 impl Context {
     pub(crate) fn new(scope: Scope, keeps_secrets: bool) -> Self {
-        Self { scope: Cell::new(scope), keeps_secrets, secret: RefCell::default() }
+        let scope = Cell::new(scope);
+        Self {
+            scope,
+            keeps_secrets,
+            secret: RefCell::default(),
+            shown: RefCell::default(),
+            chose: Cell::new(false),
+        }
+    }
+
+    /// The host chose what to show as a client.
+    pub(crate) fn choose(&self, credential: Option<Arc<Credential>>) {
+        self.chose.set(true);
+        self.set_shown(credential);
+    }
+
+    /// The certificate that this session, or the one it resumes, has shown as a client.
+    pub(crate) fn shown(&self) -> Option<Arc<Credential>> {
+        self.shown.borrow().clone()
+    }
+
+    pub(crate) fn set_shown(&self, credential: Option<Arc<Credential>>) {
+        *self.shown.borrow_mut() = credential;
     }
 
     pub(crate) fn scope(&self) -> Scope {
@@ -479,7 +508,12 @@ impl Machine {
             machine.peer_closed,
         )
         .map_err(HandshakeError::Tls)?;
-        Ok(Established { summary, peer_chain, exporter, traffic })
+        if !summary.resumed && !context.chose.get() {
+            // The session that was offered for resumption was not resumed.
+            context.set_shown(None);
+        }
+        let shown = context.shown();
+        Ok(Established { summary, peer_chain, exporter, shown, traffic })
     }
 }
 

@@ -18,6 +18,7 @@ use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSes
 use rustls::pki_types::ServerName;
 use rustls::server::ProducesTickets;
 
+use crate::ask::Credential;
 use crate::coroutine::context;
 
 /// A digest of all that must be equal for a session to be resumed.
@@ -142,6 +143,8 @@ struct ClientSession {
     key_exchange: Option<NamedGroup>,
     tls12: Option<Tls12ClientSessionValue>,
     tls13: Vec<Tls13ClientSessionValue>,
+    /// The certificate that the sessions were established with.
+    shown: Option<Arc<Credential>>,
 }
 
 impl ClientSessions {
@@ -152,6 +155,30 @@ impl ClientSessions {
     fn with<R>(&self, work: impl FnOnce(&mut ClientSession) -> R) -> Option<R> {
         let scope = context()?.scope();
         Some(work(self.0.lock().get_or_insert_mut(scope, ClientSession::default)))
+    }
+
+    /// Stores a session, and what it has shown of us. Sessions that have shown something else go.
+    fn store(&self, work: impl FnOnce(&mut ClientSession)) {
+        let shown = context().and_then(|context| context.shown());
+        self.with(|session| {
+            let of = |shown: &Option<Arc<Credential>>| shown.as_ref().map(|c| c.fingerprint);
+            if of(&session.shown) != of(&shown) {
+                *session = ClientSession {
+                    key_exchange: session.key_exchange,
+                    ..ClientSession::default()
+                };
+            }
+            session.shown = shown;
+            work(session);
+        });
+    }
+
+    /// A session to resume; what it has shown of us is what the resumed one shows.
+    fn offer<R>(&self, work: impl FnOnce(&mut ClientSession) -> Option<R>) -> Option<R> {
+        let (offered, shown) =
+            self.with_existing(|session| Some((work(session)?, session.shown.clone())))?;
+        context()?.set_shown(shown);
+        Some(offered)
     }
 
     fn with_existing<R>(&self, work: impl FnOnce(&mut ClientSession) -> Option<R>) -> Option<R> {
@@ -177,11 +204,11 @@ impl ClientSessionStore for ClientSessions {
     }
 
     fn set_tls12_session(&self, _: ServerName<'static>, value: Tls12ClientSessionValue) {
-        self.with(|session| session.tls12 = Some(value));
+        self.store(|session| session.tls12 = Some(value));
     }
 
     fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
-        self.with_existing(|session| session.tls12.clone())
+        self.offer(|session| session.tls12.clone())
     }
 
     fn remove_tls12_session(&self, _: &ServerName<'static>) {
@@ -189,7 +216,7 @@ impl ClientSessionStore for ClientSessions {
     }
 
     fn insert_tls13_ticket(&self, _: ServerName<'static>, value: Tls13ClientSessionValue) {
-        self.with(|session| {
+        self.store(|session| {
             if session.tls13.len() == TICKETS_PER_SCOPE {
                 session.tls13.remove(0);
             }
@@ -198,7 +225,7 @@ impl ClientSessionStore for ClientSessions {
     }
 
     fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        self.with_existing(|session| session.tls13.pop())
+        self.offer(|session| session.tls13.pop())
     }
 }
 

@@ -266,6 +266,7 @@ fn connects_shows_a_certificate_and_resumes() {
             assert_eq!(established.summary.resumed, resumed);
             assert_eq!(host.verified, 1, "a resumed peer is verified again");
             assert_eq!(established.peer_chain.len(), 1);
+            assert_eq!(established.shown.as_ref().unwrap().name, "example.com");
             let (mut application, relay) = relayed(socket, established);
             let heard = blocking(move || {
                 let mut heard = String::new();

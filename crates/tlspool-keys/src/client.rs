@@ -109,8 +109,7 @@ impl KeyClient {
             events: broadcast::channel(EVENTS).0,
         });
         let reader = tokio::spawn(read(shared.clone())).abort_handle();
-        let _reader = Arc::new(AbortOnDrop(reader));
-        Self { shared, timeout: DEFAULT_TIMEOUT, _reader }
+        Self { shared, timeout: DEFAULT_TIMEOUT, _reader: Arc::new(AbortOnDrop(reader)) }
     }
 
     /// The same client with another time limit for its requests; it includes waiting for a PIN.

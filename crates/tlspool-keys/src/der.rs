@@ -45,7 +45,9 @@ pub(crate) fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
         0x100..=0xffff => out.extend([0x82, (len >> 8) as u8, len as u8]),
         _ => out.extend([0x83, (len >> 16) as u8, (len >> 8) as u8, len as u8]),
     }
-    parts.iter().for_each(|p| out.extend_from_slice(p));
+    for part in parts {
+        out.extend_from_slice(part);
+    }
     out
 }
 
@@ -154,8 +156,9 @@ pub(crate) fn ec_spki(params: &[u8], point: &[u8]) -> Option<(Vec<u8>, KeyAlgori
         point
     } else {
         match read_tlv(point)? {
-            (OCTET_STRING, inner, []) if inner.len() == len => inner,
-            (BIT_STRING, [0, inner @ ..], []) if inner.len() == len => inner,
+            (OCTET_STRING, inner, []) | (BIT_STRING, [0, inner @ ..], []) if inner.len() == len => {
+                inner
+            }
             _ => return None,
         }
     };
@@ -169,7 +172,7 @@ pub(crate) fn ec_spki(params: &[u8], point: &[u8]) -> Option<(Vec<u8>, KeyAlgori
 
 /// ECDSA-Sig-Value (RFC 5480) from the `r || s` of PKCS #11.
 pub(crate) fn ecdsa_signature(raw: &[u8]) -> Option<Vec<u8>> {
-    if raw.is_empty() || raw.len() % 2 != 0 {
+    if raw.is_empty() || !raw.len().is_multiple_of(2) {
         return None;
     }
     let (r, s) = raw.split_at(raw.len() / 2);

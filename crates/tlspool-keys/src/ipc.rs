@@ -1,8 +1,10 @@
 //! Messages between the network process and the key process, one for each SEQPACKET datagram.
 //!
-//!     request:  id u32 · deadline u32 (ms from now) · operation u8 · body
-//!     answer:   id u32 · kind u8 · body            (id as in the request)
-//!     event:    0  u32 · kind u8 · body
+//! ```text
+//! request:  id u32 · deadline u32 (ms from now) · operation u8 · body
+//! answer:   id u32 · kind u8 · body            (id as in the request)
+//! event:    0  u32 · kind u8 · body
+//! ```
 //!
 //! Numbers are little-endian; `text` and `bytes` are a u16 length and that many bytes; `rest` runs
 //! to the end. Decoding never panics, borrows from the datagram, and refuses trailing bytes: the
@@ -254,7 +256,9 @@ impl Answer<'_> {
             Self::Done => out.push(4),
             Self::Status(tokens) => {
                 out.push(5);
-                tokens.iter().for_each(|token| put_status(out, token));
+                for token in tokens {
+                    put_status(out, token);
+                }
             }
             Self::Failed(error) => {
                 let (code, text) = error.encode();

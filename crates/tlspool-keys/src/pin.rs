@@ -124,6 +124,9 @@ struct Record {
 
 impl PinMemory {
     /// Restores what an earlier key process wrote; a file that is empty or damaged is begun anew.
+    ///
+    /// # Panics
+    /// If the system has no random numbers.
     pub fn restore(file: Option<OwnedFd>) -> Self {
         let mut salt = [0; SALT];
         // Without a salt the digests of refused PINs could be guessed; without randomness nothing

@@ -234,21 +234,21 @@ impl KeyStore {
     /// Makes a key pair on a token, sensitive and not extractable. The URI selects the token and
     /// names the key with `object` (and `id`, else one is made up); the result names it fully.
     pub fn generate(&self, uri: &KeyUri, algorithm: KeyAlgorithm) -> Result<KeyInfo, KeyError> {
-        let uri = self.on_token(uri, "keys are made")?;
+        let uri = on_token(uri, "keys are made")?;
         let made = self.resolve(uri)?.generate(uri, algorithm)?;
         self.open(&made.into())
     }
 
     /// Writes a certificate (DER) to the token, under the `id` and `object` of the URI.
     pub fn import_certificate(&self, uri: &KeyUri, certificate: &[u8]) -> Result<(), KeyError> {
-        let uri = self.on_token(uri, "certificates are imported")?;
+        let uri = on_token(uri, "certificates are imported")?;
         self.resolve(uri)?.import(uri, certificate)
     }
 
     /// Destroys what the URI selects by `id`, `object` and `type` (without a type: private and
     /// public key and certificate). Returns how many objects that were.
     pub fn destroy(&self, uri: &KeyUri) -> Result<usize, KeyError> {
-        let uri = self.on_token(uri, "objects are destroyed")?;
+        let uri = on_token(uri, "objects are destroyed")?;
         let destroyed = self.resolve(uri)?.destroy(uri)?;
         self.keys.lock().by_id.clear();
         Ok(destroyed)
@@ -296,7 +296,7 @@ impl KeyStore {
         for module in self.config.modules.iter().filter_map(|config| self.module(config).ok()) {
             let caller = self.around.watch.caller(&module.name);
             let _calling = caller.call();
-            let found = module.tokens(&module.context().pkcs11).unwrap_or_default();
+            let found = Module::tokens(&module.context().pkcs11).unwrap_or_default();
             listed.extend(found.into_iter().map(|token| TokenInfo {
                 uri: token.name.uri().to_string(),
                 module: module.config.path.clone(),
@@ -316,7 +316,7 @@ impl KeyStore {
     /// The keys and certificates on the token that the URI selects. Private keys are listed if the
     /// token can be logged in to.
     pub fn objects(&self, uri: &KeyUri) -> Result<Vec<ObjectInfo>, KeyError> {
-        let uri = self.on_token(uri, "objects are listed")?;
+        let uri = on_token(uri, "objects are listed")?;
         self.resolve(uri)?.objects(uri)
     }
 
@@ -327,12 +327,16 @@ impl KeyStore {
 
     /// The source that answered [`Later`](crate::pin::PinReply::Later) has a PIN now.
     pub fn pin_arrived(&self, token: &TokenName) {
-        self.named(token).iter().for_each(Token::pin_arrived);
+        for token in self.named(token) {
+            token.pin_arrived();
+        }
     }
 
     /// The source that answered [`Later`](crate::pin::PinReply::Later) will give none.
     pub fn pin_denied(&self, token: &TokenName) {
-        self.named(token).iter().for_each(|token| token.pin_denied());
+        for token in self.named(token) {
+            token.pin_denied();
+        }
     }
 
     pub(crate) fn key(&self, id: &KeyId) -> Option<Key> {
@@ -398,12 +402,16 @@ impl KeyStore {
                     text.push_str(" (no PKCS #11 module is configured for it)");
                 }
                 failures.dedup();
-                failures.iter().for_each(|failure| text = format!("{text}; {failure}"));
+                for failure in failures {
+                    text = format!("{text}; {failure}");
+                }
                 Err(KeyError::TokenAbsent(text))
             }
             several => {
                 let mut text = format!("{uri} matches several tokens:");
-                several.iter().for_each(|token| text = format!("{text} {};", token.name()));
+                for token in several {
+                    text = format!("{text} {};", token.name());
+                }
                 Err(KeyError::Ambiguous(format!("{text} add serial= or token=")))
             }
         }
@@ -412,7 +420,7 @@ impl KeyStore {
     /// Fails requests that waited for a PIN too long; returns whether there were any.
     pub(crate) fn expire(&self, now: Instant) -> bool {
         let tokens = self.tokens.lock().clone();
-        tokens.iter().fold(false, |any, token| token.expire(now) || any)
+        tokens.iter().filter(|token| token.expire(now)).count() > 0
     }
 
     /// The module in which a call takes too long.
@@ -426,15 +434,6 @@ impl KeyStore {
 
     fn named(&self, name: &TokenName) -> Vec<Arc<Token>> {
         self.tokens.lock().iter().filter(|token| token.name() == name).cloned().collect()
-    }
-
-    fn on_token<'a>(&self, uri: &'a KeyUri, what: &str) -> Result<&'a Pkcs11Uri, KeyError> {
-        match uri {
-            KeyUri::Pkcs11(uri) => Ok(uri),
-            KeyUri::File(_) => {
-                Err(KeyError::BadUri(format!("{what} on tokens: give a pkcs11: URI, not {uri}")))
-            }
-        }
     }
 
     fn search(
@@ -451,7 +450,7 @@ impl KeyStore {
             if !module.matches(uri, &context.pkcs11) {
                 continue;
             }
-            let found = match module.tokens(&context.pkcs11) {
+            let found = match Module::tokens(&context.pkcs11) {
                 Ok(found) => found,
                 Err(fault) => {
                     failures.push(fault.into_error(&module.name).to_string());
@@ -512,6 +511,15 @@ impl KeyStore {
         tracing::info!(module = %module.name, "PKCS #11 module loaded");
         modules.push(module.clone());
         Ok(module)
+    }
+}
+
+fn on_token<'a>(uri: &'a KeyUri, what: &str) -> Result<&'a Pkcs11Uri, KeyError> {
+    match uri {
+        KeyUri::Pkcs11(uri) => Ok(uri),
+        KeyUri::File(_) => {
+            Err(KeyError::BadUri(format!("{what} on tokens: give a pkcs11: URI, not {uri}")))
+        }
     }
 }
 

@@ -10,6 +10,8 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
+use tlspool_keys::server::{KeydBoot, run_key_process};
+use tlspool_keys::{KeyStoreConfig, ModuleConfig};
 
 /// Takes the channel that is our standard input, and puts `/dev/null` in its place.
 pub(crate) fn take_stdin() -> io::Result<OwnedFd> {
@@ -125,16 +127,16 @@ pub fn key_process() -> ExitCode {
     code
 }
 
-fn serve_keys(keys: &Keys, memory: OwnedFd, channels: Vec<OwnedFd>) -> ExitCode {
-    let _ = (keys, memory);
-    let mut channels: Vec<Channel> = channels.into_iter().map(Channel::new).collect();
-    while let Some(channel) = channels.first_mut() {
-        match channel.recv::<serde_json::Value>() {
-            Ok(Some(_)) => {}
-            Ok(None) | Err(_) => {
-                channels.remove(0);
-            }
-        }
-    }
-    ExitCode::SUCCESS
+fn serve_keys(keys: &Keys, pin_memory: OwnedFd, channels: Vec<OwnedFd>) -> ExitCode {
+    let modules = keys
+        .modules
+        .iter()
+        .map(|module| ModuleConfig { path: module.path.to_path_buf(), args: module.args.clone() });
+    let config = KeyStoreConfig {
+        modules: modules.collect(),
+        sessions_per_token: keys.sessions_per_token as usize,
+        module_timeout_ms: keys.module_timeout.as_millis() as u64,
+        ..KeyStoreConfig::default()
+    };
+    run_key_process(KeydBoot { channels, config, pin_memory })
 }

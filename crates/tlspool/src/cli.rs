@@ -61,7 +61,6 @@ pub enum Command {
     },
 
     #[command(flatten)]
-    #[allow(missing_docs)] // its variants are documented where they are
     Admin(AdminCommand),
 
     /// The daemon in the background

@@ -191,8 +191,10 @@ fn before_signature(
     if control.crash {
         std::process::abort();
     }
-    while control.hang {
-        std::thread::park();
+    if control.hang {
+        loop {
+            std::thread::park();
+        }
     }
     if control.removed || control.absent {
         return Err(CKR_DEVICE_REMOVED);

@@ -132,6 +132,23 @@ int main(void)
     assert(strcmp(tlspool_strerror(E_TLSPOOL_CTLKEY_NOT_FOUND),
                   "no session has this control key") == 0);
 
+    /* Nothing is left over. */
+    int before = dup(0), after;
+    close(before);
+    for (i = 0; i < 200; i++) {
+        assert(socketpair(AF_UNIX, SOCK_STREAM, 0, wire) == 0);
+        tls = tlsdata_cli;
+        assert(tlspool_starttls(wire[0], &tls, &plain, i % 2 ? refuses : NULL) == (i % 2 ? -1 : 0));
+        if (i % 2 == 0)
+            close(plain);
+        plain = -1;
+        assert(recv(wire[1], word, 1, 0) == 0);
+        close(wire[1]);
+    }
+    after = dup(0);
+    close(after);
+    assert(before == after);
+
     i = tlspool_open_poolhandle(NULL);
     assert(i >= 0 && tlspool_open_poolhandle(NULL) == i);
     tlspool_close_poolhandle(i);

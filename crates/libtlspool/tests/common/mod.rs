@@ -45,10 +45,21 @@ pub(crate) fn manifest(path: &str) -> PathBuf {
 
 /// Compiles one C program, with no warning, and links it with the shared library.
 pub(crate) fn compile(scratch: &Scratch, source: &Path, name: &str) -> PathBuf {
+    compile_with(scratch, source, name, &["-ltlspool", "-lpthread"])
+}
+
+/// As [`compile`], linked with `libraries`.
+pub(crate) fn compile_with(
+    scratch: &Scratch,
+    source: &Path,
+    name: &str,
+    libraries: &[&str],
+) -> PathBuf {
     // Programs ask for the soname, which installing would make.
     for link in ["libtlspool.so", "libtlspool.so.0"] {
         let _ = std::os::unix::fs::symlink(library(), scratch.path(link));
     }
+    let _ = std::os::unix::fs::symlink(library().with_extension("a"), scratch.path("libtlspool.a"));
     let program = scratch.path(name);
     let output = Command::new("cc")
         .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-g", "-x", "c"])
@@ -58,7 +69,8 @@ pub(crate) fn compile(scratch: &Scratch, source: &Path, name: &str) -> PathBuf {
         .arg(manifest("include"))
         .arg("-L")
         .arg(scratch.path(""))
-        .args(["-ltlspool", "-lpthread", "-o"])
+        .args(libraries)
+        .arg("-o")
         .arg(&program)
         .output()
         .unwrap();

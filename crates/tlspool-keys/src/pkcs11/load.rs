@@ -96,7 +96,7 @@ impl Module {
     }
 
     /// The tokens in its slots. Asking for the slot list makes modules look for changes.
-    pub(crate) fn tokens(&self, pkcs11: &Pkcs11) -> Result<Vec<Found>, Fault> {
+    pub(crate) fn tokens(pkcs11: &Pkcs11) -> Result<Vec<Found>, Fault> {
         let mut found = Vec::new();
         for slot in pkcs11.get_slots_with_token()? {
             // A token may vanish between the two calls; the others still count.

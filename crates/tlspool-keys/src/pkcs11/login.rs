@@ -19,7 +19,7 @@ use crate::KeyError;
 use crate::pin::{Pin, PinReply, PinRequest};
 
 /// How long a person may take at the token's own keypad.
-const KEYPAD: Duration = Duration::from_secs(120);
+const KEYPAD: Duration = Duration::from_mins(2);
 /// A source that gives wrong PINs faster than a token locks is broken.
 const MAX_ATTEMPTS: u32 = 20;
 

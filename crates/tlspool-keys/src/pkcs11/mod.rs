@@ -1,6 +1,8 @@
 //! Keys on PKCS #11 tokens.
 //!
-//!     KeyStore ── Module (one .so) ── Token (one card or soft token) ── Lane (one session)
+//! ```text
+//! KeyStore ── Module (one .so) ── Token (one card or soft token) ── Lane (one session)
+//! ```
 //!
 //! A [`token::Token`] owns a bounded queue and up to `sessions_per_token` lanes, because a PKCS #11
 //! session serves one thread at a time. What heals is described in [`Fault::heals`]: the session is

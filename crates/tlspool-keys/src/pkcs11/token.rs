@@ -1,8 +1,10 @@
 //! One token: its lanes (sessions), its queue, its worker threads, and how it heals.
 //!
-//!     submit ──► queue ──► worker thread + lane ──► reply
-//!                  ▲                 │ needs a PIN
-//!                  └── pin_arrived ── parked
+//! ```text
+//! submit ──► queue ──► worker thread + lane ──► reply
+//!              ▲                 │ needs a PIN
+//!              └── pin_arrived ── parked
+//! ```
 //!
 //! A lane is a session and the objects found in it. Whoever works takes one out of the idle list
 //! and puts it back: a worker thread, a caller of the synchronous interface, or the thread that
@@ -61,9 +63,16 @@ struct State {
     parked: Vec<Job>,
     threads: usize,
     resting: usize,
-    /// Counts PINs that arrived, so that none is missed between a failed login and parking.
-    pins: u64,
+    answers: Answers,
     closed: bool,
+}
+
+/// Counts what came in answer to questions for a PIN, so that nothing is missed between a failed
+/// login and parking.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Answers {
+    pins: u64,
+    denials: u64,
 }
 
 struct Lane {
@@ -199,7 +208,7 @@ impl Token {
     /// A worker thread.
     fn serve(self: Arc<Self>) {
         loop {
-            let (job, mut lane, pins) = {
+            let (job, mut lane, before) = {
                 let mut state = self.state.lock();
                 loop {
                     if state.closed {
@@ -209,7 +218,7 @@ impl Token {
                         && let Some(lane) = self.take_lane(&mut state)
                         && let Some(job) = state.queue.pop_front()
                     {
-                        break (job, lane, state.pins);
+                        break (job, lane, state.answers);
                     }
                     state.resting += 1;
                     self.work.wait(&mut state);
@@ -226,27 +235,30 @@ impl Token {
             self.put_back(lane);
             match result {
                 Ok(done) => (job.reply)(Ok(done)),
-                Err(Fault::WaitForPin(_)) => self.park(job, pins),
+                Err(Fault::WaitForPin(_)) => self.park(job, before),
                 Err(fault) => (job.reply)(Err(self.fail(fault))),
             }
         }
     }
 
-    /// Keeps a job until a PIN arrives, unless one did since the job was taken.
-    fn park(self: &Arc<Self>, job: Job, pins: u64) {
+    /// Keeps a job until a PIN arrives, unless there was an answer since the job was taken.
+    fn park(self: &Arc<Self>, job: Job, before: Answers) {
         let mut state = self.state.lock();
-        if state.pins == pins {
-            state.parked.push(job);
-        } else {
+        if state.answers.denials != before.denials {
+            drop(state);
+            (job.reply)(Err(KeyError::Locked(self.name.to_string())));
+        } else if state.answers.pins != before.pins {
             state.queue.push_back(job);
             self.wake(&mut state);
+        } else {
+            state.parked.push(job);
         }
     }
 
     /// A PIN arrived: everything that waits for it is tried again.
     pub(crate) fn pin_arrived(self: &Arc<Self>) {
         let mut state = self.state.lock();
-        state.pins += 1;
+        state.answers.pins += 1;
         let parked = std::mem::take(&mut state.parked);
         for job in parked {
             state.queue.push_back(job);
@@ -256,7 +268,10 @@ impl Token {
 
     /// Nobody gives a PIN: fails everything that waits for it.
     pub(crate) fn pin_denied(&self) {
-        let parked = std::mem::take(&mut self.state.lock().parked);
+        let mut state = self.state.lock();
+        state.answers.denials += 1;
+        let parked = std::mem::take(&mut state.parked);
+        drop(state);
         for job in parked {
             (job.reply)(Err(KeyError::Locked(self.name.to_string())));
         }
@@ -502,7 +517,7 @@ impl Token {
 
     /// The slot the token is in now.
     pub(super) fn find_slot(&self, pkcs11: &Pkcs11) -> Result<cryptoki::slot::Slot, Fault> {
-        let mut found = self.module.tokens(pkcs11)?.into_iter();
+        let mut found = Module::tokens(pkcs11)?.into_iter();
         let here = found.find(|found| found.name == self.name);
         here.map(|found| found.slot)
             .ok_or_else(|| KeyError::TokenAbsent(self.name.to_string()).into())
@@ -521,8 +536,12 @@ impl Token {
 
     fn drop_idle_sessions(&self) {
         let mut lanes = std::mem::take(&mut self.state.lock().idle);
-        lanes.iter_mut().for_each(|lane| self.close_session(lane));
-        lanes.into_iter().for_each(|lane| self.put_back(lane));
+        for lane in &mut lanes {
+            self.close_session(lane);
+        }
+        for lane in lanes {
+            self.put_back(lane);
+        }
     }
 
     fn took(&self, time: Duration) {
@@ -562,7 +581,7 @@ impl Token {
             };
             self.login(&context.pkcs11, &session, pin_source, &caller)?;
             // Generating a key on a slow card takes minutes.
-            let _calling = caller.call_for(Duration::from_secs(600));
+            let _calling = caller.call_for(Duration::from_mins(10));
             act(&session)
         };
         run().map_err(|fault| self.fail(fault))

@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_call_is_overdue_only_while_it_runs() {
-        let watch = Watch::new(Duration::from_secs(3600));
+        let watch = Watch::new(Duration::from_hours(1));
         let caller = watch.caller(&"module.so".into());
         assert_eq!(watch.hung(), None);
         let calling = caller.call_for(Duration::ZERO);

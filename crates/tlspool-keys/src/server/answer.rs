@@ -12,7 +12,7 @@ use crate::uri::{KeyUri, Pkcs11Uri};
 use crate::{KeyError, KeyId, KeyInfo, SignScheme, pem};
 
 /// No request waits longer, whatever it says.
-const MAX_DEADLINE: Duration = Duration::from_secs(600);
+const MAX_DEADLINE: Duration = Duration::from_mins(10);
 
 /// Buffers that one receiving thread uses again and again.
 #[derive(Default)]
@@ -125,12 +125,13 @@ impl Server {
                                 server.sign_on_token(to, key, scheme, &message);
                             }
                             Ok(key) => {
-                                server.failed(to, &KeyError::KeyChanged(key.info.uri.clone()))
+                                server.failed(to, &KeyError::KeyChanged(key.info.uri.clone()));
                             }
                             Err(error) => server.failed(to, &error),
                         }
                     };
-                    return self.open_on_token(to, *parsed, uri.to_owned(), then);
+                    self.open_on_token(to, *parsed, uri.to_owned(), then);
+                    return;
                 }
                 Ok(KeyUri::File(path)) => match self.store.open_file(&path, uri) {
                     Ok(file) if file.info.id == id => key = Some(Key::File(file)),

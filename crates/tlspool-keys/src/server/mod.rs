@@ -58,12 +58,13 @@ pub struct KeydBoot {
     pub pin_memory: OwnedFd,
 }
 
-/// The whole of `tlspool-keyd`. Returns when all channels were closed; exits with
-/// [`EXIT_MODULE_HUNG`] when a module hangs.
+/// The whole of `tlspool-keyd`. Returns only if it cannot start: it exits with 0 when all channels
+/// were closed, and with [`EXIT_MODULE_HUNG`] when a module hangs, in both cases without the exit
+/// handlers of modules, whose threads may still run.
 pub fn run_key_process(boot: KeydBoot) -> ExitCode {
     harden::harden();
     match serve(boot) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => harden::exit_now(0),
         Err(error) => {
             tracing::error!(%error, "the key process cannot start its threads");
             ExitCode::FAILURE
@@ -94,10 +95,14 @@ pub fn serve(boot: KeydBoot) -> std::io::Result<()> {
     }
 
     // A thread that panicked is no reason to leave the others.
-    receivers.into_iter().for_each(|thread| drop(thread.join()));
+    for thread in receivers {
+        drop(thread.join());
+    }
     server.opening.close();
     server.bell.close();
-    others.into_iter().for_each(|thread| drop(thread.join()));
+    for thread in others {
+        drop(thread.join());
+    }
     Ok(())
 }
 

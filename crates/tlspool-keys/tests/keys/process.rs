@@ -30,12 +30,31 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     runtime.block_on(future)
 }
 
-/// Serves from threads of this process; ends when the clients do.
-fn serve_here(config: KeyStoreConfig, workers: usize) -> Vec<OwnedFd> {
+/// A server in threads of this process; dropped after its clients, it waits for its end, because
+/// a module must not be in use when the process exits.
+struct Here {
+    channels: Vec<OwnedFd>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+fn serve_here(config: KeyStoreConfig, workers: usize) -> Here {
     let (ours, channels) = (0..workers).map(|_| pair()).unzip();
     let boot = KeydBoot { channels, config, pin_memory: memory() };
-    std::thread::spawn(move || serve(boot).unwrap());
-    ours
+    let thread = std::thread::spawn(move || serve(boot).unwrap());
+    Here { channels: ours, thread: Some(thread) }
+}
+
+impl Here {
+    fn pop(&mut self) -> Option<OwnedFd> {
+        self.channels.pop()
+    }
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        self.channels.clear();
+        self.thread.take().unwrap().join().unwrap();
+    }
 }
 
 fn file_key(home: &Home) -> String {
@@ -89,7 +108,7 @@ isolated! {
         let mut channels = serve_here(KeyStoreConfig::default(), 1);
         let channel = channels.pop().unwrap();
         let raw = channel.try_clone().unwrap();
-        block_on(async {
+        block_on(async move {
             let client = KeyClient::new(channel).unwrap();
             let key = client.open(&name).await.unwrap();
             assert_eq!((key.algorithm, key.uri.as_str()), (KeyAlgorithm::P256, name.as_str()));
@@ -290,7 +309,7 @@ isolated! {
             sign(&client, &token).await.unwrap();
             keyd.kill();
             // Asked while nobody is there: waits for the next one.
-            let (signed, _keyd) = tokio::join!(sign(&client, &file), async {
+            let (signed, keyd) = tokio::join!(sign(&client, &file), async {
                 tokio::task::yield_now().await;
                 let (keyd, channel) = Keyd::start(home, &memory);
                 client.set_channel(channel).unwrap();
@@ -300,7 +319,7 @@ isolated! {
             sign(&client, &token).await.unwrap();
             assert!(client.prompts().is_empty(), "the PIN was remembered");
             // And nobody there for too long.
-            _keyd.kill();
+            keyd.kill();
             let hasty = client.with_timeout(Duration::from_millis(50));
             let nobody = sign(&hasty, &file).await;
             assert!(matches!(nobody, Err(KeyError::Timeout(_))), "{nobody:?}");

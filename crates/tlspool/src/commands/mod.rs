@@ -23,19 +23,18 @@ pub fn run(cli: Cli) -> ExitCode {
         None => tell(background::run(&cli)),
         Some(Command::Check) => tell(check::run(cli.config.as_deref())),
         Some(Command::Status { json }) => tell(status::run(cli.config.as_deref(), json)),
-        Some(Command::Admin(command)) => tell(administer(cli.config.as_deref(), &command)),
+        Some(Command::Admin(command)) => tell(administer(&command, cli.config.as_deref())),
         Some(Command::Background) => background::daemon(cli),
         Some(Command::NetworkProcess) => child::network_process(),
         Some(Command::KeyProcess) => child::key_process(),
     }
 }
 
-/// Looks after identities, access, trust and tokens.
 fn administer(
-    config: Option<&Path>,
     command: &AdminCommand,
+    file: Option<&Path>,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let config = Config::load(config)?;
+    let config = Config::load(file)?;
     Ok(admin::run(command, &AdminContext::of(&config))?)
 }
 

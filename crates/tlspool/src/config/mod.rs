@@ -112,7 +112,8 @@ pub struct Log {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogTarget {
-    /// Standard error in the foreground; in the background journald if it is there, else syslog.
+    /// Standard error in the foreground; in the background journald if it is there, else syslog,
+    /// else standard error.
     #[default]
     Auto,
     /// Standard error.
@@ -186,10 +187,6 @@ pub struct Keys {
     /// After this the module counts as hanging and the key process is restarted.
     #[serde(with = "duration")]
     pub module_timeout: Duration,
-    /// How often a person is asked for the PIN of a token before its handshakes fail; the token's own
-    /// counter stops earlier if it must.
-    #[serde(deserialize_with = "at_least_one")]
-    pub pin_prompts: u32,
     /// Keep typed PINs in memory so that the key process can be restarted without asking again.
     pub remember_pins: bool,
 }
@@ -419,7 +416,6 @@ impl Default for Keys {
             modules: Vec::new(),
             sessions_per_token: 8,
             module_timeout: Duration::from_secs(10),
-            pin_prompts: 3,
             remember_pins: true,
         }
     }

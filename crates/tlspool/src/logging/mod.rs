@@ -61,6 +61,8 @@ pub fn init(log: &Log, name: &'static str, foreground: bool) -> Result<(), LogEr
     if tracing_subscriber::registry().with(layer).try_init().is_ok() {
         let _ = FILTER.set(handle);
         let _ = WRITER.set(queue);
+        // Standard error may be closed.
+        std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     }
     Ok(())
 }
@@ -87,11 +89,17 @@ pub fn dropped_lines() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
+/// Whether lines go to standard error, which then must stay open.
+pub fn is_stderr(log: &Log, foreground: bool) -> bool {
+    target(log.target, foreground) == LogTarget::Stderr
+}
+
 fn target(target: LogTarget, foreground: bool) -> LogTarget {
     match target {
         LogTarget::Auto if foreground => LogTarget::Stderr,
         LogTarget::Auto if sink::journald_runs() => LogTarget::Journald,
-        LogTarget::Auto => LogTarget::Syslog,
+        LogTarget::Auto if sink::syslog_runs() => LogTarget::Syslog,
+        LogTarget::Auto => LogTarget::Stderr,
         named => named,
     }
 }
@@ -160,9 +168,10 @@ mod tests {
     }
 
     #[test]
-    fn auto_means_stderr_in_the_foreground() {
+    fn auto_finds_a_log_that_is_there() {
         assert_eq!(target(LogTarget::Auto, true), LogTarget::Stderr);
-        assert_ne!(target(LogTarget::Auto, false), LogTarget::Stderr);
+        let sink = Sink::open(target(LogTarget::Auto, false), "test");
+        assert!(sink.is_ok());
         assert_eq!(target(LogTarget::Syslog, true), LogTarget::Syslog);
     }
 }

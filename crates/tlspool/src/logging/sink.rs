@@ -29,6 +29,10 @@ pub(super) fn journald_runs() -> bool {
     Path::new(JOURNALD).exists()
 }
 
+pub(super) fn syslog_runs() -> bool {
+    Path::new(SYSLOG).exists()
+}
+
 impl Sink {
     pub(super) fn open(target: LogTarget, name: &'static str) -> Result<Self, SinkError> {
         let pid = std::process::id();

@@ -352,6 +352,10 @@ async fn stand_up(
     };
     let established = handshake::run(&settings.engine, &peer, job, &mut host).await;
     let mut outcome = host.outcome;
+    if let Ok(Established { shown: Some(shown), .. }) = &established {
+        // Known from the session that was resumed, where nothing was asked.
+        outcome.credential.get_or_insert_with(|| shown.clone());
+    }
     if let Some(credential) = &outcome.credential {
         log.local.clone_from(&credential.name);
     }
@@ -459,6 +463,10 @@ fn scope(
     digest.update(starttls.remoteid.field());
     digest.update(starttls.service.field());
     digest.update(&worker.trust_digest());
+    if role == Role::Client && starttls.flags.contains(Flags::LOCALID_CHECK) {
+        // A program that wants to be asked is asked each time: nothing is resumed.
+        digest.update(&worker.shared.next_session.fetch_add(1, Ordering::Relaxed).to_ne_bytes());
+    }
     let mut scope = [0; 32];
     scope.copy_from_slice(digest.finish().as_ref());
     scope

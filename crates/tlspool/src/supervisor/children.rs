@@ -6,13 +6,14 @@
 use super::message::{self, Account, AsyncChannel, KeydStart, NetworkStart};
 use crate::cli::{KEYD_COMMAND, NETWORK_COMMAND};
 use crate::config::Config;
+use crate::logging;
 use crate::net::Listener;
 use crate::watched::Watched;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 /// Environment variables that children keep; the others stay with the supervisor.
 const NETWORK_ENVIRONMENT: [&str; 3] = ["SSL_CERT_FILE", "SSL_CERT_DIR", "RUST_BACKTRACE"];
@@ -36,9 +37,13 @@ pub struct Life {
 }
 
 impl Process {
-    fn spawn(mut command: Command) -> io::Result<Self> {
+    fn spawn(mut command: Command, config: &Config, foreground: bool) -> io::Result<Self> {
         let (ours, theirs) = message::pair()?;
-        let child = command.stdin(theirs).spawn()?;
+        // Nothing of a terminal or pipe that started the daemon stays open, unless the log goes there.
+        if !logging::is_stderr(&config.log, foreground) {
+            command.stderr(Stdio::null());
+        }
+        let child = command.stdin(theirs).stdout(Stdio::null()).spawn()?;
         let pid = Pid::from_child(&child);
         let pidfd = Watched::as_is(pidfd_open(pid, PidfdFlags::empty())?)?;
         Ok(Self { channel: AsyncChannel::new(ours)?, life: Life { child, pidfd } })
@@ -103,7 +108,7 @@ pub async fn start_network(
     for name in NETWORK_ENVIRONMENT {
         command.envs(std::env::var_os(name).map(|value| (name, value)));
     }
-    let process = Process::spawn(command)?;
+    let process = Process::spawn(command, config, foreground)?;
     let start = NetworkStart {
         config: config.clone(),
         listeners: listeners.iter().map(|l| l.path.clone()).collect(),
@@ -140,7 +145,7 @@ pub async fn start_keyd(
     for name in SUPERVISOR_ENVIRONMENT {
         command.env_remove(name);
     }
-    let process = Process::spawn(command)?;
+    let process = Process::spawn(command, config, foreground)?;
     let start = KeydStart { config: config.clone(), become_user, foreground };
     let fds: Vec<BorrowedFd<'_>> =
         std::iter::once(pin_memory.as_fd()).chain(keyd_ends.iter().map(AsFd::as_fd)).collect();

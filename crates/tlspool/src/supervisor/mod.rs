@@ -147,8 +147,12 @@ async fn daemon(
     };
     let (inherited, pin_memory, inheritance) = match inheritance {
         Some(mut from) => {
-            let copy = pin_memory::copy_of(from.pin_memory.as_fd());
-            (std::mem::take(&mut from.listeners), copy, Some(from))
+            let memory = if config.keys.remember_pins {
+                pin_memory::copy_of(from.pin_memory.as_fd())
+            } else {
+                pin_memory::create()
+            };
+            (std::mem::take(&mut from.listeners), memory, Some(from))
         }
         None => (Vec::new(), pin_memory::create(), None),
     };
@@ -296,7 +300,7 @@ fn make_folders(config: &Config, network: Option<&Account>) -> Result<(), Superv
 fn leave_terminal(config: &Config) -> io::Result<()> {
     let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdout(&null)?;
-    if config.log.target != crate::config::LogTarget::Stderr {
+    if !logging::is_stderr(&config.log, false) {
         rustix::stdio::dup2_stderr(&null)?;
     }
     Ok(())

@@ -27,6 +27,7 @@ pub(super) fn merge(old: &Config, mut new: Config) -> (Config, Vec<&'static str>
         "log.target" => log.target,
         "confinement" => confinement,
         "debug" => debug,
+        "limits.handshakes" => limits.handshakes,
     }
     if !confine::anchors_within(old, &new) {
         new.trust = old.trust.clone();

@@ -302,6 +302,12 @@ impl Supervisor {
     async fn restart_keyd(&mut self) {
         self.keyd.restart_at = None;
         self.keyd.process = None;
+        if !self.config.keys.remember_pins {
+            match super::pin_memory::create() {
+                Ok(memory) => self.pin_memory = memory,
+                Err(error) => tracing::error!(%error, "PINs cannot be forgotten"),
+            }
+        }
         let account = self.accounts.keyd.clone();
         let started =
             children::start_keyd(&self.config, &self.pin_memory, account, self.foreground).await;

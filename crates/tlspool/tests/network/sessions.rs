@@ -53,6 +53,23 @@ fn both_ends_are_authenticated_and_bytes_flow() {
 }
 
 #[test]
+fn a_resumed_session_has_the_same_names() {
+    let house = inhabited();
+    let pool = house.pool();
+    for _ in 0..3 {
+        let (connected, serving) = both((&pool, client()), (&pool, server()));
+        let (mut connected, mut serving) = (connected.unwrap(), serving.unwrap());
+        assert_eq!(connected.localid(), "john@example.org");
+        assert_eq!(connected.remoteid(), "example.com");
+        assert_eq!(serving.remoteid(), "john@example.org");
+        // The ticket has arrived once data behind it has.
+        let (mut near, mut far) = (plaintext(&mut connected), plaintext(&mut serving));
+        far.write_all(b"x").unwrap();
+        near.read_exact(&mut [0]).unwrap();
+    }
+}
+
+#[test]
 fn a_server_may_leave_the_name_to_sni_and_the_client_to_itself() {
     let house = inhabited();
     let pool = house.pool();
