@@ -114,7 +114,8 @@ fn records_that_make_no_sense() {
     scene.told(raw.refusal(), E::RecordMalformed, "field");
 
     // A record in pieces is a record; one cut short is not.
-    for byte in Packet { reqid: 6, cbid: 0, body: ping() }.encode() {
+    let whole = Packet { reqid: 6, cbid: 0, body: ping() };
+    for byte in whole.encode() {
         raw.send_bytes(&[byte], &[]).unwrap();
     }
     assert!(matches!(raw.answer().unwrap().body, Body::Ping(_)));
