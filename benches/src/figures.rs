@@ -109,10 +109,20 @@ impl Results {
         &self,
         id: &'static str,
         candidate: Candidate,
-        quantity: fn(&Figures) -> f64,
+        quantity: impl Fn(&Figures) -> f64,
     ) -> Series {
         let rounds = self.rounds.get(&(id, candidate)).map_or(&[][..], Vec::as_slice);
         Series::of(rounds.iter().map(quantity))
+    }
+
+    /// Names of the processes of a candidate that used CPU time.
+    pub(crate) fn processes(&self, id: &'static str, candidate: Candidate) -> Vec<String> {
+        let rounds = self.rounds.get(&(id, candidate)).map_or(&[][..], Vec::as_slice);
+        let mut names: Vec<String> =
+            rounds.iter().flat_map(|figures| figures.cpu_us_of.keys().cloned()).collect();
+        names.sort();
+        names.dedup();
+        names
     }
 
     /// KiB per idle session.

@@ -1,5 +1,6 @@
 //! Puts one kind of work on a candidate and counts over a window of steady state.
 
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,12 +57,14 @@ pub(crate) struct Window {
 }
 
 /// What was counted in one window. An operation is a handshake, a round trip or a MiB.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Figures {
     /// Operations per second.
     pub(crate) rate: f64,
     /// Microseconds of CPU time of all the candidate's processes per operation.
     pub(crate) cpu_us: f64,
+    /// The same for each process.
+    pub(crate) cpu_us_of: HashMap<String, f64>,
     /// Median time of an operation, in microseconds (not for bulk data).
     pub(crate) p50_us: f64,
     /// 99th percentile.
@@ -96,7 +99,7 @@ pub(crate) struct Load {
 /// Counters at one moment.
 struct Snapshot {
     at: Instant,
-    cpu: Duration,
+    cpu: HashMap<String, Duration>,
     done: u64,
     resumed: u64,
 }
@@ -163,9 +166,18 @@ impl Load {
         let at = |share: f64| {
             times.get((times.len() as f64 * share) as usize).map_or(0.0, |us| f64::from(*us))
         };
+        let cpu_us_of: HashMap<String, f64> = after
+            .cpu
+            .iter()
+            .map(|(name, cpu)| {
+                let used = cpu.saturating_sub(before.cpu.get(name).copied().unwrap_or_default());
+                (name.clone(), used.as_secs_f64() * 1e6 / operations)
+            })
+            .collect();
         Ok(Figures {
             rate: operations / (after.at - before.at).as_secs_f64(),
-            cpu_us: after.cpu.saturating_sub(before.cpu).as_secs_f64() * 1e6 / operations,
+            cpu_us: cpu_us_of.values().sum(),
+            cpu_us_of,
             p50_us: at(0.5),
             p99_us: at(0.99),
             resumed: (after.resumed - before.resumed) as f64 / operations,

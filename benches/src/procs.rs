@@ -78,11 +78,16 @@ impl Programs {
         Ok(tree)
     }
 
-    /// CPU time that all of them have used so far, user and system.
-    pub(crate) fn cpu(&self) -> Result<Duration> {
-        let ticks: u64 = self.all()?.into_iter().filter_map(cpu_ticks).sum();
-        let hz = rustix::param::clock_ticks_per_second();
-        Ok(Duration::from_nanos(ticks * (1_000_000_000 / hz)))
+    /// CPU time, user and system, that each has used so far; processes of one name together.
+    pub(crate) fn cpu(&self) -> Result<HashMap<String, Duration>> {
+        let tick = Duration::from_nanos(1_000_000_000 / rustix::param::clock_ticks_per_second());
+        let mut by_name: HashMap<String, Duration> = HashMap::new();
+        for pid in self.all()? {
+            // One that has ended meanwhile is left out.
+            let Some((name, ticks)) = cpu_ticks(pid) else { continue };
+            *by_name.entry(name).or_default() += tick * u32::try_from(ticks).unwrap_or(u32::MAX);
+        }
+        Ok(by_name)
     }
 
     /// Proportional set size of all of them, in KiB.
@@ -151,9 +156,11 @@ fn stat(pid: u32) -> Option<Vec<String>> {
 }
 
 /// utime and stime: fields 14 and 15 of proc(5).
-fn cpu_ticks(pid: u32) -> Option<u64> {
+fn cpu_ticks(pid: u32) -> Option<(String, u64)> {
     let fields = stat(pid)?;
-    Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some((name.trim().to_owned(), ticks))
 }
 
 fn pss_kib(pid: u32) -> Option<u64> {

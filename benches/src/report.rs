@@ -184,6 +184,14 @@ fn table(out: &mut String, results: &Results, scenario: &Scenario) -> std::fmt::
     if let (Some(rate), Some(cpu)) = (rate, cpu) {
         let (rate, cpu) = (digits(rate), digits(cpu));
         writeln!(out, "\ntlspool against the best other: rate × {rate}, CPU × {cpu}.")?;
+        let of = Candidate::Tlspool;
+        let parts = results.processes(scenario.id, of).into_iter().filter_map(|name| {
+            let us = |figures: &Figures| figures.cpu_us_of.get(&name).copied().unwrap_or_default();
+            let median = results.series(scenario.id, of, us).median().filter(|us| *us > 0.0)?;
+            Some(format!("{name} {}", digits(median)))
+        });
+        let parts: Vec<String> = parts.collect();
+        writeln!(out, "Its CPU µs by process: {}.", parts.join(", "))?;
     }
     writeln!(out)
 }

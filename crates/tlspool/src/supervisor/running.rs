@@ -6,7 +6,7 @@ use super::message::{ControlReply, ControlRequest, FromNetwork, ToNetwork};
 use super::pidfile::PidFile;
 use super::systemd::Notifier;
 use super::{Accounts, SupervisorError, reload};
-use crate::config::Config;
+use crate::config::{Config, Log};
 use crate::logging;
 use crate::net::Listener;
 use std::collections::HashMap;
@@ -100,7 +100,7 @@ pub(super) struct StatusRequests {
 pub(super) struct Supervisor {
     pub(super) config: Config,
     pub(super) config_file: Option<PathBuf>,
-    pub(super) foreground: bool,
+    pub(super) log: Log,
     pub(super) accounts: Accounts,
     pub(super) listeners: Vec<Listener>,
     pub(super) owned_paths: Vec<PathBuf>,
@@ -286,6 +286,7 @@ impl Supervisor {
                 let keys_changed = new.keys != self.config.keys;
                 self.config = new;
                 logging::reload(&self.config.log);
+                self.log.level = self.config.log.level;
                 let config = Box::new(self.config.clone());
                 self.send(&ToNetwork::Reload { config }, &[]).await;
                 if keys_changed {
@@ -310,7 +311,7 @@ impl Supervisor {
         }
         let account = self.accounts.keyd.clone();
         let started =
-            children::start_keyd(&self.config, &self.pin_memory, account, self.foreground).await;
+            children::start_keyd(&self.config, &self.pin_memory, account, &self.log).await;
         match started {
             Ok((process, channels)) => {
                 self.keyd.process = Some(process);
@@ -387,7 +388,9 @@ impl Supervisor {
         }
         let listeners = self.listeners.iter().map(|l| l.path.clone()).collect();
         let pid = rustix::process::getpid().as_raw_pid();
-        Ok((ControlReply::Handover { listeners, pid }, fds))
+        let from_systemd = self.owned_paths.is_empty();
+        let notify_socket = self.notifier.name();
+        Ok((ControlReply::Handover { listeners, pid, from_systemd, notify_socket }, fds))
     }
 
     /// The successor serves: sockets, PID file and control socket are its own now.
