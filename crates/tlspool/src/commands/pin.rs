@@ -52,7 +52,7 @@ pub(super) fn run(cli: &Cli) -> Result<(), PinError> {
     let error = pool.pin_service(0, ANSWER_TIME.as_micros() as u32, &cancel, |entry| {
         let _ = asked.send(Asked::Begins);
         match person.ask(entry) {
-            Said::Pin(pin) => entry.pin = text_of(&pin),
+            Said::Pin(pin) => *entry.pin = text_of(&pin),
             Said::Nothing => {}
             Said::Interrupted => {
                 ended = true;
