@@ -90,6 +90,13 @@ impl Raw {
         Ok(ours)
     }
 
+    /// As [`Self::connect_plaintext`], over TCP: only there can the pool say that a session was cut.
+    pub(crate) fn connect_tcp(&self, asked: &Packet) -> io::Result<TcpStream> {
+        let (ours, pools) = tcp_pair();
+        self.send(asked, Some(pools.as_fd()))?;
+        Ok(ours)
+    }
+
     /// Makes `count` TLS connections, both ends of which are the pool's, many at a time.
     pub(crate) fn pairs(
         &self,
