@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tlspool_wire::assemble::Assembled;
 use tlspool_wire::{Assembler, Body, Facilities, PROTOCOL_IDENTITY, Packet, Ping, PoolError, Text};
+use tokio::time::Instant;
 use zeroize::Zeroize;
 
 use super::client::{Answer, Client};
@@ -73,6 +74,7 @@ impl Connection {
         let drain = self.worker.shared.drain.clone();
         let mut told = false;
         let mut ended = false;
+        let mut patience_ends = None;
         loop {
             if drain.is_requested() && !told {
                 told = true;
@@ -88,8 +90,15 @@ impl Connection {
                 return;
             }
             let unsent = self.client.has_unsent();
+            if unsent {
+                let patience = self.worker.settings().config.limits.callback_timeout;
+                patience_ends.get_or_insert_with(|| Instant::now() + patience);
+            } else {
+                patience_ends = None;
+            }
             tokio::select! {
-                ready = self.watched.readable(), if !ended => {
+                // A program that does not read its answers may not ask more.
+                ready = self.watched.readable(), if !ended && !unsent => {
                     let Ok(mut ready) = ready else { return };
                     match read(&mut self.assembler, &self.watched, &self.worker, &self.client) {
                         Turn::More => tokio::task::yield_now().await,
@@ -104,9 +113,18 @@ impl Connection {
                         break;
                     }
                     match self.client.flush() {
-                        Ok(_) => ready.clear_ready(),
+                        Ok(taken) => {
+                            if taken > 0 {
+                                patience_ends = None;
+                            }
+                            ready.clear_ready();
+                        }
                         Err(_) => break,
                     }
+                }
+                () = at(patience_ends) => {
+                    tracing::warn!(client = %self.client.peer, "disconnected: it does not read its answers");
+                    break;
                 }
                 () = self.client.attention.notified() => {}
                 () = drain.requested(), if !told => {}
@@ -122,6 +140,14 @@ impl Connection {
         let mut fds = [PollFd::new(&self.watched, PollFlags::empty())];
         poll(&mut fds, Some(&now)).is_ok()
             && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+    }
+}
+
+/// Waits for ever if there is nothing to wait for.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -186,7 +212,8 @@ fn dispatch(worker: &Rc<Worker>, client: &Arc<Client>, record: &mut Assembled<Ow
     }
     let limit = worker.settings().config.limits.requests_per_client;
     let Some(in_flight) = client.begin(limit) else {
-        return refuse(PoolError::LimitReached, "too many requests in flight on this connection");
+        let text = format!("{limit} requests are in flight; see limits.requests_per_client");
+        return refuse(PoolError::LimitReached, &text);
     };
     let reply = |body: Body| client.send(&Packet { reqid, cbid: 0, body });
     if descriptor.is_some() && !matches!(packet.body, Body::Starttls(_)) {
