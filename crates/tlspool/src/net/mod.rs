@@ -45,6 +45,9 @@ use settings::Settings;
 use shared::Shared;
 use worker::{Start, Task, WorkerHandle};
 
+/// What sessions get to end in when they are cut; less than the supervisor waits besides.
+const CUT_TIME: std::time::Duration = std::time::Duration::from_secs(3);
+
 /// What the supervisor gives the network process.
 pub struct NetworkBoot {
     /// The whole configuration.
@@ -226,8 +229,14 @@ async fn obey(channel: &AsyncChannel, shared: &Arc<Shared>) {
             message = channel.recv::<ToNetwork>(), if !orphaned => message,
             () = shared.ended.notified() => continue,
             () = out_of_time => {
+                if shared.cut.is_requested() {
+                    break;
+                }
                 tracing::warn!(sessions = shared.sessions.in_use(), "drain_timeout has passed");
-                break;
+                // Cut sessions must not look like sessions that the peer has ended.
+                shared.cut.request();
+                drain_ends = Some(tokio::time::Instant::now() + CUT_TIME);
+                continue;
             }
         };
         let drain = |drain_ends: &mut Option<tokio::time::Instant>| {
