@@ -159,7 +159,7 @@ fn starts_serves_and_leaves_nothing_behind() {
     daemon.signal(rustix::process::Signal::TERM);
     let (good, log) = daemon.end();
     assert!(good, "{log}");
-    assert!(log.contains("drained"), "{log}");
+    assert!(log.contains("drained") && !log.contains("ERROR"), "{log}");
     assert_eq!(fs::read_dir(house.path("run")).unwrap().count(), 0);
     let error = text(&house.output(&["status"]).stderr);
     assert!(error.contains("is it running"), "{error}");

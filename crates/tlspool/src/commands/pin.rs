@@ -151,10 +151,11 @@ fn question(entry: &Pinentry) -> String {
     let mut words = shown(entry.prompt.as_str());
     if words.is_empty() || !words.contains(&label) {
         let wrong = if words.is_empty() && entry.attempt > 0 { "Wrong PIN." } else { "" };
-        words = format!("{words}{wrong} PIN of token {label}").trim().to_owned();
+        words = format!("{words}{wrong} PIN of token {label}");
     }
     let about =
         [entry.token_manufacturer.as_str(), entry.token_model.as_str()].map(shown).join(" ");
+    let words = words.trim();
     match about.trim() {
         "" => format!("{words}, empty to refuse: "),
         about => format!("{words} ({about}), empty to refuse: "),
