@@ -128,10 +128,7 @@ impl Person {
 
     fn ask(&mut self, entry: &Pinentry) -> Said {
         match self {
-            Self::Terminal(tty) => {
-                let asked = write!(tty, "{}", question(entry)).and_then(|()| read_hidden(tty));
-                asked.unwrap_or(Said::Interrupted)
-            }
+            Self::Terminal(tty) => ask_hidden(tty, &question(entry)).unwrap_or(Said::Interrupted),
             Self::Lines(stdin) => {
                 println!("{}", question(entry));
                 read_line(&mut stdin.lock()).unwrap_or(Said::Interrupted)
@@ -187,9 +184,11 @@ impl Drop for Hidden<'_> {
     }
 }
 
-fn read_hidden(tty: &File) -> io::Result<Said> {
+/// The echo is off before the question is seen: who types fast is not shown either.
+fn ask_hidden(tty: &File, question: &str) -> io::Result<Said> {
     let said = {
         let hidden = Hidden::new(tty)?;
+        write!({ hidden.tty }, "{question}")?;
         read_line(&mut { hidden.tty })?
     };
     writeln!({ tty })?;
