@@ -78,7 +78,7 @@ type NetworkParts = (Config, Vec<Listener>, Vec<OwnedFd>);
 
 fn prepare_network(channel: &mut Channel) -> Result<NetworkParts, String> {
     let (start, fds) = told::<NetworkStart>(channel)?;
-    let NetworkStart { config, listeners: paths, become_user, foreground } = start;
+    let NetworkStart { config, listeners: paths, become_user, log } = start;
     let mut fds = fds.into_iter();
     let listeners: Vec<Listener> =
         paths.into_iter().zip(&mut fds).map(|(path, fd)| Listener { fd, path }).collect();
@@ -87,7 +87,7 @@ fn prepare_network(channel: &mut Channel) -> Result<NetworkParts, String> {
     set_dumpable(config.debug.core_dumps).map_err(|e| format!("cannot forbid core dumps: {e}"))?;
     let confined = confine::apply(&config).map_err(|e| e.to_string())?;
     // After the confinement, so that the thread that writes the log is confined too.
-    logging::init(&config.log, "tlspool", foreground).map_err(|e| e.to_string())?;
+    logging::init(&log, "tlspool").map_err(|e| e.to_string())?;
     let full = |degree: &confine::Degree| *degree == confine::Degree::Full;
     let (landlock, seccomp) = (&confined.landlock, &confined.seccomp);
     if full(landlock) && full(seccomp) {
@@ -112,8 +112,7 @@ pub fn key_process() -> ExitCode {
         let memory = fds.remove(0);
         users::drop_privileges(start.become_user.as_ref()).map_err(|e| e.to_string())?;
         set_dumpable(false).map_err(|e| format!("cannot forbid core dumps: {e}"))?;
-        logging::init(&start.config.log, "tlspool-keyd", start.foreground)
-            .map_err(|e| e.to_string())?;
+        logging::init(&start.log, "tlspool-keyd").map_err(|e| e.to_string())?;
         Ok((start.config.keys, memory, fds))
     });
     let code = match start {

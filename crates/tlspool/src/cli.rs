@@ -60,6 +60,7 @@ pub enum Command {
         json: bool,
     },
 
+    /// The commands that look after the database and the tokens.
     #[command(flatten)]
     Admin(AdminCommand),
 
@@ -74,4 +75,58 @@ pub enum Command {
     /// The key process
     #[command(name = KEYD_COMMAND, hide = true)]
     KeyProcess,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    const MANUAL: &str = include_str!("../../../man/tlspool.8");
+
+    /// Whether the manual has these words in a row, whatever punctuation is around them.
+    fn mentioned(words: &str) -> bool {
+        let plain = |line: &str| {
+            format!(
+                " {} ",
+                line.replace([',', '|'], " ").split_whitespace().collect::<Vec<_>>().join(" ")
+            )
+        };
+        MANUAL
+            .lines()
+            .any(|line| plain(line.trim_start_matches('.')).contains(&format!(" {words} ")))
+    }
+
+    fn check(command: &clap::Command, path: &str, missing: &mut Vec<String>) {
+        for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+            let short = argument.get_short().map(|short| format!("Fl {short}"));
+            let long = argument.get_long().map(|long| format!("Fl -{long}"));
+            // Within the long form the name follows the short one: ".It Fl c , Fl -config".
+            let named = [short, long].into_iter().flatten().filter(|name| !mentioned(name));
+            missing.extend(named.map(|name| format!("{path}: {name}")));
+        }
+        for inner in command
+            .get_subcommands()
+            .filter(|inner| !inner.is_hide_set() && inner.get_name() != "help")
+        {
+            let path = format!("{path} {}", inner.get_name()).trim().to_owned();
+            let leaf = inner.get_subcommands().next().is_none();
+            if leaf && !mentioned(&path) {
+                missing.push(path.clone());
+            }
+            check(inner, &path, missing);
+        }
+    }
+
+    #[test]
+    fn the_manual_has_every_command_and_option() {
+        let mut command = Cli::command();
+        command.build();
+        command.clone().debug_assert();
+        let mut missing = Vec::new();
+        check(&command, "", &mut missing);
+        missing.sort();
+        missing.dedup();
+        assert!(missing.is_empty(), "not in man/tlspool.8: {missing:#?}");
+    }
 }

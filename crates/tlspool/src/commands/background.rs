@@ -5,6 +5,7 @@ use crate::child::take_stdin;
 use crate::cli::{BACKGROUND_COMMAND, Cli};
 use crate::supervisor::message::{self, Channel, ToFront};
 use crate::supervisor::{self, Options};
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -25,13 +26,7 @@ pub(super) enum BackgroundError {
 pub(super) fn run(cli: &Cli) -> Result<(), BackgroundError> {
     let (ours, theirs) = message::pair()?;
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("tlspool").arg(BACKGROUND_COMMAND).stdin(theirs);
-    if let Some(file) = &cli.config {
-        command.arg("-c").arg(absolute(file)?);
-    }
-    if cli.replace {
-        command.arg("-k");
-    }
+    command.arg0("tlspool").args(arguments(cli)?).stdin(theirs);
     let mut daemon = command.spawn()?;
     // The command holds the other end; without it, the end of the daemon ends the channel.
     drop(command);
@@ -43,6 +38,19 @@ pub(super) fn run(cli: &Cli) -> Result<(), BackgroundError> {
         }
         None => Err(BackgroundError::Silent),
     }
+}
+
+/// The command line of the daemon: the one of this process, with the hidden command behind its options.
+fn arguments(cli: &Cli) -> io::Result<Vec<OsString>> {
+    let mut arguments = Vec::new();
+    if let Some(file) = &cli.config {
+        arguments.extend(["-c".into(), absolute(file)?.into_os_string()]);
+    }
+    if cli.replace {
+        arguments.push("-k".into());
+    }
+    arguments.push(BACKGROUND_COMMAND.into());
+    Ok(arguments)
 }
 
 /// The daemon will have `/` as its folder.
@@ -67,4 +75,21 @@ pub(super) fn daemon(cli: Cli) -> ExitCode {
         replace: cli.replace,
         front: Some(Channel::new(front)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Command;
+    use clap::Parser;
+
+    #[test]
+    fn the_daemon_understands_what_it_is_called_with() {
+        let cli = Cli::parse_from(["tlspool", "-k", "-c", "/etc/x.toml"]);
+        let called = std::iter::once("tlspool".into()).chain(arguments(&cli).unwrap());
+        let daemon = Cli::try_parse_from(called).unwrap();
+        assert!(daemon.replace);
+        assert_eq!(daemon.config, cli.config);
+        assert!(matches!(daemon.command, Some(Command::Background)));
+    }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use std::collections::BTreeSet;
 
+const MANUAL: &str = include_str!("../../../../man/tlspool.toml.5");
 const EXAMPLE: &str = include_str!("../../../../etc/tlspool.toml.example");
 
 fn parse(text: &str) -> Result<Config, String> {
@@ -150,4 +151,27 @@ fn bad_values_are_named_with_what_would_be_right() {
 fn a_file_that_was_named_must_exist() {
     let error = Config::load(Some(Path::new("/nonexistent/t.toml"))).unwrap_err().to_string();
     assert!(error.contains("/nonexistent/t.toml") && error.contains("-c"), "{error}");
+}
+
+#[test]
+fn the_manual_has_every_key() {
+    let lines = || {
+        MANUAL
+            .lines()
+            .filter_map(|line| line.strip_prefix(".It Va "))
+            .flat_map(|keys| keys.split([' ', ',']))
+    };
+    let described: BTreeSet<&str> = lines().collect();
+    let sections: BTreeSet<&str> = MANUAL
+        .lines()
+        .filter_map(|line| line.strip_prefix(".Ss ["))
+        .map(|name| name.trim_matches(['[', ']']))
+        .collect();
+    for key in all_keys() {
+        let name = key.rsplit('.').next().unwrap();
+        assert!(
+            described.contains(name) || sections.contains(key.as_str()),
+            "{key} is not in man/tlspool.toml.5"
+        );
+    }
 }

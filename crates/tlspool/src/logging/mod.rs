@@ -50,10 +50,10 @@ pub enum LogError {
     Thread(#[from] std::io::Error),
 }
 
-/// Opens the log. `name` is what lines are marked with; `foreground` decides what
-/// [`LogTarget::Auto`] is.
-pub fn init(log: &Log, name: &'static str, foreground: bool) -> Result<(), LogError> {
-    let sink = Sink::open(target(log.target, foreground), name)?;
+/// Opens the log; `name` is what lines are marked with. [`LogTarget::Auto`], which [`resolve`] should have
+/// settled, is standard error.
+pub fn init(log: &Log, name: &'static str) -> Result<(), LogError> {
+    let sink = Sink::open(log.target, name)?;
     let (queue, lines) = sync_channel(QUEUE);
     std::thread::Builder::new().name("log".into()).spawn(move || write_lines(sink, &lines))?;
     let (filter, handle) = reload::Layer::new(level_filter(log.level));
@@ -89,14 +89,12 @@ pub fn dropped_lines() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// Whether lines go to standard error, which then must stay open.
-pub fn is_stderr(log: &Log, foreground: bool) -> bool {
-    target(log.target, foreground) == LogTarget::Stderr
-}
-
-fn target(target: LogTarget, foreground: bool) -> LogTarget {
+/// What [`LogTarget::Auto`] is here and now. The supervisor decides once for all its processes.
+pub fn resolve(target: LogTarget, foreground: bool) -> LogTarget {
+    // Standard error is the journal already: its own protocol keeps the fields apart.
+    let journal = sink::journald_runs() && std::env::var_os("JOURNAL_STREAM").is_some();
     match target {
-        LogTarget::Auto if foreground => LogTarget::Stderr,
+        LogTarget::Auto if foreground && !journal => LogTarget::Stderr,
         LogTarget::Auto if sink::journald_runs() => LogTarget::Journald,
         LogTarget::Auto if sink::syslog_runs() => LogTarget::Syslog,
         LogTarget::Auto => LogTarget::Stderr,
@@ -169,9 +167,8 @@ mod tests {
 
     #[test]
     fn auto_finds_a_log_that_is_there() {
-        assert_eq!(target(LogTarget::Auto, true), LogTarget::Stderr);
-        let sink = Sink::open(target(LogTarget::Auto, false), "test");
-        assert!(sink.is_ok());
-        assert_eq!(target(LogTarget::Syslog, true), LogTarget::Syslog);
+        assert!(Sink::open(resolve(LogTarget::Auto, true), "test").is_ok());
+        assert!(Sink::open(resolve(LogTarget::Auto, false), "test").is_ok());
+        assert_eq!(resolve(LogTarget::Syslog, true), LogTarget::Syslog);
     }
 }

@@ -5,8 +5,7 @@
 
 use super::message::{self, Account, AsyncChannel, KeydStart, NetworkStart};
 use crate::cli::{KEYD_COMMAND, NETWORK_COMMAND};
-use crate::config::Config;
-use crate::logging;
+use crate::config::{Config, Log, LogTarget};
 use crate::net::Listener;
 use crate::watched::Watched;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -37,10 +36,10 @@ pub struct Life {
 }
 
 impl Process {
-    fn spawn(mut command: Command, config: &Config, foreground: bool) -> io::Result<Self> {
+    fn spawn(mut command: Command, log: &Log) -> io::Result<Self> {
         let (ours, theirs) = message::pair()?;
         // Nothing of a terminal or pipe that started the daemon stays open, unless the log goes there.
-        if !logging::is_stderr(&config.log, foreground) {
+        if log.target != LogTarget::Stderr {
             command.stderr(Stdio::null());
         }
         let child = command.stdin(theirs).stdout(Stdio::null()).spawn()?;
@@ -101,19 +100,19 @@ pub async fn start_network(
     listeners: &[Listener],
     key_channels: &[OwnedFd],
     become_user: Option<Account>,
-    foreground: bool,
+    log: &Log,
 ) -> io::Result<Process> {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("tlspool: network").arg(NETWORK_COMMAND).env_clear();
     for name in NETWORK_ENVIRONMENT {
         command.envs(std::env::var_os(name).map(|value| (name, value)));
     }
-    let process = Process::spawn(command, config, foreground)?;
+    let process = Process::spawn(command, log)?;
     let start = NetworkStart {
         config: config.clone(),
         listeners: listeners.iter().map(|l| l.path.clone()).collect(),
         become_user,
-        foreground,
+        log: log.clone(),
     };
     let fds: Vec<BorrowedFd<'_>> = listeners
         .iter()
@@ -130,7 +129,7 @@ pub async fn start_keyd(
     config: &Config,
     pin_memory: &OwnedFd,
     become_user: Option<Account>,
-    foreground: bool,
+    log: &Log,
 ) -> io::Result<(Process, Vec<OwnedFd>)> {
     let mut network_ends = Vec::new();
     let mut keyd_ends = Vec::new();
@@ -145,8 +144,8 @@ pub async fn start_keyd(
     for name in SUPERVISOR_ENVIRONMENT {
         command.env_remove(name);
     }
-    let process = Process::spawn(command, config, foreground)?;
-    let start = KeydStart { config: config.clone(), become_user, foreground };
+    let process = Process::spawn(command, log)?;
+    let start = KeydStart { config: config.clone(), become_user, log: log.clone() };
     let fds: Vec<BorrowedFd<'_>> =
         std::iter::once(pin_memory.as_fd()).chain(keyd_ends.iter().map(AsFd::as_fd)).collect();
     process.channel.send(&start, &fds).await?;

@@ -7,7 +7,7 @@
 //! Used with a tokio runtime ([`AsyncChannel`]: supervisor and network process) and without
 //! ([`Channel`]: at the start of a child, and in the commands).
 
-use crate::config::Config;
+use crate::config::{Config, Log};
 use crate::watched::Watched;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -33,8 +33,8 @@ pub struct NetworkStart {
     pub listeners: Vec<PathBuf>,
     /// User and group to become, if the supervisor is root.
     pub become_user: Option<Account>,
-    /// Whether the log goes to standard error when the configuration leaves it open.
-    pub foreground: bool,
+    /// Where the log goes.
+    pub log: Log,
 }
 
 /// The first message to the key process. Descriptors: the PIN memory, then the key channels.
@@ -44,8 +44,8 @@ pub struct KeydStart {
     pub config: Config,
     /// User and group to become, if the supervisor is root.
     pub become_user: Option<Account>,
-    /// As in [`NetworkStart`].
-    pub foreground: bool,
+    /// Where the log goes.
+    pub log: Log,
 }
 
 /// Whom a child process runs as.
@@ -147,6 +147,10 @@ pub enum ControlReply {
         listeners: Vec<PathBuf>,
         /// PID of the old supervisor.
         pid: i32,
+        /// The listeners are systemd's: their files stay when the daemon ends.
+        from_systemd: bool,
+        /// Where systemd hears about the service (`NOTIFY_SOCKET`).
+        notify_socket: Option<String>,
     },
     /// It is done.
     Done,

@@ -22,7 +22,7 @@ pub mod sockets;
 pub mod systemd;
 pub mod takeover;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Log, LogTarget};
 use crate::logging;
 use crate::users::{self, UserError};
 use children::Process;
@@ -41,7 +41,7 @@ use systemd::Notifier;
 use takeover::{Inheritance, Start};
 
 /// How long the network process may take to be ready.
-const START_TIME: Duration = Duration::from_secs(60);
+const START_TIME: Duration = Duration::from_mins(1);
 
 /// How the daemon was called.
 pub struct Options {
@@ -133,10 +133,12 @@ async fn daemon(
 ) -> Result<(), SupervisorError> {
     let activated =
         systemd::listen_fds().map_err(system("take the sockets that systemd passes"))?;
-    let notifier = Notifier::from_env();
+    let mut notifier = Notifier::from_env();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let config = Config::load(options.config_file.as_deref())?;
-    logging::init(&config.log, "tlspool", foreground)?;
+    let target = logging::resolve(config.log.target, foreground);
+    let log = Log { target, level: config.log.level };
+    logging::init(&log, "tlspool")?;
     raise_descriptor_limit();
     let accounts = Accounts::find(&config)?;
     make_folders(&config, accounts.network.as_ref())?;
@@ -157,28 +159,29 @@ async fn daemon(
         None => (Vec::new(), pin_memory::create(), None),
     };
     let pin_memory = pin_memory.map_err(system("make memory for PINs"))?;
-    let from_systemd = !activated.is_empty();
+    let mut from_systemd = !activated.is_empty();
     let inherited = if from_systemd { activated } else { inherited };
+    if let Some(from) = &inheritance {
+        from_systemd |= from.from_systemd;
+        if let (None, Some(name)) = (notifier.name(), &from.notify_socket) {
+            notifier = Notifier::at(name.into());
+        }
+    }
     let listeners = sockets::listeners(&config, inherited, from_systemd)?;
 
     let signals = running::Signals::new().map_err(system("listen for signals"))?;
     let (keyd, key_channels) =
-        children::start_keyd(&config, &pin_memory, accounts.keyd.clone(), foreground)
+        children::start_keyd(&config, &pin_memory, accounts.keyd.clone(), &log)
             .await
             .map_err(system("start the key process"))?;
-    let network = children::start_network(
-        &config,
-        &listeners,
-        &key_channels,
-        accounts.network.clone(),
-        foreground,
-    )
-    .await
-    .map_err(system("start the network process"))?;
+    let network =
+        children::start_network(&config, &listeners, &key_channels, accounts.network.clone(), &log)
+            .await
+            .map_err(system("start the network process"))?;
     drop(key_channels);
     let mut supervisor = Supervisor {
         config_file: options.config_file.clone(),
-        foreground,
+        log,
         accounts,
         // What the file system shows of us goes again, unless it is systemd's or the successor's.
         owned_paths: if from_systemd {
@@ -209,7 +212,7 @@ async fn daemon(
     supervisor.take_office(inheritance)?;
     if let Some(front) = front.take() {
         let _ = front.send(&ToFront::Ready, &[]);
-        leave_terminal(&supervisor.config).map_err(system("leave the terminal"))?;
+        leave_terminal(&supervisor.log).map_err(system("leave the terminal"))?;
     }
     supervisor.serve().await
 }
@@ -297,10 +300,10 @@ fn make_folders(config: &Config, network: Option<&Account>) -> Result<(), Superv
 
 /// The daemon is in the background now: nothing of the terminal stays open, except standard error if the
 /// log was told to go there.
-fn leave_terminal(config: &Config) -> io::Result<()> {
+fn leave_terminal(log: &Log) -> io::Result<()> {
     let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdout(&null)?;
-    if !logging::is_stderr(&config.log, false) {
+    if log.target != LogTarget::Stderr {
         rustix::stdio::dup2_stderr(&null)?;
     }
     Ok(())

@@ -1,12 +1,12 @@
 //! The supervisor's loop: what happens, one event at a time, and what is done about it.
 
 use super::children::{self, Process};
-use super::control::{ANSWER_TIME, Asked, ControlSocket};
+use super::control::{ANSWER_TIME, Answer, Asked, ControlSocket};
 use super::message::{ControlReply, ControlRequest, FromNetwork, ToNetwork};
 use super::pidfile::PidFile;
 use super::systemd::Notifier;
 use super::{Accounts, SupervisorError, reload};
-use crate::config::Config;
+use crate::config::{Config, Log};
 use crate::logging;
 use crate::net::Listener;
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 /// The network process ends by itself when its `drain_timeout` is over; after this much more it is ended.
@@ -24,7 +24,7 @@ const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// First and longest wait before a key process that died is started again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(30));
 /// A key process that lived this long has earned the short wait again.
-const STABLE: Duration = Duration::from_secs(60);
+const STABLE: Duration = Duration::from_mins(1);
 
 /// The signals of a daemon.
 pub(super) struct Signals {
@@ -93,14 +93,14 @@ pub(super) enum State {
 #[derive(Default)]
 pub(super) struct StatusRequests {
     last: u64,
-    waiting: HashMap<u64, (Instant, oneshot::Sender<(ControlReply, Vec<OwnedFd>)>)>,
+    waiting: HashMap<u64, (Instant, Answer)>,
 }
 
 /// Everything the supervisor has.
 pub(super) struct Supervisor {
     pub(super) config: Config,
     pub(super) config_file: Option<PathBuf>,
-    pub(super) foreground: bool,
+    pub(super) log: Log,
     pub(super) accounts: Accounts,
     pub(super) listeners: Vec<Listener>,
     pub(super) owned_paths: Vec<PathBuf>,
@@ -286,6 +286,7 @@ impl Supervisor {
                 let keys_changed = new.keys != self.config.keys;
                 self.config = new;
                 logging::reload(&self.config.log);
+                self.log.level = self.config.log.level;
                 let config = Box::new(self.config.clone());
                 self.send(&ToNetwork::Reload { config }, &[]).await;
                 if keys_changed {
@@ -310,7 +311,7 @@ impl Supervisor {
         }
         let account = self.accounts.keyd.clone();
         let started =
-            children::start_keyd(&self.config, &self.pin_memory, account, self.foreground).await;
+            children::start_keyd(&self.config, &self.pin_memory, account, &self.log).await;
         match started {
             Ok((process, channels)) => {
                 self.keyd.process = Some(process);
@@ -349,7 +350,7 @@ impl Supervisor {
             // What follows is the end of the process.
             FromNetwork::Drained | FromNetwork::Ready => {}
             FromNetwork::Failed { problem } => {
-                tracing::error!("the network process fails: {problem}")
+                tracing::error!("the network process fails: {problem}");
             }
         }
     }
@@ -387,7 +388,9 @@ impl Supervisor {
         }
         let listeners = self.listeners.iter().map(|l| l.path.clone()).collect();
         let pid = rustix::process::getpid().as_raw_pid();
-        Ok((ControlReply::Handover { listeners, pid }, fds))
+        let from_systemd = self.owned_paths.is_empty();
+        let notify_socket = self.notifier.name();
+        Ok((ControlReply::Handover { listeners, pid, from_systemd, notify_socket }, fds))
     }
 
     /// The successor serves: sockets, PID file and control socket are its own now.

@@ -6,7 +6,7 @@
 
 use crate::net::Listener;
 use rustix::net::{SocketAddrAny, SocketAddrUnix, SocketType, getsockname, sockopt};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
@@ -53,20 +53,30 @@ fn path_of(fd: &OwnedFd) -> io::Result<PathBuf> {
 /// Tells systemd about the state of the service.
 #[derive(Debug, Default)]
 pub struct Notifier {
-    socket: Option<UnixDatagram>,
+    /// The socket, and its name for the daemon that takes over.
+    socket: Option<(UnixDatagram, OsString)>,
 }
 
 impl Notifier {
     /// Finds whom to tell; nobody if we were not started by systemd.
     pub fn from_env() -> Self {
-        let socket = std::env::var_os("NOTIFY_SOCKET").and_then(|name| connect(&name).ok());
-        Self { socket }
+        std::env::var_os("NOTIFY_SOCKET").map(Self::at).unwrap_or_default()
+    }
+
+    /// Tells whoever listens at `name`, which may be abstract (`@…`).
+    pub fn at(name: OsString) -> Self {
+        Self { socket: connect(&name).ok().map(|socket| (socket, name)) }
+    }
+
+    /// Where systemd listens.
+    pub fn name(&self) -> Option<String> {
+        self.socket.as_ref().and_then(|(_, name)| name.to_str()).map(str::to_owned)
     }
 
     /// Sends assignments such as `READY=1`, one a line. Nobody waits for it, and a systemd that does not
     /// listen is no reason to fail.
     pub fn tell(&self, state: &str) {
-        if let Some(socket) = &self.socket {
+        if let Some((socket, _)) = &self.socket {
             let _ = socket.send(state.as_bytes());
         }
     }
@@ -104,7 +114,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let systemd = UnixDatagram::bind(&path).unwrap();
-        let notifier = Notifier { socket: Some(connect(path.as_os_str()).unwrap()) };
+        let notifier = Notifier::at(path.clone().into());
         notifier.ready();
         let mut buffer = [0; 200];
         let length = systemd.recv(&mut buffer).unwrap();

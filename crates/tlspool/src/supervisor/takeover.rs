@@ -32,6 +32,10 @@ pub struct Inheritance {
     pub pin_memory: OwnedFd,
     /// The sockets.
     pub listeners: Vec<Listener>,
+    /// The sockets are systemd's.
+    pub from_systemd: bool,
+    /// Where systemd hears about the service.
+    pub notify_socket: Option<String>,
     /// The old daemon, which waits for [`Self::commit`].
     old: ControlClient,
     /// Its PID.
@@ -74,7 +78,9 @@ fn inherit(config: &Config) -> Result<Inheritance, ControlError> {
         path: path.clone(),
         source: io::Error::new(io::ErrorKind::InvalidData, what),
     };
-    let (ControlReply::Handover { listeners: paths, pid }, fds) = old.ask(&request)? else {
+    let (reply, fds) = old.ask(&request)?;
+    let ControlReply::Handover { listeners: paths, pid, from_systemd, notify_socket } = reply
+    else {
         return Err(nonsense("not an answer to the question"));
     };
     let mut fds = fds.into_iter();
@@ -86,7 +92,15 @@ fn inherit(config: &Config) -> Result<Inheritance, ControlError> {
     }
     let listeners = paths.into_iter().zip(fds).map(|(path, fd)| Listener { fd, path }).collect();
     let pid_file = PidFile::inherited(pid_file, &config.pid_file());
-    Ok(Inheritance { pid_file, pin_memory, listeners, old, old_pid: pid })
+    Ok(Inheritance {
+        pid_file,
+        pin_memory,
+        listeners,
+        from_systemd,
+        notify_socket,
+        old,
+        old_pid: pid,
+    })
 }
 
 impl Inheritance {

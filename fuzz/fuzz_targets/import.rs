@@ -1,0 +1,43 @@
+//! Files of `tlspool identity|access|trust import`: a JSON document on each line.
+#![no_main]
+
+use std::os::fd::AsRawFd;
+use std::sync::LazyLock;
+
+use clap::Parser;
+use libfuzzer_sys::fuzz_target;
+use rustix::fs::{MemfdFlags, memfd_create};
+use tlspool_keys::KeyStoreConfig;
+use tlspoold::admin::{AdminContext, run_to};
+use tlspoold::cli::{Cli, Command};
+
+static CONTEXT: LazyLock<AdminContext> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().expect("a folder").keep();
+    let keys = KeyStoreConfig { modules: Vec::new(), ..KeyStoreConfig::default() };
+    AdminContext { database: folder.join("fuzz.db"), keys, key_user: None }
+});
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&which, text)) = data.split_first() else { return };
+    let table = ["identity", "access", "trust"][usize::from(which % 3)];
+    let file = memfd_create("import", MemfdFlags::CLOEXEC).expect("a memory file");
+    rustix::io::write(&file, text).expect("room");
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let cli = Cli::parse_from(["tlspool", table, "import", &path]);
+    let Some(Command::Admin(command)) = cli.command else { unreachable!("it is a command") };
+    if let Err(error) = run_to(&command, &CONTEXT, &mut Vec::new()) {
+        drop(error.to_string());
+        return;
+    }
+    // What was imported can be exported, and imported again.
+    let cli = Cli::parse_from(["tlspool", table, "export"]);
+    let Some(Command::Admin(command)) = cli.command else { unreachable!("it is a command") };
+    let mut exported = Vec::new();
+    run_to(&command, &CONTEXT, &mut exported).expect("what is stored can be written");
+    let _ = std::fs::remove_file(&CONTEXT.database);
+    for suffix in ["-wal", "-shm"] {
+        let mut path = CONTEXT.database.clone().into_os_string();
+        path.push(suffix);
+        let _ = std::fs::remove_file(path);
+    }
+});

@@ -1,0 +1,32 @@
+#!/bin/sh
+# Installs the Debian packages that building, testing and the demo need, those that are missing, and says
+# which. Rust comes from https://rustup.rs or the package cargo, version 1.95 or newer.
+set -eu
+
+# build: a C compiler and linker, also for aws-lc and SQLite, and pkg-config for the test of the C library
+packages="build-essential cmake pkg-config"
+# tokens: SoftHSM2 and NSS, two PKCS #11 modules, and a tool to look at them
+packages="$packages softhsm2 libnss3 opensc"
+# peers: other implementations of TLS
+packages="$packages openssl gnutls-bin curl"
+# tests: Python programs, manual pages, the core dump
+packages="$packages python3 mandoc gdb procps"
+
+missing=
+for package in $packages; do
+    state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || state=
+    [ "$state" = installed ] || missing="$missing $package"
+done
+if [ -z "$missing" ]; then
+    echo "setup: everything is here"
+    exit 0
+fi
+echo "setup: installing$missing"
+as_root=
+if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || { echo "setup: as root: apt-get install$missing" >&2; exit 1; }
+    as_root=sudo
+fi
+$as_root apt-get update
+# shellcheck disable=SC2086 # a list of packages
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing
