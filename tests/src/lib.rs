@@ -5,6 +5,8 @@
 //! or for the end of a process, each within [`LIMIT`]. Whatever a test started ends with it, by its PID.
 
 #![forbid(unsafe_code)]
+// A test that cannot go on panics, and says why.
+#![allow(clippy::missing_panics_doc)]
 
 pub mod app;
 pub mod authority;
@@ -18,7 +20,7 @@ pub use house::{Daemon, House, PIN, SOFTHSM};
 pub use process::{Process, Said, openssl, run};
 
 /// Nothing takes this long; a test that fails ends nevertheless.
-pub const LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
+pub const LIMIT: std::time::Duration = std::time::Duration::from_mins(1);
 
 /// Whether the tests run as root; some need to become other users.
 pub fn is_root() -> bool {
