@@ -5,8 +5,7 @@
 //! or for the end of a process, each within [`LIMIT`]. Whatever a test started ends with it, by its PID.
 
 #![forbid(unsafe_code)]
-// A test that cannot go on panics, and says why.
-#![allow(clippy::missing_panics_doc)]
+#![allow(clippy::missing_panics_doc)] // test support: panicking is how a test fails
 
 pub mod app;
 pub mod authority;
@@ -20,7 +19,7 @@ pub use house::{Daemon, House, PIN, SOFTHSM};
 pub use process::{Process, Said, openssl, run};
 
 /// Nothing takes this long; a test that fails ends nevertheless.
-pub const LIMIT: std::time::Duration = std::time::Duration::from_mins(1);
+pub const LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Whether the tests run as root; some need to become other users.
 pub fn is_root() -> bool {

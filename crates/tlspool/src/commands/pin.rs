@@ -19,7 +19,7 @@ use tlspool_wire::{Pinentry, Text};
 use zeroize::Zeroizing;
 
 /// How long a person may take: longer than any handshake waits.
-const ANSWER_TIME: Duration = Duration::from_secs(600);
+const ANSWER_TIME: Duration = Duration::from_mins(10);
 /// With `--once`: how long nothing is asked before nothing is waited for.
 const QUIET: Duration = Duration::from_secs(2);
 /// Control-C as a byte of the line.
