@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown, send, shutdown};
 use tlspool_engine::Cancel;
 use tlspool_wire::{Body, Packet, PoolError};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, OnceCell, oneshot};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::limits::{InUse, Uid};
@@ -29,6 +30,8 @@ pub(crate) struct ClientId(u64);
 pub(crate) struct Client {
     pub(crate) id: ClientId,
     pub(crate) peer: Peer,
+    /// Its program's file, once that was asked for; see [`super::program`].
+    pub(crate) program: OnceCell<Option<PathBuf>>,
     outbox: Mutex<Outbox>,
     /// Told when the outbox has something, or the connection is to end.
     pub(crate) attention: Notify,
@@ -82,6 +85,7 @@ impl Client {
         Arc::new(Self {
             id: ClientId(NEXT.fetch_add(1, Ordering::Relaxed)),
             peer,
+            program: OnceCell::new(),
             outbox: Mutex::new(Outbox { socket: Some(socket), bytes: VecDeque::new() }),
             attention: Notify::new(),
             callbacks: Mutex::default(),

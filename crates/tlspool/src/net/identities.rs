@@ -32,6 +32,8 @@ pub(crate) struct Identities {
     store: Option<Store>,
     version: i64,
     changes: u64,
+    /// Whether any access rule names a program, if that was looked up.
+    programs: Option<bool>,
     found: LruCache<Asked, Rc<Vec<LocalIdentity>>>,
     /// By row; cleared when any row changes.
     credentials: LruCache<i64, Arc<Credential>>,
@@ -45,6 +47,7 @@ impl Identities {
             store: None,
             version: 0,
             changes: 0,
+            programs: None,
             found: LruCache::new(REMEMBERED),
             credentials: LruCache::new(REMEMBERED),
         }
@@ -62,10 +65,22 @@ impl Identities {
         if version != self.version {
             self.version = version;
             self.changes += 1;
+            self.programs = None;
             self.found.clear();
             self.credentials.clear();
         }
         Ok(self.changes)
+    }
+
+    /// Whether look-ups need to know the program.
+    pub(crate) fn rules_name_programs(&mut self) -> Result<bool, StoreError> {
+        self.changes()?;
+        if let Some(known) = self.programs {
+            return Ok(known);
+        }
+        let found = opened(&mut self.store, &self.path)?.access_names_programs()?;
+        self.programs = Some(found);
+        Ok(found)
     }
 
     /// The trust table.
@@ -87,9 +102,11 @@ impl Identities {
         if let Some(found) = self.found.get(&asked) {
             return Ok(found.clone());
         }
-        let program = client.peer.program();
-        let caller =
-            Caller { uid: client.peer.uid, gids: &client.peer.groups, program: program.as_deref() };
+        let caller = Caller {
+            uid: client.peer.uid,
+            gids: &client.peer.groups,
+            program: client.program.get().and_then(Option::as_deref),
+        };
         let mut rows = match name {
             Some(name) => store.candidates(&caller, name, role)?,
             None => store.only_candidates(&caller, role)?,

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::limits::{Meter, Totals};
 use super::pin::PinDesk;
+use super::program::ProgramDesk;
 use super::registry::Registry;
 use super::settings::Settings;
 use super::trust::SharedAnchors;
@@ -21,6 +22,7 @@ pub(crate) struct Shared {
     pub(crate) workers: Vec<WorkerHandle>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) pins: PinDesk,
+    pub(crate) programs: ProgramDesk,
     pub(crate) anchors: SharedAnchors,
     pub(crate) totals: Totals,
     /// Connections of programs.
@@ -46,6 +48,7 @@ impl Shared {
         settings: Settings,
         workers: Vec<WorkerHandle>,
         unattended: tokio::sync::mpsc::UnboundedSender<String>,
+        programs: ProgramDesk,
     ) -> Self {
         let handshakes = settings.config.limits.handshakes as usize;
         Self {
@@ -53,6 +56,7 @@ impl Shared {
             workers,
             registry: Arc::default(),
             pins: PinDesk::default(),
+            programs,
             anchors: SharedAnchors::default(),
             totals: Totals::default(),
             clients: Arc::default(),
