@@ -4,7 +4,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -25,10 +25,36 @@ const OUTGOING: usize = 4 * (16 * 1024 + 64) + 1024;
 /// Plaintext per write of bulk data.
 pub(crate) const BULK: usize = 64 * 1024;
 
+/// The cipher suite offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Suite {
+    /// TLS_AES_128_GCM_SHA256, the one that RFC 8446 section 9.1 makes mandatory and browsers prefer
+    Aes128,
+    /// TLS_AES_256_GCM_SHA384, which OpenSSL's clients prefer
+    Aes256,
+}
+
+static SUITE: OnceLock<Suite> = OnceLock::new();
+
+impl Suite {
+    /// From now on all connections offer this suite; only the first call counts.
+    pub(crate) fn choose(self) {
+        SUITE.get_or_init(|| self);
+    }
+
+    fn chosen() -> Self {
+        *SUITE.get_or_init(|| Self::Aes128)
+    }
+}
+
 /// Configuration that all connections of one thread share.
 pub(crate) fn config(resume: bool) -> Result<Arc<ClientConfig>> {
+    let suite = match Suite::chosen() {
+        Suite::Aes128 => aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
+        Suite::Aes256 => aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
+    };
     let provider = CryptoProvider {
-        cipher_suites: vec![aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384],
+        cipher_suites: vec![suite],
         kx_groups: vec![aws_lc_rs::kx_group::X25519],
         ..aws_lc_rs::default_provider()
     };

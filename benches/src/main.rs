@@ -26,6 +26,7 @@ use rustix::process::{Resource, Rlimit};
 
 use crate::backend::Backend;
 use crate::candidates::{Candidate, Credentials, Key, Setting};
+use crate::client::Suite;
 use crate::error::{BenchError, During, Result};
 use crate::figures::{Results, SCENARIOS, Scenario, digits};
 use crate::load::Window;
@@ -54,6 +55,9 @@ struct Options {
     /// down-1, down-16, round-trip, idle, tokens, identities, slow-token
     #[arg(long, value_delimiter = ',')]
     work: Vec<String>,
+    /// Cipher suite
+    #[arg(long, value_enum, default_value = "aes128")]
+    suite: Suite,
     /// Folder of the release build
     #[arg(long, default_value = "target/release")]
     programs: PathBuf,
@@ -85,6 +89,7 @@ fn main() -> ExitCode {
 }
 
 fn compare(options: &Options) -> Result<()> {
+    options.suite.choose();
     raise_limits()?;
     interrupt::watch()?;
     let folder = tempfile::tempdir().during("temporary folder")?;
@@ -106,6 +111,7 @@ fn compare(options: &Options) -> Result<()> {
         seconds: window.count.as_secs_f64(),
         idle_sessions: if options.quick { 200 } else { 2000 },
         quick: options.quick,
+        suite: options.suite,
     };
     let candidates = options.candidates();
     let scenarios: Vec<&Scenario> = SCENARIOS.iter().filter(|s| options.wants(s.id)).collect();

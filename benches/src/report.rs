@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::candidates::{Candidate, WORKERS};
+use crate::client::Suite;
 use crate::figures::{Results, SCENARIOS, Scenario, digits};
 use crate::load::{Figures, Work};
 use crate::own::Own;
@@ -20,6 +21,8 @@ pub(crate) struct Method {
     pub(crate) seconds: f64,
     /// Idle sessions.
     pub(crate) idle_sessions: usize,
+    /// Cipher suite.
+    pub(crate) suite: Suite,
     /// A quick run, whose figures prove little.
     pub(crate) quick: bool,
 }
@@ -70,12 +73,16 @@ pub(crate) fn write(results: &Results, own: &Own, method: &Method, programs: &Pa
 
 fn header(out: &mut String, method: &Method, programs: &Path) -> std::fmt::Result {
     let Method { rounds, seconds, .. } = method;
+    let suite = match method.suite {
+        Suite::Aes128 => "TLS_AES_128_GCM_SHA256",
+        Suite::Aes256 => "TLS_AES_256_GCM_SHA384",
+    };
     writeln!(
         out,
         "# Benchmarks\n\nWritten by `make bench`. Do not edit: run it again.\n\n\
          `tlstunnel -s` with the pool beside other TLS proxies, each with {WORKERS} workers \
          (stunnel has a thread per connection instead), the same certificates, TLS 1.3 with \
-         TLS_AES_256_GCM_SHA384 and X25519, tickets on, and the same plaintext backend. Load \
+         {suite} and X25519, tickets on, and the same plaintext backend. Load \
          generator, candidates and backend share the cores, so the CPU time of all the \
          candidate's processes per operation is the fair measure, and the rate says what is \
          left of the cores. {rounds} interleaved rounds: every kind of work visits all \

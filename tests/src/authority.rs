@@ -100,7 +100,7 @@ impl Authority {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         change(&mut params);
-        let key = KeyPair::generate_for(algorithm).expect("a key");
+        let key = new_key(algorithm);
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let number = self.next();
         let files = Leaf {
@@ -137,6 +137,15 @@ impl Authority {
         let entries = std::fs::read_dir(&self.folder).expect("the folder is there");
         entries.count()
     }
+}
+
+fn new_key(algorithm: &'static SignatureAlgorithm) -> KeyPair {
+    if algorithm == &rcgen::PKCS_ED25519 {
+        // OpenSSL does not read the kind of PKCS #8 that rcgen makes of these.
+        let pem = openssl(&["genpkey", "-algorithm", "ed25519"]);
+        return KeyPair::from_pem_and_sign_algo(&pem, algorithm).expect("a key");
+    }
+    KeyPair::generate_for(algorithm).expect("a key")
 }
 
 /// The name in a certificate, by its form.

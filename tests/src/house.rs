@@ -231,14 +231,18 @@ impl House {
     /// Waits until `tlspool status` shows `value` under a path like `sessions` or `totals/handshakes` of
     /// the network process's part.
     pub fn await_status(&self, pointer: &str, value: u64) {
+        self.await_section(pointer, |now| now.as_u64() == Some(value));
+    }
+
+    /// Waits until what `tlspool status` shows under a path satisfies `condition`.
+    pub fn await_section(&self, pointer: &str, condition: impl Fn(&serde_json::Value) -> bool) {
         let deadline = std::time::Instant::now() + LIMIT;
         loop {
             let status = self.status();
-            let now = find(&status, pointer).and_then(serde_json::Value::as_u64);
-            if now == Some(value) {
+            if find(&status, pointer).is_some_and(&condition) {
                 return;
             }
-            assert!(std::time::Instant::now() < deadline, "{pointer} is not {value}: {status}");
+            assert!(std::time::Instant::now() < deadline, "{pointer} is not as awaited: {status}");
         }
     }
 }

@@ -5,6 +5,7 @@
 //! or for the end of a process, each within [`LIMIT`]. Whatever a test started ends with it, by its PID.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::missing_panics_doc)] // test support: panicking is how a test fails
 
 pub mod app;
 pub mod authority;

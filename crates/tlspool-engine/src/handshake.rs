@@ -555,11 +555,14 @@ fn explain(error: rustls::Error) -> HandshakeError {
             rustls::InvalidMessage::InvalidContentType
             | rustls::InvalidMessage::UnknownProtocolVersion,
         ) => HandshakeError::NotTls,
-        rustls::Error::AlertReceived(alert) => {
-            HandshakeError::Alert(alert.as_str().map_or_else(|| format!("{alert:?}"), readable))
-        }
+        rustls::Error::AlertReceived(alert) => HandshakeError::Alert(alert_words(alert)),
         other => HandshakeError::Tls(other),
     }
+}
+
+/// An alert as its RFC calls it, nearly.
+pub(crate) fn alert_words(alert: rustls::AlertDescription) -> String {
+    alert.as_str().map_or_else(|| format!("{alert:?}"), readable)
 }
 
 /// `HandshakeFailure` becomes `handshake failure`.

@@ -115,7 +115,11 @@ impl std::fmt::Display for End {
             Self::Closed => f.write_str("closed"),
             Self::ApplicationClosed => f.write_str("closed by the application"),
             Self::Truncated => f.write_str("truncated: the peer ended without close_notify"),
-            Self::PeerAlert(description) => write!(f, "ended by the peer with alert {description}"),
+            Self::PeerAlert(description) => {
+                let words =
+                    crate::handshake::alert_words(rustls::AlertDescription::from(*description));
+                write!(f, "ended by the peer: {words}")
+            }
             Self::Fault(fault) => write!(f, "{fault}"),
             Self::PeerLost(error) => write!(f, "connection to the peer lost: {error}"),
             Self::ApplicationLost(error) => {

@@ -95,7 +95,7 @@ fn measure(
         act()?;
     }
     let signatures = if times == N { times } else { times * 64 };
-    let (wall, cpu) = (start.elapsed() / signatures, (cpu_time() - cpu) / signatures);
+    let (wall, cpu) = (start.elapsed() / signatures, cpu_time().saturating_sub(cpu) / signatures);
     println!("{what}: {wall:?} each, CPU {cpu:?} each");
     Ok(())
 }

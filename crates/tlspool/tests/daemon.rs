@@ -353,6 +353,47 @@ fn systemd_may_open_the_sockets() {
     assert!(house.path("run/sock").exists());
 }
 
+/// A field of /proc/PID/status.
+fn of_process(pid: &Value, field: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+    line.trim_start_matches(':').split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn children_have_no_privileges() {
+    let house = House::new();
+    let root = rustix::process::geteuid().is_root();
+    if root {
+        // Users that every system has; the folder lets them pass.
+        fs::set_permissions(house.dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        let config = fs::read_to_string(house.path("tlspool.toml")).unwrap();
+        let config = config
+            .replace("\nkey_user = \"0\"", "\nkey_user = \"daemon\"")
+            .replace("user = \"0\"", "user = \"nobody\"");
+        fs::write(house.path("tlspool.toml"), config).unwrap();
+    }
+    let _daemon = house.start(&[]);
+    let status = house.status();
+    for (process, user) in [("network_pid", "nobody"), ("key_process_pid", "daemon")] {
+        let pid = &status["daemon"][process];
+        for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            assert_eq!(of_process(pid, set), "0000000000000000", "{process} {set}");
+        }
+        assert_eq!(of_process(pid, "NoNewPrivs"), "1", "{process}");
+        if root {
+            let user = tlspoold::users::user(user).unwrap();
+            assert_eq!(of_process(pid, "Uid"), vec![user.uid.to_string(); 4].join(" "));
+            assert_eq!(of_process(pid, "Gid"), vec![user.gid.to_string(); 4].join(" "));
+            assert_eq!(of_process(pid, "CapBnd"), "0000000000000000", "{process}");
+        }
+    }
+    assert_eq!(of_process(&status["daemon"]["network_pid"], "Seccomp"), "2");
+    Pool::at(house.path("run/sock"))
+        .ping("20260101test@example.com", Facilities::STARTTLS)
+        .unwrap();
+}
+
 #[test]
 fn children_are_not_for_people() {
     let house = House::new();

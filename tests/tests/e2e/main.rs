@@ -1,4 +1,12 @@
 //! The pool against other implementations of TLS, with keys on tokens, and with programs in C and Python.
 
+mod access;
+mod client;
+mod closing;
 mod library;
+mod openssl_client;
+mod programs;
+mod reload;
 mod server;
+mod tokens;
+mod tunnel;

@@ -35,7 +35,8 @@ impl Token {
         };
         self.with_rw_session(uri.pin_source.as_deref(), |session| {
             for taken in [Attribute::Label(label.clone().into_bytes()), Attribute::Id(id.clone())] {
-                let template = [Attribute::Class(ObjectClass::PRIVATE_KEY), taken];
+                let template =
+                    [Attribute::Class(ObjectClass::PRIVATE_KEY), Attribute::Token(true), taken];
                 if !session.find_objects(&template)?.is_empty() {
                     let text = format!("{made}: the token already has a key of this name or id");
                     return Err(KeyError::Ambiguous(text).into());

@@ -73,11 +73,13 @@ impl Module {
     /// token only then. Returns whether it did.
     pub(crate) fn refresh(&self, caller: &Caller) -> bool {
         let mut refreshed = self.refreshed.lock();
-        if refreshed.elapsed() < REFRESH_AFTER {
+        let in_use = || self.sessions.load(Ordering::Acquire) != 0;
+        // Asked before the lock as well: waiting for it would hold up everybody behind us.
+        if in_use() || refreshed.elapsed() < REFRESH_AFTER {
             return false;
         }
         let mut context = self.context.write();
-        if self.sessions.load(Ordering::Acquire) != 0 {
+        if in_use() {
             return false;
         }
         *refreshed = Instant::now();

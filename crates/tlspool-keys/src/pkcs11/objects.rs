@@ -17,7 +17,8 @@ const MAX_CERTIFICATES: usize = 64;
 
 /// The template that selects what the URI's `id` and `object` say.
 pub(super) fn template(class: ObjectClass, uri: &Pkcs11Uri) -> Vec<Attribute> {
-    let mut template = vec![Attribute::Class(class)];
+    // Not our own copies: see `token::Open`.
+    let mut template = vec![Attribute::Class(class), Attribute::Token(true)];
     if let Some(id) = &uri.id {
         template.push(Attribute::Id(id.clone()));
     }
@@ -70,7 +71,8 @@ pub(super) fn public_key(
         return Ok(found);
     }
     for partner in partners(&own) {
-        let mut template = vec![Attribute::Class(ObjectClass::PUBLIC_KEY), partner];
+        let mut template =
+            vec![Attribute::Class(ObjectClass::PUBLIC_KEY), Attribute::Token(true), partner];
         template.extend(own.iter().find(|a| matches!(a, Attribute::KeyType(_))).cloned());
         template.extend(own.iter().find(|a| matches!(a, Attribute::Modulus(_))).cloned());
         for public in session.find_objects(&template)? {

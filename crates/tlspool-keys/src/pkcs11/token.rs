@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cryptoki::context::Pkcs11;
-use cryptoki::object::ObjectHandle;
+use cryptoki::object::{Attribute, ObjectHandle};
 use cryptoki::session::Session;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -30,9 +30,14 @@ use crate::uri::Pkcs11Uri;
 use crate::{KeyError, KeyId, KeyInfo, SignScheme, TokenName, TokenStatus};
 
 /// Objects a lane remembers; beyond that they are searched again.
-const MAX_HANDLES: usize = 4096;
-/// Signatures faster than this are made on the thread that received the request.
-const FAST_MICROS: u32 = 300;
+const MAX_HANDLES: usize = 1024;
+/// Copies in one lane; further keys are used where they are.
+const MAX_COPIES: usize = 64;
+/// How often a copied key is looked for on the token: one that was destroyed there stops signing.
+const CHECK_COPY: Duration = Duration::from_mins(1);
+/// Signatures faster than this are made on the thread that received the request; one with a large
+/// RSA key in a file takes as long.
+const FAST_MICROS: u32 = 1500;
 
 /// A token, wherever it is plugged in at the moment.
 pub(crate) struct Token {
@@ -44,11 +49,14 @@ pub(crate) struct Token {
     max_lanes: usize,
     max_queue: usize,
     login: Mutex<u32>,
+    /// Held while objects are searched or copied.
+    objects: Mutex<()>,
     logged_in: AtomicBool,
     state: Mutex<State>,
     work: Condvar,
     lane_free: Condvar,
-    /// A moving average of the time a signature takes; at first unknown, which counts as slow.
+    /// About the least time a signature took lately; at first unknown, which counts as slow. The
+    /// average would rise when the machine is busy, which says nothing about the token.
     micros: AtomicU32,
     signatures: AtomicU64,
     failures: AtomicU64,
@@ -80,10 +88,25 @@ struct Lane {
     caller: Arc<Caller>,
 }
 
+/// An open session, and the keys found in it.
+///
+/// A software token that keeps its objects in files (SoftHSM2) opens and locks them for every
+/// signature, a third of the cost. There the key is copied into the memory of the session, if the
+/// token permits: the copy is as sensitive as the original and goes with the session. Making it
+/// excludes searching ([`Token::objects`]), because SoftHSM2 shows copies half made; and it is kept
+/// as long as the session, because SoftHSM2 never frees the memory of objects.
 struct Open {
     session: Session,
     generation: u64,
-    handles: HashMap<KeyId, ObjectHandle>,
+    in_software: bool,
+    handles: HashMap<KeyId, Handle>,
+}
+
+#[derive(Clone, Copy)]
+struct Handle {
+    object: ObjectHandle,
+    /// When the original of a copy was last seen.
+    copied: Option<Instant>,
 }
 
 /// A private key on a token.
@@ -140,6 +163,7 @@ impl Token {
             max_lanes: around.sessions.clamp(1, permitted),
             max_queue: around.queue,
             login: Mutex::new(0),
+            objects: Mutex::new(()),
             logged_in: AtomicBool::new(false),
             state: Mutex::default(),
             work: Condvar::new(),
@@ -420,6 +444,7 @@ impl Token {
             }
             Work::Open { uri, text } => self.with_session(lane, |token, pkcs11, open, caller| {
                 token.login(pkcs11, &open.session, uri.pin_source.as_deref(), caller)?;
+                let _searching = token.objects.lock();
                 let _calling = caller.call();
                 let key = objects::private_key(&open.session, uri)?;
                 let (spki_der, algorithm) = objects::public_key(&open.session, key, uri)?;
@@ -455,14 +480,21 @@ impl Token {
     ) -> Result<Vec<u8>, Fault> {
         key.info.algorithm.check(scheme)?;
         self.with_session(lane, |token, pkcs11, open, caller| {
-            let handle = match open.handles.get(&key.info.id) {
-                Some(handle) => *handle,
-                None => token.find_again(pkcs11, open, key, caller)?,
+            let mut start = Instant::now();
+            let object = if let Some(object) = open.handle(&key.info.id, start) {
+                object
+            } else {
+                let found = token.find_again(pkcs11, open, key, caller);
+                if found.is_err() {
+                    open.forget(&key.info.id);
+                }
+                let object = found?;
+                start = Instant::now();
+                object
             };
-            let start = Instant::now();
             let signature = {
                 let _calling = caller.call();
-                sign::sign(&open.session, handle, scheme, message)?
+                sign::sign(&open.session, object, scheme, message)?
             };
             token.signatures.fetch_add(1, Ordering::Relaxed);
             token.took(start.elapsed());
@@ -479,14 +511,14 @@ impl Token {
         caller: &Caller,
     ) -> Result<ObjectHandle, Fault> {
         self.login(pkcs11, &open.session, key.uri.pin_source.as_deref(), caller)?;
+        let _searching = self.objects.lock();
         let _calling = caller.call();
-        let handle = objects::private_key(&open.session, &key.uri)?;
-        let (spki_der, _) = objects::public_key(&open.session, handle, &key.uri)?;
+        let object = objects::private_key(&open.session, &key.uri)?;
+        let (spki_der, _) = objects::public_key(&open.session, object, &key.uri)?;
         if spki_der != key.info.spki_der {
             return Err(KeyError::KeyChanged(key.info.uri.clone()).into());
         }
-        open.remember(key.info.id, handle);
-        Ok(handle)
+        Ok(open.remember(key.info.id, object))
     }
 
     /// Runs `act` in the session of the lane, opening it first if need be.
@@ -506,10 +538,11 @@ impl Token {
                 let _calling = lane.caller.call();
                 let slot = self.find_slot(&context.pkcs11)?;
                 // Sessions are closed by hand: see `close_session`.
+                let in_software = !context.pkcs11.get_slot_info(slot)?.hardware_slot();
                 let session = context.pkcs11.open_ro_session_no_drop(slot)?;
                 self.module.sessions.fetch_add(1, Ordering::Acquire);
                 let generation = context.generation;
-                none.insert(Open { session, generation, handles: HashMap::new() })
+                none.insert(Open { session, generation, in_software, handles: HashMap::new() })
             }
         };
         act(self, &context.pkcs11, open, &lane.caller)
@@ -547,11 +580,8 @@ impl Token {
     fn took(&self, time: Duration) {
         let now = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
         let before = self.micros.load(Ordering::Relaxed);
-        let average = match before {
-            u32::MAX => now,
-            before => (before / 8 * 7).saturating_add(now / 8 + 1),
-        };
-        self.micros.store(average, Ordering::Relaxed);
+        let estimate = now.min(before.saturating_add((now.saturating_sub(before)) / 64));
+        self.micros.store(estimate, Ordering::Relaxed);
     }
 
     fn fail(&self, fault: Fault) -> KeyError {
@@ -613,10 +643,39 @@ impl Token {
 }
 
 impl Open {
-    fn remember(&mut self, id: KeyId, handle: ObjectHandle) {
-        if self.handles.len() >= MAX_HANDLES {
-            self.handles.clear();
+    /// What to sign with, if it is known.
+    fn handle(&mut self, id: &KeyId, now: Instant) -> Option<ObjectHandle> {
+        let handle = self.handles.get(id)?;
+        let fresh = |seen: Instant| now.duration_since(seen) < CHECK_COPY;
+        handle.copied.is_none_or(fresh).then_some(handle.object)
+    }
+
+    /// The key is not on the token any more, or another one is.
+    fn forget(&mut self, id: &KeyId) {
+        if let Some(Handle { object, copied: Some(_) }) = self.handles.remove(id) {
+            let _ = self.session.destroy_object(object); // or it goes with the session
         }
+    }
+
+    /// Remembers a key on the token, and returns what to sign with.
+    fn remember(&mut self, id: KeyId, object: ObjectHandle) -> ObjectHandle {
+        if let Some(Handle { object, copied: Some(seen) }) = self.handles.get_mut(&id) {
+            *seen = Instant::now(); // the copy is still good
+            return *object;
+        }
+        if self.handles.len() >= MAX_HANDLES {
+            self.handles.retain(|_, handle| handle.copied.is_some());
+        }
+        let copies = self.handles.values().filter(|handle| handle.copied.is_some()).count();
+        let memory = [Attribute::Token(false)];
+        let copy = (self.in_software && copies < MAX_COPIES)
+            .then(|| self.session.copy_object(object, &memory).ok())
+            .flatten();
+        let handle = match copy {
+            Some(object) => Handle { object, copied: Some(Instant::now()) },
+            None => Handle { object, copied: None },
+        };
         self.handles.insert(id, handle);
+        handle.object
     }
 }

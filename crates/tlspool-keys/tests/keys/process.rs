@@ -257,6 +257,38 @@ isolated! {
     }
 }
 
+isolated! {
+    fn workers_open_and_sign_on_a_token_at_once(home) {
+        home.token("one");
+        let keys = store(mock(), &Script::new(&[PIN]));
+        let names: Vec<String> = (0..4)
+            .map(|n| uri(&format!("pkcs11:token=one;object=k{n}")))
+            .map(|name| keys.generate(&name, KeyAlgorithm::P256).unwrap().uri)
+            .collect();
+        drop(keys);
+        let mut channels = serve_here(config(mock()), 3);
+        block_on(async {
+            let clients: Vec<_> =
+                std::iter::from_fn(|| channels.pop()).map(|fd| KeyClient::new(fd).unwrap()).collect();
+            let (_, _) = tokio::join!(clients[0].open(&names[0]), give_pin(&clients[0], PIN));
+            let tasks: Vec<_> = (0..200)
+                .map(|n| {
+                    let (client, name) = (clients[n % 3].clone(), names[n % 4].clone());
+                    tokio::spawn(async move {
+                        let key = client.open(&name).await?;
+                        sign(&client, &key).await
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await.unwrap().unwrap();
+            }
+            let status = &clients[0].status().await.unwrap()[0];
+            assert_eq!((status.signatures, status.failures, status.sessions), (200, 0, 4));
+        });
+    }
+}
+
 /// A key process that can die.
 struct Keyd(Child);
 

@@ -20,7 +20,9 @@ mod signer;
 mod token;
 mod trust;
 
-use std::io::Write;
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown, fchown};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -29,6 +31,7 @@ use tlspool_keys::{KeyStore, KeyStoreConfig, ModuleConfig};
 use tlspool_store::{Mode, Store, StoreError};
 
 use crate::config::Config;
+use crate::users;
 
 pub use error::AdminError;
 
@@ -54,6 +57,11 @@ pub struct AdminContext {
     pub keys: KeyStoreConfig,
     /// Who must be able to read key files that root makes: the user of the key process.
     pub key_user: Option<String>,
+    /// Who must be able to read a database that root makes, and their group: those of the network
+    /// process.
+    pub user: Option<String>,
+    /// As above.
+    pub group: Option<String>,
 }
 
 impl AdminContext {
@@ -72,12 +80,32 @@ impl AdminContext {
             database: config.database.to_path_buf(),
             keys,
             key_user: config.key_user.as_ref().map(|user| user.0.clone()),
+            user: config.user.as_ref().map(|user| user.0.clone()),
+            group: config.group.as_ref().map(|group| group.0.clone()),
         }
     }
 
     /// The database, to change it.
     fn store(&self) -> Result<Store, AdminError> {
+        if rustix::process::geteuid().is_root() && !self.database.exists() {
+            self.make_database().map_err(|error| AdminError::writing(&self.database, error))?;
+        }
         Ok(Store::open(&self.database, Mode::ReadWrite)?)
+    }
+
+    /// The first command may come before the first start of the daemon; a database that root keeps to
+    /// himself would then be closed to the network process.
+    fn make_database(&self) -> io::Result<()> {
+        let Some(user) = self.user.as_deref().and_then(users::user) else { return Ok(()) };
+        let group = self.group.as_deref().and_then(users::group).unwrap_or(user.gid);
+        if let Some(folder) = self.database.parent().filter(|folder| !folder.exists()) {
+            DirBuilder::new().recursive(true).mode(0o750).create(folder)?;
+            chown(folder, Some(user.uid), Some(group))?;
+        }
+        // An empty file is an empty database to SQLite, which gives its other files the same owner.
+        let file =
+            OpenOptions::new().write(true).create_new(true).mode(0o640).open(&self.database)?;
+        fchown(&file, Some(user.uid), Some(group))
     }
 
     /// The database, to look; makes an empty one where there is none.

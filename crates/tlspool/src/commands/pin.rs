@@ -19,7 +19,7 @@ use tlspool_wire::{Pinentry, Text};
 use zeroize::Zeroizing;
 
 /// How long a person may take: longer than any handshake waits.
-const ANSWER_TIME: Duration = Duration::from_secs(600);
+const ANSWER_TIME: Duration = Duration::from_mins(10);
 /// With `--once`: how long nothing is asked before nothing is waited for.
 const QUIET: Duration = Duration::from_secs(2);
 /// Control-C as a byte of the line.
@@ -128,10 +128,7 @@ impl Person {
 
     fn ask(&mut self, entry: &Pinentry) -> Said {
         match self {
-            Self::Terminal(tty) => {
-                let asked = write!(tty, "{}", question(entry)).and_then(|()| read_hidden(tty));
-                asked.unwrap_or(Said::Interrupted)
-            }
+            Self::Terminal(tty) => ask_hidden(tty, &question(entry)).unwrap_or(Said::Interrupted),
             Self::Lines(stdin) => read_line(&mut stdin.lock()).unwrap_or(Said::Interrupted),
         }
     }
@@ -185,9 +182,11 @@ impl Drop for Hidden<'_> {
     }
 }
 
-fn read_hidden(tty: &File) -> io::Result<Said> {
+/// The echo is off before the question is seen: who types fast is not shown either.
+fn ask_hidden(tty: &File, question: &str) -> io::Result<Said> {
     let said = {
         let hidden = Hidden::new(tty)?;
+        write!({ hidden.tty }, "{question}")?;
         read_line(&mut { hidden.tty })?
     };
     writeln!({ tty })?;

@@ -405,7 +405,7 @@ impl Default for Limits {
             handshakes: 4096,
             handshake_timeout: Duration::from_secs(30),
             callback_timeout: Duration::from_secs(30),
-            drain_timeout: Duration::from_secs(600),
+            drain_timeout: Duration::from_mins(10),
         }
     }
 }
@@ -432,7 +432,7 @@ impl Default for Tls {
         Self {
             min_version: TlsVersion::V1_2,
             tickets: 2,
-            ticket_lifetime: Duration::from_secs(12 * 3600),
+            ticket_lifetime: Duration::from_hours(12),
             client_cache: 4096,
         }
     }

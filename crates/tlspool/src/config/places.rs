@@ -30,13 +30,12 @@ impl Places {
 
     /// For root, whatever the environment says.
     pub fn of_root() -> Self {
-        let path = |p: &str| AbsolutePath::new(p).expect("is absolute");
         Self {
             root: true,
             config: "/etc/tlspool/tlspool.toml".into(),
-            runtime_dir: path("/run/tlspool"),
-            database: path("/var/lib/tlspool/tlspool.db"),
-            socket: path("/var/run/tlspool.sock"),
+            runtime_dir: AbsolutePath::literal("/run/tlspool"),
+            database: AbsolutePath::literal("/var/lib/tlspool/tlspool.db"),
+            socket: AbsolutePath::literal("/var/run/tlspool.sock"),
         }
     }
 
@@ -44,7 +43,7 @@ impl Places {
     /// one of them is ignored, as that specification demands.
     fn of_user(uid: u32, env: impl Fn(&str) -> Option<PathBuf>) -> Self {
         let folder = |variable: &str| env(variable).and_then(AbsolutePath::new);
-        let temporary = AbsolutePath::new("/tmp").expect("is absolute");
+        let temporary = AbsolutePath::literal("/tmp");
         let home = folder("HOME").unwrap_or_else(|| temporary.clone());
         let config = folder("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
         let state = folder("XDG_STATE_HOME").unwrap_or_else(|| home.join(".local/state"));

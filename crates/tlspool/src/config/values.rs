@@ -114,6 +114,12 @@ impl AbsolutePath {
         path.is_absolute().then_some(Self(path))
     }
 
+    /// A path written in this program.
+    pub(super) fn literal(path: &'static str) -> Self {
+        debug_assert!(path.starts_with('/'));
+        Self(path.into())
+    }
+
     /// The path below this one.
     #[must_use]
     pub fn join(&self, name: &str) -> Self {
@@ -185,7 +191,7 @@ pub(crate) mod duration {
             let millis = self.0.as_millis();
             for (unit, factor) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)]
             {
-                if millis > 0 && millis % factor == 0 {
+                if millis > 0 && millis.is_multiple_of(factor) {
                     return format!("{}{unit}", millis / factor);
                 }
             }

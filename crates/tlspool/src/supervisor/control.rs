@@ -94,12 +94,15 @@ fn is_ours(socket: &impl AsFd) -> bool {
         .is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
 }
 
+/// Takes the answer to a request, with the descriptors that belong to it.
+pub type Answer = oneshot::Sender<(ControlReply, Vec<OwnedFd>)>;
+
 /// A request with the way to answer it.
 pub struct Asked {
     /// What is asked.
     pub request: ControlRequest,
-    /// Where the answer goes, with the descriptors that belong to it.
-    pub answer: oneshot::Sender<(ControlReply, Vec<OwnedFd>)>,
+    /// Where the answer goes.
+    pub answer: Answer,
 }
 
 /// The control socket of this supervisor.

@@ -41,7 +41,7 @@ use systemd::Notifier;
 use takeover::{Inheritance, Start};
 
 /// How long the network process may take to be ready.
-const START_TIME: Duration = Duration::from_secs(60);
+const START_TIME: Duration = Duration::from_mins(1);
 
 /// How the daemon was called.
 pub struct Options {

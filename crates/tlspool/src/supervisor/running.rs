@@ -1,7 +1,7 @@
 //! The supervisor's loop: what happens, one event at a time, and what is done about it.
 
 use super::children::{self, Process};
-use super::control::{ANSWER_TIME, Asked, ControlSocket};
+use super::control::{ANSWER_TIME, Answer, Asked, ControlSocket};
 use super::message::{ControlReply, ControlRequest, FromNetwork, ToNetwork};
 use super::pidfile::PidFile;
 use super::systemd::Notifier;
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 /// The network process ends by itself when its `drain_timeout` is over; after this much more it is ended.
@@ -24,7 +24,7 @@ const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// First and longest wait before a key process that died is started again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(30));
 /// A key process that lived this long has earned the short wait again.
-const STABLE: Duration = Duration::from_secs(60);
+const STABLE: Duration = Duration::from_mins(1);
 
 /// The signals of a daemon.
 pub(super) struct Signals {
@@ -93,7 +93,7 @@ pub(super) enum State {
 #[derive(Default)]
 pub(super) struct StatusRequests {
     last: u64,
-    waiting: HashMap<u64, (Instant, oneshot::Sender<(ControlReply, Vec<OwnedFd>)>)>,
+    waiting: HashMap<u64, (Instant, Answer)>,
 }
 
 /// Everything the supervisor has.
@@ -350,7 +350,7 @@ impl Supervisor {
             // What follows is the end of the process.
             FromNetwork::Drained | FromNetwork::Ready => {}
             FromNetwork::Failed { problem } => {
-                tracing::error!("the network process fails: {problem}")
+                tracing::error!("the network process fails: {problem}");
             }
         }
     }

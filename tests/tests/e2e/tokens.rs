@@ -1,0 +1,131 @@
+//! Keys on a second PKCS #11 module, and tokens that wait for a PIN.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tlspool_client::PoolError;
+use tlspool_tests::app::Server;
+use tlspool_tests::binaries::program;
+use tlspool_tests::{House, PIN, Process, run};
+
+use crate::openssl_client::{VERSIONS, greeted, open, s_client};
+
+fn softokn() -> PathBuf {
+    let folders =
+        ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"];
+    let names = ["nss/libsoftokn3.so", "libsoftokn3.so"];
+    let paths = folders.iter().flat_map(|dir| names.map(|name| Path::new(dir).join(name)));
+    paths.into_iter().find(|path| path.exists()).expect("NSS softokn (package libnss3)")
+}
+
+#[test]
+fn nss_softokn_beside_softhsm() {
+    let house = House::new();
+    std::fs::create_dir(house.path("nss")).unwrap();
+    let database = format!("sql:{}", house.text("nss"));
+    let args =
+        format!("configdir='{database}' certPrefix='' keyPrefix='' secmod='secmod.db' flags=");
+    house.configure(&format!("[[keys.module]]\npath = {:?}\nargs = \"{args}\"\n", softokn()));
+    let pin = house.write("nss-pin", "nss-pin-1234");
+    let made = run(Command::new("certutil").args(["-N", "-d", &database, "-f"]).arg(&pin));
+    assert!(made.ok, "{}", made.err);
+
+    let nss = format!("pkcs11:token=NSS%20Certificate%20DB?pin-source=file:{}", pin.display());
+    let kinds = ["rsa2048", "p256", "p384"];
+    for kind in kinds {
+        house.token_identity(&format!("{kind}.nss.example"), kind, &nss);
+    }
+    let soft = house.token("vault");
+    house.token_identity("p256.softhsm.example", "p256", &soft);
+    let _daemon = house.start();
+    for (option, version) in VERSIONS {
+        for name in kinds.map(|kind| format!("{kind}.nss.example")) {
+            let (said, met) = greeted(&house, open(), &name, &[option]);
+            assert!(said.contains(&format!("New, {version}")), "{said}");
+            assert_eq!(met.localid, name);
+        }
+        greeted(&house, open(), "p256.softhsm.example", &[option]);
+    }
+}
+
+/// An identity on a token whose PIN only a person knows.
+fn locked(house: &House) {
+    let token = house.token("vault");
+    let key = house.token_identity("example.com", "p256", &token);
+    let key = key.split_once('?').unwrap().0;
+    let certificate = house.text("pki/example.com.pem");
+    let add = ["identity", "add", "example.com", "--certificate", &certificate, "--key", key];
+    house.good(&["identity", "remove", "example.com"]);
+    house.good(&[&add[..], &["--no-check"]].concat());
+}
+
+/// `tlspool -p` on a terminal of its own.
+fn person(house: &House) -> Process {
+    let inner = format!("{} -c {} -p", program("tlspool").display(), house.text("tlspool.toml"));
+    let mut command = Command::new("script");
+    Process::start(house.outfit(command.args(["-qefc", &inner, "/dev/null"])))
+}
+
+/// The question, to its end.
+const QUESTION: &str = "empty to refuse: ";
+
+#[test]
+fn a_handshake_waits_for_the_pin() {
+    let house = House::new();
+    locked(&house);
+    let daemon = house.start();
+    let server = Server::greeter(house.pool(), open());
+    let mut peer = Process::start(&mut s_client(&house, &server.at(), "example.com", &[]));
+    peer.tell("hello\n");
+    house.await_section("tokens_waiting_for_pin", |waiting| waiting.to_string().contains("vault"));
+    let mut person = person(&house);
+    let asks = |times: usize| move |said: &str| said.matches(QUESTION).count() == times;
+    let said = person.await_that(QUESTION, asks(1));
+    assert!(said.contains("vault") && !said.contains("Wrong PIN"), "{said}");
+    assert!(!peer.said().contains("you are"), "{}", peer.said());
+    person.tell("314159\n");
+    let said = person.await_that("the question again", asks(2));
+    assert!(said.contains("Wrong PIN."), "{said}");
+    person.tell(format!("{PIN}\n"));
+    let (status, said) = peer.end();
+    assert!(status.success() && said.contains("you are : hello"), "{said}");
+    assert_eq!(server.outcome().unwrap().localid, "example.com");
+    // Once it is known, nobody is asked again.
+    greeted(&house, open(), "example.com", &[]);
+    assert!(asks(2)(&person.said()), "{}", person.said());
+    let screen = person.said();
+    drop(person);
+    let log = daemon.stop();
+    for secret in [PIN, "314159"] {
+        assert!(!log.contains(secret), "the log knows the PIN: {log}");
+        assert!(!screen.contains(secret), "the terminal shows the PIN: {screen}");
+    }
+}
+
+#[test]
+fn a_person_may_refuse_and_handshakes_do_not_wait_for_ever() {
+    let house = House::new();
+    locked(&house);
+    let daemon = house.start();
+    let mut person = person(&house);
+    let server = Server::greeter(house.pool(), open());
+    let peer = Process::start(&mut s_client(&house, &server.at(), "example.com", &[]));
+    person.await_words(QUESTION);
+    person.tell("\n");
+    let error = server.outcome().unwrap_err();
+    assert!(error.to_string().contains("PIN"), "{error}");
+    assert!(!peer.end().0.success());
+    drop(person);
+    // Nobody is there to be asked.
+    house.await_section("pin_program", |there| there == false);
+    let server = Server::greeter(house.pool(), open().timeout_ms(500));
+    let peer = Process::start(&mut s_client(&house, &server.at(), "example.com", &[]));
+    let error = server.outcome().unwrap_err();
+    let number = error.pool_error();
+    assert!(
+        number == Some(PoolError::Timeout) || error.to_string().contains("PIN"),
+        "{number:?} {error}"
+    );
+    assert!(!peer.end().0.success());
+    daemon.stop();
+}

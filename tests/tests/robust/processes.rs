@@ -1,0 +1,38 @@
+//! What the kernel tells of a process.
+
+use std::fs;
+
+/// Whether it runs (one that has ended and was not waited for does not).
+pub(crate) fn is_running(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/status"))
+        .is_ok_and(|status| !status.contains("State:\tZ"))
+}
+
+/// Waits until it has ended.
+pub(crate) fn await_end(pid: u32) {
+    let deadline = std::time::Instant::now() + tlspool_tests::LIMIT;
+    while is_running(pid) {
+        assert!(std::time::Instant::now() < deadline, "process {pid} does not end");
+        std::thread::yield_now();
+    }
+}
+
+/// What a process holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Holdings {
+    pub(crate) descriptors: usize,
+    pub(crate) threads: u64,
+    pub(crate) rss_kib: u64,
+}
+
+impl Holdings {
+    pub(crate) fn of(pid: u32) -> Self {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let number = |key: &str| {
+            let line = status.lines().find(|line| line.starts_with(key)).expect("a known line");
+            line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number")
+        };
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("it is ours").count();
+        Self { descriptors, threads: number("Threads:"), rss_kib: number("VmRSS:") }
+    }
+}
