@@ -18,7 +18,7 @@ fuzz_target!(|data: &[u8]| {
         }
         at += n;
         let Some(whole) = assembler.advance(n) else { continue };
-        assert_eq!(whole.bytes, stream[at - RECORD_LEN..at]);
+        assert_eq!(whole.bytes[..], stream[at - RECORD_LEN..at]);
         assert_eq!(whole.descriptor, (records % 2 == 1).then_some(records));
         assert!(whole.surplus.is_none());
         records += 1;

@@ -30,8 +30,8 @@ unsafe extern "C" fn tlspool_pin_service(
         // SAFETY: a pinentry_t that lives through the call, and the program's own pointer.
         unsafe { cb(record.data(), data) };
         // A PIN that does not end in NUL is none.
-        if let Ok(Body::Pinentry(answer)) = record.body() {
-            entry.pin = answer.pin;
+        if let Ok(Body::Pinentry(mut answer)) = record.body() {
+            std::mem::swap(&mut entry.pin, &mut answer.pin);
         }
     });
     ended(&end)

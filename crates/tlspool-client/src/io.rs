@@ -13,7 +13,7 @@ use rustix::net::{
 };
 use tlspool_wire::packet::PacketError;
 use tlspool_wire::{Assembler, Packet, RawRecord};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::Error;
 
@@ -107,8 +107,10 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, into: &mut Assembler<OwnedFd>) -> 
     match into.advance(bytes) {
         None => Received::Partial,
         Some(record) => {
-            let raw = Zeroizing::new(record.bytes);
-            Received::Record(Packet::decode(&raw))
+            let mut raw = record.bytes;
+            let packet = Packet::decode(&raw);
+            raw.zeroize();
+            Received::Record(packet)
         }
     }
 }

@@ -13,7 +13,7 @@ const KEPT: usize = 2;
 /// Collects one record and its descriptors, of type `D`.
 #[derive(Debug)]
 pub struct Assembler<D> {
-    bytes: RawRecord,
+    bytes: Box<RawRecord>,
     have: usize,
     descriptors: [Option<D>; KEPT],
 }
@@ -21,8 +21,8 @@ pub struct Assembler<D> {
 /// A whole record with the descriptors that came along.
 #[derive(Debug)]
 pub struct Assembled<D> {
-    /// The record's bytes; the caller wipes them if they held a PIN.
-    pub bytes: RawRecord,
+    /// The record's bytes, which may hold a PIN: at one place, so that the caller can wipe them.
+    pub bytes: Box<RawRecord>,
     /// The first descriptor.
     pub descriptor: Option<D>,
     /// Another came, which is an error of the sender (it is closed when this is dropped).
@@ -31,7 +31,7 @@ pub struct Assembled<D> {
 
 impl<D> Default for Assembler<D> {
     fn default() -> Self {
-        Self { bytes: [0; RECORD_LEN], have: 0, descriptors: [None, None] }
+        Self { bytes: Box::new([0; RECORD_LEN]), have: 0, descriptors: [None, None] }
     }
 }
 
@@ -65,8 +65,7 @@ impl<D> Assembler<D> {
             return None;
         }
         self.have = 0;
-        let bytes = self.bytes;
-        self.bytes.zeroize();
+        let bytes = std::mem::replace(&mut self.bytes, Box::new([0; RECORD_LEN]));
         let [descriptor, surplus] = std::mem::take(&mut self.descriptors);
         Some(Assembled { bytes, descriptor, surplus })
     }

@@ -35,6 +35,18 @@ impl Fields<'_> {
         u32::from_ne_bytes(self.array(at))
     }
 
+    /// Like [`Self::text`], without leaving copies on the stack.
+    pub(crate) fn secret<const N: usize>(
+        &self,
+        at: usize,
+        field: &'static str,
+    ) -> Result<Box<Text<N>>, PacketError> {
+        let mut text = Box::new(Text::EMPTY);
+        text.read_field(&self.0[DATA + at..DATA + at + N])
+            .map_err(|error| PacketError::Text { field, error })?;
+        Ok(text)
+    }
+
     pub(crate) fn text<const N: usize>(
         &self,
         at: usize,

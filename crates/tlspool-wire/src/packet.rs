@@ -92,7 +92,36 @@ pub struct Starttls {
     pub timeout_ms: u32,
 }
 
-/// Data of PINENTRY. Its PIN is wiped when it is dropped.
+/// A PIN in a record: stays at one place, however its record is moved, and is wiped when dropped.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct PinText(Box<Text<128>>);
+
+impl std::ops::Deref for PinText {
+    type Target = Text<128>;
+    fn deref(&self) -> &Text<128> {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for PinText {
+    fn deref_mut(&mut self) -> &mut Text<128> {
+        &mut self.0
+    }
+}
+
+impl From<Text<128>> for PinText {
+    fn from(text: Text<128>) -> Self {
+        Self(Box::new(text))
+    }
+}
+
+impl Drop for PinText {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// Data of PINENTRY.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Pinentry {
     /// None are defined.
@@ -102,7 +131,7 @@ pub struct Pinentry {
     /// Microseconds the registrant takes at most.
     pub timeout_us: u32,
     /// The PIN, in an answer; empty is a refusal.
-    pub pin: Text<128>,
+    pub pin: PinText,
     /// What to show.
     pub prompt: Text<128>,
     /// `CK_TOKEN_INFO.manufacturerID`.
@@ -113,12 +142,6 @@ pub struct Pinentry {
     pub token_serial: Text<20>,
     /// `CK_TOKEN_INFO.label`.
     pub token_label: Text<36>,
-}
-
-impl Drop for Pinentry {
-    fn drop(&mut self) {
-        self.pin.zeroize();
-    }
 }
 
 impl fmt::Debug for Pinentry {
@@ -375,7 +398,7 @@ impl Packet {
                 flags: fields.u32(0),
                 attempt: fields.u32(4),
                 timeout_us: fields.u32(8),
-                pin: fields.text(12, "pin")?,
+                pin: PinText(fields.secret(12, "pin")?),
                 prompt: fields.text(140, "prompt")?,
                 token_manufacturer: fields.text(268, "token_manuf")?,
                 token_model: fields.text(304, "token_model")?,
@@ -573,7 +596,7 @@ mod tests {
     fn every_command_survives_the_trip() {
         let prng = Prng::question(CtlKey([1; 16]), b"EXPERIMENTAL", Some(b""), 32).unwrap();
         let info = Info { ctlkey: CtlKey([2; 16]), kind: 0x5280_0000, len: 3, buffer: [9; 334] };
-        let pin = Pinentry { pin: Text::cut("1234"), attempt: 2, ..Pinentry::default() };
+        let pin = Pinentry { pin: Text::cut("1234").into(), attempt: 2, ..Pinentry::default() };
         let lid = Lidentry { maxlevels: 3, timeout: 5, ..Lidentry::default() };
         let ping = Ping { identity: Text::cut(crate::PROTOCOL_IDENTITY), facilities: 1 };
         for body in [

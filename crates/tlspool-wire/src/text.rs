@@ -57,6 +57,16 @@ impl<const N: usize> Text<N> {
         Self { bytes, len: end as u16 }
     }
 
+    /// Reads a field into this place, as [`Self::from_field`]; leaves no copy of it elsewhere.
+    pub fn read_field(&mut self, field: &[u8]) -> Result<(), TextError> {
+        *self = Self::EMPTY;
+        let end = field.iter().take(N).position(|b| *b == 0).ok_or(TextError::Unterminated(N))?;
+        std::str::from_utf8(&field[..end]).map_err(|_| TextError::NotUtf8)?;
+        self.bytes[..end].copy_from_slice(&field[..end]);
+        self.len = end as u16;
+        Ok(())
+    }
+
     /// Reads a field; it must hold a NUL, and UTF-8 before it.
     pub fn from_field(field: &[u8; N]) -> Result<Self, TextError> {
         let end = field.iter().position(|b| *b == 0).ok_or(TextError::Unterminated(N))?;

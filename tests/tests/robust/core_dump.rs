@@ -160,7 +160,10 @@ fn a_core_of_the_network_process_holds_no_secret() {
             let there = found(&keyd, &secrets);
             eprintln!("in the key process: {there:?}");
             for key in ["p256", "rsa"] {
-                assert!(there.iter().any(|name| name.starts_with(key)), "blind for {key}: {there:?}");
+                assert!(
+                    there.iter().any(|name| name.starts_with(key)),
+                    "blind for {key}: {there:?}"
+                );
             }
         }
         None => eprintln!("SKIPPED: only root can look into the key process"),

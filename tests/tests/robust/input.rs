@@ -95,13 +95,14 @@ fn records_that_make_no_sense() {
     scene.told(stray, E::CommandBadCallbackResponse, "cbid");
     let later = raw.refused(Body::LidentryRegister(Default::default()), &[]);
     scene.told(later, E::CommandNotImpl, "no selector");
-    let pin = Pinentry { pin: Text::cut("1234"), ..Pinentry::default() };
+    let pin = Pinentry { pin: Text::cut("1234").into(), ..Pinentry::default() };
     let unasked = raw.refused(Body::Pinentry(pin), &[]);
     scene.told(unasked, E::CommandBadCallbackResponse, "nobody asked");
 
     // Texts that do not end within their field.
     let starttls = Packet { reqid: 5, cbid: 0, body: Body::Starttls(server("example.com")) };
-    for (at, length, field) in [(20, 128, "localid"), (148, 128, "remoteid"), (292, 16, "service")] {
+    for (at, length, field) in [(20, 128, "localid"), (148, 128, "remoteid"), (292, 16, "service")]
+    {
         let mut record = starttls.encode();
         record[at..at + length].fill(b'x');
         let (fd, _peer) = tcp();
@@ -114,7 +115,7 @@ fn records_that_make_no_sense() {
     scene.told(raw.refusal(), E::RecordMalformed, "field");
 
     // A record in pieces is a record; one cut short is not.
-    for byte in Packet { reqid: 6, cbid: 0, body: ping() }.encode() {
+    for byte in (Packet { reqid: 6, cbid: 0, body: ping() }).encode() {
         raw.send_bytes(&[byte], &[]).unwrap();
     }
     assert!(matches!(raw.answer().unwrap().body, Body::Ping(_)));
@@ -267,12 +268,8 @@ fn control_keys_of_others() {
     scene.told(yours.refused(detach(9), &[]), E::CtlkeyNotFound, "control key");
     scene.told(yours.refused(reattach(9), &[]), E::CtlkeyNotFound, "control key");
     scene.told(yours.refused(reattach(1), &[]), E::CtlkeyAttached, "attached");
-    let question = tlspool_client::wire::packet::Prng::question(
-        CtlKey([1; 16]),
-        b"EXPERIMENTAL x",
-        None,
-        16,
-    );
+    let question =
+        tlspool_client::wire::packet::Prng::question(CtlKey([1; 16]), b"EXPERIMENTAL x", None, 16);
     let foreign = yours.refused(Body::Prng(question.unwrap()), &[]);
     scene.told(foreign, E::CtlkeyNotYours, "no such session of yours");
     let info = tlspool_client::Info {

@@ -62,7 +62,7 @@ impl Person {
             // It returns when it is cancelled.
             let _ = pool.pin_service(0, 60_000_000, &stop, |entry| {
                 counter.add();
-                entry.pin = Text::cut(pin);
+                *entry.pin = Text::cut(pin);
             });
         });
         Self { asked, cancel, thread }

@@ -146,7 +146,10 @@ fn a_hundred_thousand_failures_leave_nothing() {
     for (before, after) in first.iter().zip(&last) {
         assert_eq!(before.descriptors, after.descriptors, "descriptors are left");
         assert_eq!(before.threads, after.threads, "threads are left");
-        assert!(after.rss_kib <= before.rss_kib + SLACK_KIB, "memory is left: {before:?} {after:?}");
+        assert!(
+            after.rss_kib <= before.rss_kib + SLACK_KIB,
+            "memory is left: {before:?} {after:?}"
+        );
     }
     daemon.stop();
 }

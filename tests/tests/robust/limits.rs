@@ -21,10 +21,10 @@ fn told(refusal: (E, String), setting: &str) {
 #[test]
 fn connections() {
     let _alone = alone();
-    let limits = [("clients = 3\nclients_per_user = 3", "limits.clients"), (
-        "clients_per_user = 2",
-        "limits.clients_per_user",
-    )];
+    let limits = [
+        ("clients = 3\nclients_per_user = 3", "limits.clients"),
+        ("clients_per_user = 2", "limits.clients_per_user"),
+    ];
     for (lines, setting) in limits {
         let house = House::with(&format!("[limits]\n{lines}"));
         let daemon = house.start();
@@ -47,10 +47,10 @@ fn connections() {
 #[test]
 fn sessions() {
     let _alone = alone();
-    let limits = [("sessions = 4\nsessions_per_user = 4", "limits.sessions"), (
-        "sessions_per_user = 4",
-        "limits.sessions_per_user",
-    )];
+    let limits = [
+        ("sessions = 4\nsessions_per_user = 4", "limits.sessions"),
+        ("sessions_per_user = 4", "limits.sessions_per_user"),
+    ];
     for (lines, setting) in limits {
         let house = House::with(&format!("[limits]\n{lines}"));
         house.identity("example.com");

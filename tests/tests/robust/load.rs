@@ -50,7 +50,10 @@ impl Load {
     /// Ends the load; the sessions still stand.
     pub(crate) fn stop(self) -> Vec<Pair> {
         self.stop.store(true, Ordering::Release);
-        self.threads.into_iter().flat_map(|thread| thread.join().expect("no byte is lost")).collect()
+        self.threads
+            .into_iter()
+            .flat_map(|thread| thread.join().expect("no byte is lost"))
+            .collect()
     }
 }
 

@@ -72,7 +72,8 @@ fn a_handover_under_load_loses_nothing() {
     let staying = Raw::connect(&house.socket()).unwrap();
     pairs.extend(staying.pairs(ESTABLISHED * 4 / 10, &client, &server).unwrap());
     let pool = house.pool();
-    let (near, far) = (StarttlsRequest::from(client.clone()), StarttlsRequest::from(server.clone()));
+    let (near, far) =
+        (StarttlsRequest::from(client.clone()), StarttlsRequest::from(server.clone()));
     while pairs.len() < ESTABLISHED {
         let (mut near, mut far) = both(&pool, near.clone(), far.clone()).unwrap();
         pairs.push(Pair { near: plaintext(&mut near), far: plaintext(&mut far) });

@@ -27,7 +27,7 @@ impl Pool {
         let register = Body::Pinentry(Pinentry { flags, timeout_us, ..Pinentry::default() });
         serve(self.path(), register, cancel, |body| match body {
             Body::Pinentry(mut entry) => {
-                entry.pin = Text::EMPTY;
+                *entry.pin = Text::EMPTY;
                 ask(&mut entry);
                 Some(Body::Pinentry(entry))
             }

@@ -304,7 +304,7 @@ fn services_answer_until_the_pool_ends_them() {
     let pool = Pool::at(path);
     let ended = pool.pin_service(0, 1_000_000, &Cancel::new(), |entry| {
         assert_eq!(entry.token_label.as_str(), "disk");
-        entry.pin = Text::cut("1234");
+        *entry.pin = Text::cut("1234");
     });
     assert_eq!(ended.pool_error(), Some(PoolError::PinentryNotVacant));
     let ended = pool.lidentry_service(Lidentry::default(), &Cancel::new(), |entry| {

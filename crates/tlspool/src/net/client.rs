@@ -215,10 +215,11 @@ impl Client {
 
     /// Ties a session to this connection, which must not be gone.
     pub(crate) fn attach(&self, session: u64, cancel: Cancel) {
-        self.sessions.lock().insert(session, cancel.clone());
+        let mut sessions = self.sessions.lock();
         if self.gone.is_requested() {
             cancel.request();
         }
+        sessions.insert(session, cancel);
     }
 
     /// The session is not tied to this connection any more.

@@ -103,7 +103,7 @@ async fn front(boot: NetworkBoot) -> ExitCode {
                 tokio::task::spawn_local(accept(shared.clone(), socket, listener.path));
             }
             Err(error) => {
-                tracing::error!("{}: cannot be watched: {error}", listener.path.display())
+                tracing::error!("{}: cannot be watched: {error}", listener.path.display());
             }
         }
     }
@@ -172,7 +172,10 @@ async fn accept(shared: Arc<Shared>, listener: Watched, path: PathBuf) {
 fn take_in(shared: &Arc<Shared>, socket: OwnedFd, worker: usize) {
     let peer = match Peer::of(socket.as_fd()) {
         Ok(peer) => peer,
-        Err(error) => return tracing::warn!("a program left before it was known: {error}"),
+        Err(error) => {
+            tracing::warn!("a program left before it was known: {error}");
+            return;
+        }
     };
     let limits = &shared.settings().config.limits;
     match shared.clients.take(peer.uid, limits.clients, limits.clients_per_user) {

@@ -100,19 +100,18 @@ impl PinDesk {
             });
             let answer = client.call_back(reqid, body, timeout).await;
             self.finish(&client);
-            match answer {
-                Ok(answer) => match &answer.body {
-                    Body::Pinentry(entered) if !entered.pin.is_empty() => {
-                        return Some(Zeroizing::new(entered.pin.as_str().to_owned()));
-                    }
-                    _ => return None,
-                },
+            let Ok(answer) = answer else {
                 // It left or sleeps: the next program to register is asked instead.
-                Err(_) => {
-                    self.client_left(&client);
-                    client.send_error(reqid, PoolError::Timeout, "no PIN came in time");
+                self.client_left(&client);
+                client.send_error(reqid, PoolError::Timeout, "no PIN came in time");
+                continue;
+            };
+            return match &answer.body {
+                Body::Pinentry(entered) if !entered.pin.is_empty() => {
+                    Some(Zeroizing::new(entered.pin.as_str().to_owned()))
                 }
-            }
+                _ => None,
+            };
         }
     }
 

@@ -116,12 +116,11 @@ fn admit(
         let text = format!("ipproto {} is not TCP (6), UDP (17) or SCTP (132)", starttls.ipproto);
         return Err(Failure::new(PoolError::RecordMalformed, text));
     }
-    let role = role(flags).map_err(|peer_to_peer| match peer_to_peer {
-        true => not_yet("peer-to-peer roles"),
-        false => Failure::new(
-            PoolError::RecordMalformed,
-            "the flags give no role, or both ends the same",
-        ),
+    let role = role(flags).map_err(|peer_to_peer| {
+        if peer_to_peer {
+            return not_yet("peer-to-peer roles");
+        }
+        Failure::new(PoolError::RecordMalformed, "the flags give no role, or both ends the same")
     })?;
     tlspool_engine::socket::check(std::os::fd::AsFd::as_fd(&socket), true).map_err(|unusable| {
         Failure::new(PoolError::CipherSocketNeeded, format!("{unusable}; pass a connected one"))

@@ -9,7 +9,7 @@ use tlspool_keys::TokenStatus;
 use tokio::sync::oneshot;
 
 use super::shared::Shared;
-use super::worker::Task;
+use super::worker::{Task, WorkerHandle};
 
 /// Counters since the start, and what is in use now.
 pub(crate) async fn status(shared: &Arc<Shared>) -> Value {
@@ -27,7 +27,7 @@ pub(crate) async fn status(shared: &Arc<Shared>) -> Value {
         "draining": shared.drain.is_requested(),
         "clients": shared.clients.in_use(),
         "sessions": shared.sessions.in_use(),
-        "workers": shared.workers.iter().map(|worker| worker.load()).collect::<Vec<_>>(),
+        "workers": shared.workers.iter().map(WorkerHandle::load).collect::<Vec<_>>(),
         "pin_program": shared.pins.is_attended(),
         "tokens_waiting_for_pin": waiting,
         "tokens": tokens.iter().map(token).collect::<Vec<_>>(),

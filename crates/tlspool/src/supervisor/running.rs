@@ -177,6 +177,10 @@ impl Supervisor {
                     network_speaks = false;
                 }
                 Event::NetworkEnded(status) => return self.network_ended(status),
+                // Its channels are closed: the network process is at its end.
+                Event::KeydEnded(Ok(status)) if self.is_draining() && status.success() => {
+                    self.keyd.process = None;
+                }
                 Event::KeydEnded(status) => {
                     self.keyd.died();
                     let again = self.keyd.backoff.as_millis();
@@ -231,6 +235,10 @@ impl Supervisor {
         }
     }
 
+    fn is_draining(&self) -> bool {
+        matches!(self.state, State::Draining { .. })
+    }
+
     /// TERM: nobody new gets in, sessions go on until they end.
     async fn drain(&mut self) {
         tracing::info!(limit = ?self.config.limits.drain_timeout, "draining: sessions may end");
@@ -273,7 +281,7 @@ impl Supervisor {
 
     /// HUP.
     async fn reload(&mut self) {
-        if self.state != State::Serving {
+        if self.is_draining() {
             return;
         }
         self.notifier.reloading();
