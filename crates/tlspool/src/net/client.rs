@@ -40,6 +40,8 @@ pub(crate) struct Client {
     /// Asked when the connection is gone: ends its unfinished requests.
     pub(crate) gone: Cancel,
     sessions: Mutex<HashMap<u64, Cancel>>,
+    /// Its connection waits for it to become idle, and wants to be told.
+    pub(crate) awaits_idle: AtomicBool,
     /// It pinged with `DRAIN_NOTICE`.
     pub(crate) wants_drain_notice: AtomicBool,
     _counted: InUse,
@@ -92,6 +94,7 @@ impl Client {
             in_flight: AtomicU32::new(0),
             gone: Cancel::default(),
             sessions: Mutex::default(),
+            awaits_idle: AtomicBool::new(false),
             wants_drain_notice: AtomicBool::new(false),
             _counted: counted,
         })
@@ -217,6 +220,12 @@ impl Client {
             && self.sessions.lock().is_empty()
     }
 
+    fn maybe_idle(&self) {
+        if self.awaits_idle.load(Ordering::Acquire) {
+            self.attention.notify_one();
+        }
+    }
+
     /// Ties a session to this connection, which must not be gone.
     pub(crate) fn attach(&self, session: u64, cancel: Cancel) {
         let mut sessions = self.sessions.lock();
@@ -229,7 +238,7 @@ impl Client {
     /// The session is not tied to this connection any more.
     pub(crate) fn release(&self, session: u64) {
         self.sessions.lock().remove(&session);
-        self.attention.notify_one();
+        self.maybe_idle();
     }
 
     /// The connection is gone: so are its requests, callbacks and sessions.
@@ -282,6 +291,6 @@ pub(crate) struct InFlight(Arc<Client>);
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
-        self.0.attention.notify_one();
+        self.0.maybe_idle();
     }
 }

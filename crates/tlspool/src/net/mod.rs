@@ -168,7 +168,7 @@ async fn accept(shared: Arc<Shared>, listener: Watched, path: PathBuf) {
                 tracing::error!("{}: no program can connect: {error}", path.display());
                 // Out of descriptors, most likely: wait until something has ended.
                 let pause = tokio::time::sleep(std::time::Duration::from_millis(100));
-                tokio::select! { () = shared.ended.notified() => {}, () = pause => {} }
+                pause.await;
             }
         }
     }
@@ -263,7 +263,7 @@ async fn obey(channel: &AsyncChannel, shared: &Arc<Shared>) {
                 let _ = channel.send(&FromNetwork::Status { id, status }, &[]).await;
             }
             Ok(Some((ToNetwork::Program { id, program }, _))) => {
-                shared.programs.answer(id, program)
+                shared.programs.answer(id, program);
             }
             Ok(None) | Err(_) => {
                 tracing::error!("the supervisor is gone; draining");

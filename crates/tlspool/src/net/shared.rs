@@ -33,7 +33,7 @@ pub(crate) struct Shared {
     pub(crate) handshakes: Semaphore,
     /// Asked when the daemon drains.
     pub(crate) drain: Cancel,
-    /// Told when a session or a request has ended.
+    /// Told when a session or a connection has ended, while the daemon drains.
     pub(crate) ended: Notify,
     pub(crate) next_session: AtomicU64,
     pub(crate) started: Instant,
@@ -79,6 +79,14 @@ impl Shared {
     /// Nothing is under way any more: no session, no request, no program that is owed an answer.
     pub(crate) fn is_drained(&self) -> bool {
         self.sessions.in_use() == 0 && self.clients.in_use() == 0
+    }
+
+    /// A session or a connection has ended. Only who drains wants to know; waking a thread each
+    /// time would cost more than the rest of an end.
+    pub(crate) fn one_ended(&self) {
+        if self.drain.is_requested() {
+            self.ended.notify_one();
+        }
     }
 
     /// Puts new settings in force; workers are told besides.

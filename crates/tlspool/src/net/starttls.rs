@@ -255,7 +255,7 @@ pub(crate) async fn perform(worker: Rc<Worker>, request: Request) {
             log.failed(&failure);
             client.send_error(reqid, failure.error, &failure.text);
             drop((session, in_flight));
-            worker.shared.ended.notify_waiters();
+            worker.shared.one_ended();
             return;
         }
     };
@@ -540,7 +540,7 @@ impl Relay {
         }
         let shared = self.worker.shared.clone();
         drop(self);
-        shared.ended.notify_waiters();
+        shared.one_ended();
     }
 }
 
