@@ -19,8 +19,9 @@ use zeroize::{Zeroize, Zeroizing};
 use super::limits::{InUse, Uid};
 use super::peer::Peer;
 
-/// Answers that a program has not read yet; one that lets more pile up is disconnected.
-const OUTBOX_LIMIT: usize = 256 * tlspool_wire::RECORD_LEN;
+/// Answers that a program has not read yet; one that lets more pile up is disconnected. While any
+/// wait, its requests are not read, so this many can only come from those in flight.
+const OUTBOX_LIMIT: usize = 2048 * tlspool_wire::RECORD_LEN;
 
 /// Identifies a connection for as long as the daemon runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -142,22 +143,24 @@ impl Client {
         !self.outbox.lock().bytes.is_empty()
     }
 
-    /// Sends what waits; `Ok(true)` if nothing is left.
-    pub(crate) fn flush(&self) -> rustix::io::Result<bool> {
+    /// Sends what waits; returns how much the program has taken.
+    pub(crate) fn flush(&self) -> rustix::io::Result<usize> {
         let mut outbox = self.outbox.lock();
-        let Some(socket) = outbox.socket.clone() else { return Ok(true) };
+        let mut taken = 0;
+        let Some(socket) = outbox.socket.clone() else { return Ok(taken) };
         while !outbox.bytes.is_empty() {
             let (front, _) = outbox.bytes.as_slices();
             match send(&socket, front, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(n) => {
                     outbox.bytes.drain(..n);
+                    taken += n;
                 }
-                Err(Errno::AGAIN) => return Ok(false),
+                Err(Errno::AGAIN) => return Ok(taken),
                 Err(error) => return Err(error),
             }
         }
         outbox.bytes.shrink_to(0);
-        Ok(true)
+        Ok(taken)
     }
 
     /// Takes no more requests; what was sent before is still read. A program that sends later

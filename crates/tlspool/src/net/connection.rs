@@ -13,6 +13,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use tlspool_wire::assemble::Assembled;
 use tlspool_wire::{Assembler, Body, Facilities, PROTOCOL_IDENTITY, Packet, Ping, PoolError, Text};
 use tokio::io::unix::AsyncFdReadyGuard;
+use tokio::time::Instant;
 use zeroize::Zeroize;
 
 use super::client::{Answer, Client};
@@ -82,6 +83,7 @@ impl Connection {
         let drain = self.worker.shared.drain.clone();
         let mut told = false;
         let mut ended = false;
+        let mut patience_ends = None;
         loop {
             if drain.is_requested() && !told {
                 told = true;
@@ -99,7 +101,8 @@ impl Connection {
             }
             // Room to write, and that the program hung up after we stopped reading, matter rarely.
             // Always waiting for both would wake us each time the program has read an answer.
-            let writing = self.client.has_unsent() || ended;
+            let unsent = self.client.has_unsent();
+            let writing = unsent || ended;
             let room = match (writing, self.room.take()) {
                 (false, _) => None,
                 (true, Some(room)) => Some(room),
@@ -111,8 +114,15 @@ impl Connection {
                 }
             };
             self.room = room;
+            if unsent {
+                let patience = self.worker.settings().config.limits.callback_timeout;
+                patience_ends.get_or_insert_with(|| Instant::now() + patience);
+            } else {
+                patience_ends = None;
+            }
             tokio::select! {
-                ready = self.watched.readable(), if !ended => {
+                // A program that does not read its answers may not ask more.
+                ready = self.watched.readable(), if !ended && !unsent => {
                     let Ok(mut ready) = ready else { return };
                     match read(&mut self.assembler, &self.watched, &self.worker, &self.client) {
                         Turn::More => tokio::task::yield_now().await,
@@ -127,9 +137,18 @@ impl Connection {
                         break;
                     }
                     match self.client.flush() {
-                        Ok(_) => ready.clear_ready(),
+                        Ok(taken) => {
+                            if taken > 0 {
+                                patience_ends = None;
+                            }
+                            ready.clear_ready();
+                        }
                         Err(_) => break,
                     }
+                }
+                () = at(patience_ends) => {
+                    tracing::warn!(client = %self.client.peer, "disconnected: it does not read its answers");
+                    break;
                 }
                 () = self.client.attention.notified() => {}
                 () = drain.requested(), if !told => {}
@@ -152,6 +171,14 @@ impl Connection {
 async fn room_in(room: Option<&Watched>) -> std::io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
     match room {
         Some(room) => room.writable().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for ever if there is nothing to wait for.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
     }
 }
@@ -217,7 +244,8 @@ fn dispatch(worker: &Rc<Worker>, client: &Arc<Client>, record: &mut Assembled<Ow
     }
     let limit = worker.settings().config.limits.requests_per_client;
     let Some(in_flight) = client.begin(limit) else {
-        return refuse(PoolError::LimitReached, "too many requests in flight on this connection");
+        let text = format!("{limit} requests are in flight; see limits.requests_per_client");
+        return refuse(PoolError::LimitReached, &text);
     };
     let reply = |body: Body| client.send(&Packet { reqid, cbid: 0, body });
     if descriptor.is_some() && !matches!(packet.body, Body::Starttls(_)) {
