@@ -126,7 +126,7 @@ pub async fn run<H: Host>(
     let mut errand = Errand { host, failure: None, verified: false };
     let mut fresh = matches!(job.role, Role::Client { .. });
     loop {
-        if fresh || machine.has_whole_record() {
+        if fresh || machine.incoming.has_whole_record() {
             let (back, stop) = step(machine, &context, &mut errand).await?;
             machine = back;
             let sent = if machine.outgoing.is_empty() {
@@ -328,22 +328,31 @@ enum Connection {
 /// A rustls connection with its buffers.
 struct Machine {
     connection: Connection,
-    incoming: Vec<u8>,
-    /// Bytes of `incoming` that rustls has looked at without using them up.
-    looked_at: usize,
+    incoming: Incoming,
     outgoing: Vec<u8>,
     early: Vec<u8>,
     peer_closed: bool,
     transcript: Option<Transcript>,
 }
 
+/// What the peer sent.
+#[derive(Default)]
+struct Incoming {
+    bytes: Vec<u8>,
+    /// How much of it rustls may look at: whole records, one more only when it needs it. What
+    /// follows the handshake stays for [`Traffic`]. (rustls would answer a KeyUpdate when it sends
+    /// data, which it never does here.)
+    shown: usize,
+}
+
 /// Calls rustls until it needs bytes, is ready, or failed. (A macro, because the two connection
 /// types share no public trait.)
 macro_rules! advance {
     ($machine:ident, $connection:ident, $us:expr, $peer:expr) => {{
+        $machine.incoming.show_record();
         loop {
             let UnbufferedStatus { discard, state } =
-                $connection.process_tls_records(&mut $machine.incoming);
+                $connection.process_tls_records($machine.incoming.shown());
             let (mut stop, mut encoded) = (None, None);
             match state {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
@@ -365,37 +374,72 @@ macro_rules! advance {
                     stop = Some(Err(rustls::Error::General(format!("unexpected {other:?}"))));
                 }
                 Err(error) => {
-                    if discard > 0 {
-                        $machine.incoming.drain(..discard);
-                    }
+                    $machine.incoming.discard(discard);
                     // What remains to be said is the alert.
                     while $connection.wants_write() {
                         let UnbufferedStatus { discard, state } =
-                            $connection.process_tls_records(&mut $machine.incoming);
+                            $connection.process_tls_records($machine.incoming.shown());
                         if let Ok(ConnectionState::EncodeTlsData(mut data)) = state {
                             encode(&mut $machine.outgoing, |buffer| data.encode(buffer))?;
                         }
-                        $machine.incoming.drain(..discard);
+                        $machine.incoming.discard(discard);
                     }
                     return Err(error);
                 }
             }
             if discard > 0 {
                 if let Some(transcript) = &mut $machine.transcript {
-                    transcript.see($peer, &$machine.incoming[..discard]);
+                    transcript.see($peer, &$machine.incoming.bytes[..discard]);
                 }
-                $machine.incoming.drain(..discard);
+                $machine.incoming.discard(discard);
             }
             // What we say answers what was discarded, so it comes second.
             if let (Some(transcript), Some(before)) = (&mut $machine.transcript, encoded) {
                 transcript.see($us, &$machine.outgoing[before..]);
             }
             if let Some(stop) = stop {
-                $machine.looked_at = $machine.incoming.len();
+                if matches!(stop, Ok(Stop::NeedBytes)) && $machine.incoming.show_record() {
+                    continue;
+                }
                 return stop;
             }
         }
     }};
+}
+
+impl Incoming {
+    /// Where the record behind those shown ends, if it is whole or can never become one. Saves
+    /// rustls, and us, from looking at every byte of a peer that sends one at a time.
+    fn next_record(&self) -> Option<usize> {
+        let [kind, major, _, high, low, ..] = *self.bytes.get(self.shown..)? else {
+            return None;
+        };
+        if !(20..=23).contains(&kind) || major != 3 {
+            return Some(self.bytes.len());
+        }
+        let end = self.shown + 5 + usize::from(u16::from_be_bytes([high, low]));
+        (end <= self.bytes.len()).then_some(end)
+    }
+
+    fn has_whole_record(&self) -> bool {
+        self.next_record().is_some()
+    }
+
+    /// Lets rustls look at one more record; `false` if there is none.
+    fn show_record(&mut self) -> bool {
+        let next = self.next_record();
+        self.shown = next.unwrap_or(self.shown);
+        next.is_some()
+    }
+
+    fn discard(&mut self, n: usize) {
+        self.bytes.drain(..n);
+        self.shown -= n;
+    }
+
+    fn shown(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.shown]
+    }
 }
 
 impl Machine {
@@ -414,8 +458,7 @@ impl Machine {
         .map_err(HandshakeError::Tls)?;
         Ok(Box::new(Self {
             connection,
-            incoming: Vec::new(),
-            looked_at: 0,
+            incoming: Incoming::default(),
             outgoing: Vec::new(),
             early: Vec::new(),
             peer_closed: false,
@@ -434,30 +477,14 @@ impl Machine {
         }
     }
 
-    /// Whether the bytes not looked at complete a record, or can never become one. Saves rustls,
-    /// and us, from looking at every byte of a peer that sends one at a time.
-    fn has_whole_record(&self) -> bool {
-        let mut at = 0;
-        while let Some([kind, major, _, high, low]) = self.incoming.get(at..at + 5) {
-            if !(20..=23).contains(kind) || *major != 3 {
-                return true;
-            }
-            at += 5 + usize::from(u16::from_be_bytes([*high, *low]));
-            if at > self.looked_at && at <= self.incoming.len() {
-                return true;
-            }
-        }
-        false
-    }
-
     async fn receive(&mut self, socket: &Socket) -> Result<(), HandshakeError> {
-        let have = self.incoming.len();
+        let have = self.incoming.bytes.len();
         if have >= INCOMING_LIMIT {
             return Err(HandshakeError::TooLong);
         }
-        self.incoming.resize(have + READ_SIZE, 0);
-        let received = socket.recv(&mut self.incoming[have..]).await;
-        self.incoming.truncate(have + received.as_ref().copied().unwrap_or(0));
+        self.incoming.bytes.resize(have + READ_SIZE, 0);
+        let received = socket.recv(&mut self.incoming.bytes[have..]).await;
+        self.incoming.bytes.truncate(have + received.as_ref().copied().unwrap_or(0));
         match received? {
             0 => Err(HandshakeError::PeerClosed),
             _ => Ok(()),
@@ -504,7 +531,7 @@ impl Machine {
             secrets,
             kernel,
             machine.early,
-            machine.incoming,
+            machine.incoming.bytes,
             machine.peer_closed,
         )
         .map_err(HandshakeError::Tls)?;

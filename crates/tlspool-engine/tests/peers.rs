@@ -229,6 +229,55 @@ fn serves_tls12() {
     serve_rustls_client(true);
 }
 
+#[test]
+fn data_and_a_key_update_right_behind_the_handshake() {
+    local(async {
+        let mut host = TestHost { serves: true, ..TestHost::new() };
+        let (far, near) = tcp_pair();
+        let name = ServerName::try_from("example.com").unwrap();
+        let client = ClientConnection::new(Arc::new(rustls_client(&host, false)), name).unwrap();
+        let peer = peer_thread(client, far, |client, socket| {
+            // Finished, data and KeyUpdate arrive in one piece.
+            let mut out = Vec::new();
+            loop {
+                while client.wants_write() {
+                    client.write_tls(&mut out).unwrap();
+                }
+                if !client.is_handshaking() {
+                    break;
+                }
+                socket.write_all(&out).unwrap();
+                out.clear();
+                client.read_tls(socket).unwrap();
+                client.process_new_packets().unwrap();
+            }
+            client.writer().write_all(b"before").unwrap();
+            client.refresh_traffic_keys().unwrap();
+            client.writer().write_all(b", after").unwrap();
+            client.send_close_notify();
+            while client.wants_write() {
+                client.write_tls(&mut out).unwrap();
+            }
+            socket.write_all(&out).unwrap();
+            read_all(client, socket).unwrap()
+        });
+        let socket = Socket::stream(near.into()).unwrap();
+        let job = server_job(PeerAuthentication::Ignored);
+        let established = handshake::run(&engine(), &socket, job, &mut host).await.unwrap();
+        let (mut application, relay) = relayed(socket, established);
+        let heard = blocking(move || {
+            let mut heard = String::new();
+            application.read_to_string(&mut heard).unwrap();
+            application.write_all(b"answer").unwrap();
+            heard
+        })
+        .await;
+        assert_eq!(heard, "before, after");
+        relay.await.unwrap();
+        assert_eq!(peer.join().unwrap(), b"answer");
+    });
+}
+
 fn rustls_server(host: &TestHost) -> Arc<rustls::ServerConfig> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(host.credential.chain[0].clone()).unwrap();
@@ -331,17 +380,20 @@ fn a_truncated_stream_is_no_clean_end() {
         let name = ServerName::try_from("example.com").unwrap();
         let client = ClientConnection::new(Arc::new(rustls_client(&host, false)), name).unwrap();
         let peer = peer_thread(client, far, |client, socket| {
-            rustls::Stream::new(client, socket).write_all(b"half a messa").unwrap();
+            rustls::Stream::new(client, &mut *socket).write_all(b"half a messa").unwrap();
+            socket.shutdown(std::net::Shutdown::Write).unwrap();
+            // Closing with unread tickets would be a reset instead of an end.
+            drop(socket.read_to_end(&mut Vec::new()));
         });
         let socket = Socket::stream(near.into()).unwrap();
         let job = server_job(PeerAuthentication::Ignored);
         let established = handshake::run(&engine(), &socket, job, &mut host).await.unwrap();
-        peer.join().unwrap();
         // TCP on the plaintext side, where a reset can be seen.
         let (mut application, ours) = tcp_pair();
         let plaintext = Socket::plaintext(ours.into()).unwrap();
         let ended = relay::run(socket, plaintext, established.traffic, &Cancel::default()).await;
         assert!(matches!(ended.end, End::Truncated), "{:?}", ended.end);
+        peer.join().unwrap();
         let mut all = Vec::new();
         let error = application.read_to_end(&mut all).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);

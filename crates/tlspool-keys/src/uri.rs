@@ -140,7 +140,7 @@ impl fmt::Display for KeyUri {
             Self::Pkcs11(uri) => uri.fmt(f),
             Self::File(path) => {
                 f.write_str("file:")?;
-                encode(f, path.as_os_str().as_bytes(), |b| is_pchar(b) || b == b'/' || b == b'&')
+                encode(f, rooted(path), |b| is_pchar(b) || b == b'/' || b == b'&')
             }
         }
     }
@@ -368,6 +368,13 @@ fn parse_file(rest: &str) -> Result<PathBuf, UriError> {
     absolute("file", decode("file", path)?)
 }
 
+/// The bytes of an absolute path with one slash in front: after two, a URI has a host.
+fn rooted(path: &Path) -> &[u8] {
+    let bytes = path.as_os_str().as_bytes();
+    let slashes = bytes.iter().take_while(|b| **b == b'/').count();
+    &bytes[slashes.saturating_sub(1)..]
+}
+
 fn absolute(name: &'static str, bytes: Vec<u8>) -> Result<PathBuf, UriError> {
     if bytes.first() != Some(&b'/') {
         return Err(UriError::Value { name, problem: "expected an absolute path" });
@@ -375,7 +382,8 @@ fn absolute(name: &'static str, bytes: Vec<u8>) -> Result<PathBuf, UriError> {
     if bytes.contains(&0) {
         return Err(UriError::Value { name, problem: "a path has no NUL byte" });
     }
-    Ok(OsString::from_vec(bytes).into())
+    let path = PathBuf::from(OsString::from_vec(bytes));
+    Ok(OsStr::from_bytes(rooted(&path)).into())
 }
 
 /// Percent-decoding (RFC 3986 section 2.1). What must be encoded and is not, is refused: it is a
@@ -436,8 +444,7 @@ struct FileName<'a>(&'a Path);
 
 impl fmt::Display for FileName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path: &OsStr = self.0.as_os_str();
-        encode(f, path.as_bytes(), |b| is_pchar(b) || b == b'/')
+        encode(f, rooted(self.0), |b| is_pchar(b) || b == b'/')
     }
 }
 
@@ -535,5 +542,9 @@ slot-description=b;slot-id=7",
         }
         assert_eq!(KeyUri::parse("file:///etc/x").unwrap().to_string(), "file:/etc/x");
         assert_eq!(KeyUri::parse("FILE://localhost/etc/x").unwrap().to_string(), "file:/etc/x");
+        // Two slashes in front of a path would make a host of its first part.
+        assert_eq!(KeyUri::parse("file:////host/x").unwrap().to_string(), "file:/host/x");
+        assert_eq!(KeyUri::parse("file:/%2Fhost/x").unwrap().to_string(), "file:/host/x");
+        assert_eq!(KeyUri::File("//host/x".into()).to_string(), "file:/host/x");
     }
 }

@@ -5,7 +5,7 @@ use crate::config::{Config, Keys};
 use crate::net::{self, Listener, NetworkBoot};
 use crate::supervisor::message::{Channel, FromNetwork, KeydStart, NetworkStart};
 use crate::{confine, logging, users};
-use rustix::process::{DumpableBehavior, Resource, Rlimit, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -32,9 +32,8 @@ fn name_process(name: &CStr) {
 fn set_dumpable(allowed: bool) -> io::Result<()> {
     let behavior = if allowed { DumpableBehavior::Dumpable } else { DumpableBehavior::NotDumpable };
     rustix::process::set_dumpable_behavior(behavior)?;
-    if !allowed {
-        setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    }
+    let limit = if allowed { getrlimit(Resource::Core).maximum } else { Some(0) };
+    setrlimit(Resource::Core, Rlimit { current: limit, maximum: limit })?;
     Ok(())
 }
 

@@ -101,7 +101,8 @@ fn records_that_make_no_sense() {
 
     // Texts that do not end within their field.
     let starttls = Packet { reqid: 5, cbid: 0, body: Body::Starttls(server("example.com")) };
-    for (at, length, field) in [(20, 128, "localid"), (148, 128, "remoteid"), (292, 16, "service")] {
+    for (at, length, field) in [(20, 128, "localid"), (148, 128, "remoteid"), (292, 16, "service")]
+    {
         let mut record = starttls.encode();
         record[at..at + length].fill(b'x');
         let (fd, _peer) = tcp();
@@ -267,12 +268,8 @@ fn control_keys_of_others() {
     scene.told(yours.refused(detach(9), &[]), E::CtlkeyNotFound, "control key");
     scene.told(yours.refused(reattach(9), &[]), E::CtlkeyNotFound, "control key");
     scene.told(yours.refused(reattach(1), &[]), E::CtlkeyAttached, "attached");
-    let question = tlspool_client::wire::packet::Prng::question(
-        CtlKey([1; 16]),
-        b"EXPERIMENTAL x",
-        None,
-        16,
-    );
+    let question =
+        tlspool_client::wire::packet::Prng::question(CtlKey([1; 16]), b"EXPERIMENTAL x", None, 16);
     let foreign = yours.refused(Body::Prng(question.unwrap()), &[]);
     scene.told(foreign, E::CtlkeyNotYours, "no such session of yours");
     let info = tlspool_client::Info {

@@ -129,32 +129,34 @@ impl Person {
     fn ask(&mut self, entry: &Pinentry) -> Said {
         match self {
             Self::Terminal(tty) => ask_hidden(tty, &question(entry)).unwrap_or(Said::Interrupted),
-            Self::Lines(stdin) => read_line(&mut stdin.lock()).unwrap_or(Said::Interrupted),
+            Self::Lines(stdin) => {
+                println!("{}", question(entry));
+                read_line(&mut stdin.lock()).unwrap_or(Said::Interrupted)
+            }
         }
     }
 }
 
-/// What the person reads. Labels come from tokens, so control characters do not reach the terminal.
+/// What the person reads: the pool's words if it has some, and which token it is. Labels come from tokens,
+/// so control characters do not reach the terminal.
 fn question(entry: &Pinentry) -> String {
-    let shown = |text: String| -> String {
-        text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    let shown = |text: &str| -> String {
+        let visible = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c });
+        visible.collect::<String>().trim().to_owned()
     };
-    let label = shown(entry.token_label.to_string());
-    let maker = shown(entry.token_manufacturer.to_string());
-    let model = shown(entry.token_model.to_string());
-    let prompt = shown(entry.prompt.to_string());
-    let mut text = String::new();
-    if entry.attempt > 0 {
-        text.push_str("Wrong PIN.\n");
+    let label = shown(entry.token_label.as_str());
+    let mut words = shown(entry.prompt.as_str());
+    if words.is_empty() || !words.contains(&label) {
+        let wrong = if words.is_empty() && entry.attempt > 0 { "Wrong PIN." } else { "" };
+        words = format!("{words}{wrong} PIN of token {label}");
     }
-    if !prompt.is_empty() {
-        text.push_str(&prompt);
-        text.push('\n');
+    let about =
+        [entry.token_manufacturer.as_str(), entry.token_model.as_str()].map(shown).join(" ");
+    let words = words.trim();
+    match about.trim() {
+        "" => format!("{words}, empty to refuse: "),
+        about => format!("{words} ({about}), empty to refuse: "),
     }
-    let about = [maker.trim(), model.trim()].into_iter().filter(|s| !s.is_empty());
-    let about = about.collect::<Vec<_>>().join(" ");
-    let about = if about.is_empty() { about } else { format!(" ({about})") };
-    text + &format!("PIN of token \"{}\"{about}, empty to refuse: ", label.trim())
 }
 
 /// Puts the terminal back as it was, whatever happens.
@@ -227,11 +229,10 @@ mod tests {
 
     #[test]
     fn the_question_names_the_token_and_tells_a_wrong_pin() {
-        assert_eq!(
-            question(&entry("web", 0)),
-            "PIN of token \"web\" (SoftHSM v2), empty to refuse: "
-        );
-        assert!(question(&entry("web", 1)).starts_with("Wrong PIN.\n"));
+        assert_eq!(question(&entry("web", 0)), "PIN of token web (SoftHSM v2), empty to refuse: ");
+        assert!(question(&entry("web", 1)).starts_with("Wrong PIN. PIN of token web"));
+        let asked = Pinentry { prompt: Text::cut("Last try for web"), ..entry("web", 2) };
+        assert_eq!(question(&asked), "Last try for web (SoftHSM v2), empty to refuse: ");
         assert!(!question(&entry("\u{1b}[2J", 0)).contains('\u{1b}'));
     }
 

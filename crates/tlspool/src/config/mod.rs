@@ -347,6 +347,14 @@ impl Config {
                 ));
             }
         }
+        // The same for the control socket, whose name has at most 16 bytes before it is renamed.
+        if self.runtime_dir.as_os_str().len() > 107 - 16 {
+            return Some((
+                "runtime_dir".into(),
+                "a socket is made in it, so its path has at most 91 bytes; choose a shorter one"
+                    .into(),
+            ));
+        }
         for (key, share, all, whole) in [
             ("clients_per_user", self.limits.clients_per_user, "clients", self.limits.clients),
             ("sessions_per_user", self.limits.sessions_per_user, "sessions", self.limits.sessions),

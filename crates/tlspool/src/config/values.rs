@@ -235,7 +235,7 @@ mod tests {
             assert_eq!(value.0, Duration::from_millis(millis));
             assert_eq!(value.to_text(), text);
         }
-        assert_eq!(Text::from_text("1h30m").unwrap().0, Duration::from_secs(5400));
+        assert_eq!(Text::from_text("1h30m").unwrap().0, Duration::from_mins(90));
         assert_eq!(Text::from_text("0s").unwrap().0, Duration::ZERO);
     }
 
