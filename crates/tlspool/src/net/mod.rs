@@ -229,6 +229,7 @@ async fn ask_programs(channel: Rc<AsyncChannel>, mut questions: mpsc::UnboundedR
 async fn obey(channel: &AsyncChannel, shared: &Arc<Shared>) {
     let mut drain_ends = None;
     let mut orphaned = false;
+    let mut cut = false;
     loop {
         // From here on, so that nothing ends between the look and the wait.
         let ended = shared.ended.notified();
@@ -245,12 +246,15 @@ async fn obey(channel: &AsyncChannel, shared: &Arc<Shared>) {
             message = channel.recv::<ToNetwork>(), if !orphaned => message,
             () = ended => continue,
             () = out_of_time => {
-                if shared.cut.is_requested() {
+                if cut {
                     break;
                 }
                 tracing::warn!(sessions = shared.sessions.in_use(), "drain_timeout has passed");
                 // Cut sessions must not look like sessions that the peer has ended.
-                shared.cut.request();
+                cut = true;
+                for worker in &shared.workers {
+                    worker.give(Task::Cut);
+                }
                 drain_ends = Some(tokio::time::Instant::now() + CUT_TIME);
                 continue;
             }

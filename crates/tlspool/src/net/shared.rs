@@ -33,8 +33,6 @@ pub(crate) struct Shared {
     pub(crate) handshakes: Semaphore,
     /// Asked when the daemon drains.
     pub(crate) drain: Cancel,
-    /// Asked when the time to drain is over: sessions that are left end now.
-    pub(crate) cut: Cancel,
     /// Told when a session or a connection has ended, while the daemon drains.
     pub(crate) ended: Notify,
     pub(crate) next_session: AtomicU64,
@@ -65,7 +63,6 @@ impl Shared {
             sessions: Arc::default(),
             handshakes: Semaphore::new(handshakes.min(Semaphore::MAX_PERMITS)),
             drain: Cancel::default(),
-            cut: Cancel::default(),
             ended: Notify::new(),
             next_session: AtomicU64::new(1),
             started: Instant::now(),

@@ -1,7 +1,6 @@
 //! STARTTLS: from the request, over the handshake and the callbacks, to the relay.
 
 use std::os::fd::OwnedFd;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -520,16 +519,9 @@ struct Relay {
 
 impl Relay {
     async fn run(self, peer: Socket, application: Socket, traffic: Traffic, cancel: Cancel) {
-        let ended = {
-            let mut relay = pin!(relay::run(peer, application, traffic, &cancel));
-            tokio::select! {
-                ended = &mut relay => ended,
-                () = self.worker.shared.cut.requested() => {
-                    cancel.request();
-                    relay.await
-                }
-            }
-        };
+        self.worker.began(self.number, &cancel);
+        let ended = relay::run(peer, application, traffic, &cancel).await;
+        self.worker.ended(self.number);
         let totals = &self.worker.shared.totals;
         totals.bytes_received.fetch_add(ended.received, Ordering::Relaxed);
         totals.bytes_sent.fetch_add(ended.sent, Ordering::Relaxed);
