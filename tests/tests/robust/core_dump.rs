@@ -9,7 +9,7 @@ use tlspool_tests::authority::algorithm;
 use tlspool_tests::{House, is_root, run};
 
 use crate::alone;
-use crate::keys::{Person, identity_on_token};
+use crate::keys::{NO_RESUMPTION, Person, identity_on_token};
 use crate::load::Load;
 use crate::raw::{Raw, client, server};
 use crate::streams::Stream;
@@ -116,7 +116,7 @@ fn core_of(house: &House, pid: u64) -> Vec<u8> {
 #[test]
 fn a_core_of_the_network_process_holds_no_secret() {
     let _alone = alone();
-    let house = House::with("[debug]\ncore_dumps = true");
+    let house = House::with(&format!("{NO_RESUMPTION}[debug]\ncore_dumps = true"));
     let p256 = house.identity("p256.example.com");
     let rsa = house.authority().leaf_with("rsa.example.com", &algorithm::RSA2048, |_| {});
     house.add("rsa.example.com", &rsa);

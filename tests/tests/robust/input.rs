@@ -219,7 +219,7 @@ fn callbacks_answered_by_the_wrong_one_or_wrongly() {
     let (file, datagram) = (null(), UdpSocket::bind("127.0.0.1:0").unwrap());
     let wrong: [Wrong<'_>; 6] = [
         (Some(refusal), None, E::ClientRefusesCallback, "not with this one"),
-        (None, None, E::PlainSocketNeeded, "plaintext"),
+        (None, None, E::PlainSocketNeeded, "must carry a socket"),
         (Some(ping()), Some(pools.as_fd()), E::CommandBadCallbackResponse, "PLAINTEXT_CONNECT"),
         (None, Some(file.as_fd()), E::PlainSocketNeeded, "not a socket"),
         (None, Some(datagram.as_fd()), E::PlainSocketNeeded, "not connected"),
@@ -368,7 +368,9 @@ fn peers_that_do_not_speak_tls_or_stop() {
         peer.write_all(&hello[..20]).unwrap();
         rustix::net::sockopt::set_socket_linger(&peer, Some(Duration::ZERO)).unwrap();
     });
-    assert_eq!(refusal.0, E::StirredNotShaken, "{refusal:?}");
+    // It may be over before it has begun.
+    let early = refusal.0 == E::CipherSocketNeeded && refusal.1.contains("not connected");
+    assert!(early || refusal.0 == E::StirredNotShaken, "{refusal:?}");
     scene.logged(&refusal.1);
     // Stops, and stays.
     for part in [&[][..], &hello[..hello.len() / 2], &hello[..]] {

@@ -18,6 +18,9 @@ use crate::streams::Stream;
 /// Established sessions; each is two of the pool.
 const ESTABLISHED: usize = 50;
 
+/// Configuration by which every handshake needs a signature.
+pub(crate) const NO_RESUMPTION: &str = "[tls]\ntickets = 0\nclient_cache = 0\n";
+
 /// The test module that stands before SoftHSM2.
 fn mock() -> PathBuf {
     assert!(!p11mock::linked().is_null());
@@ -92,7 +95,7 @@ impl Scene {
     fn new() -> Self {
         let mock = mock();
         let config = format!(
-            "[keys]\nmodule_timeout = \"500ms\"\n[[keys.module]]\npath = \"{}\"",
+            "{NO_RESUMPTION}[keys]\nmodule_timeout = \"500ms\"\n[[keys.module]]\npath = \"{}\"",
             mock.display()
         );
         let house = House::with(&config);

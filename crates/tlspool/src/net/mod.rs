@@ -47,6 +47,9 @@ use settings::Settings;
 use shared::Shared;
 use worker::{Start, Task, WorkerHandle};
 
+/// What sessions get to end in when they are cut; less than the supervisor waits besides.
+const CUT_TIME: std::time::Duration = std::time::Duration::from_secs(3);
+
 /// What the supervisor gives the network process.
 pub struct NetworkBoot {
     /// The whole configuration.
@@ -226,7 +229,10 @@ async fn ask_programs(channel: Rc<AsyncChannel>, mut questions: mpsc::UnboundedR
 async fn obey(channel: &AsyncChannel, shared: &Arc<Shared>) {
     let mut drain_ends = None;
     let mut orphaned = false;
+    let mut cut = false;
     loop {
+        // From here on, so that nothing ends between the look and the wait.
+        let ended = shared.ended.notified();
         if drain_ends.is_some() && shared.is_drained() {
             break;
         }
@@ -238,10 +244,19 @@ async fn obey(channel: &AsyncChannel, shared: &Arc<Shared>) {
         };
         let message = tokio::select! {
             message = channel.recv::<ToNetwork>(), if !orphaned => message,
-            () = shared.ended.notified() => continue,
+            () = ended => continue,
             () = out_of_time => {
+                if cut {
+                    break;
+                }
                 tracing::warn!(sessions = shared.sessions.in_use(), "drain_timeout has passed");
-                break;
+                // Cut sessions must not look like sessions that the peer has ended.
+                cut = true;
+                for worker in &shared.workers {
+                    worker.give(Task::Cut);
+                }
+                drain_ends = Some(tokio::time::Instant::now() + CUT_TIME);
+                continue;
             }
         };
         let drain = |drain_ends: &mut Option<tokio::time::Instant>| {

@@ -519,7 +519,9 @@ struct Relay {
 
 impl Relay {
     async fn run(self, peer: Socket, application: Socket, traffic: Traffic, cancel: Cancel) {
+        self.worker.began(self.number, &cancel);
         let ended = relay::run(peer, application, traffic, &cancel).await;
+        self.worker.ended(self.number);
         let totals = &self.worker.shared.totals;
         totals.bytes_received.fetch_add(ended.received, Ordering::Relaxed);
         totals.bytes_sent.fetch_add(ended.sent, Ordering::Relaxed);

@@ -2,11 +2,13 @@
 //! database connection. Programs' connections and TLS sessions live on workers, and never move.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use tlspool_engine::Cancel;
 use tlspool_keys::TokenStatus;
 use tlspool_validate::{Question, Refusal, Validated};
 use tokio::runtime::{Builder, LocalOptions};
@@ -32,6 +34,8 @@ pub(crate) enum Task {
     KeyChannel(OwnedFd),
     /// The settings have changed.
     Reload,
+    /// The time to drain is over: the sessions that are left end now.
+    Cut,
     /// What does the key process say of its tokens?
     Tokens(oneshot::Sender<Vec<TokenStatus>>),
 }
@@ -51,6 +55,7 @@ pub(crate) struct Worker {
     settings: RefCell<Arc<Settings>>,
     trust: Trust,
     load: Arc<AtomicU32>,
+    relays: RefCell<HashMap<u64, Cancel>>,
 }
 
 /// A session counted on its worker.
@@ -94,6 +99,16 @@ impl Worker {
     /// [`Self::trust_digest`].
     pub(crate) async fn validate(&self, question: Question<'_>) -> Result<Validated, Refusal> {
         self.trust.validate(question).await
+    }
+
+    /// A session relays; by `cancel` it is cut.
+    pub(crate) fn began(&self, session: u64, cancel: &Cancel) {
+        self.relays.borrow_mut().insert(session, cancel.clone());
+    }
+
+    /// It relays no longer.
+    pub(crate) fn ended(&self, session: u64) {
+        self.relays.borrow_mut().remove(&session);
     }
 
     /// Counts a session in.
@@ -145,6 +160,7 @@ async fn work(start: Start) -> std::io::Result<()> {
         trust: Trust::new(),
         shared,
         load,
+        relays: RefCell::default(),
     });
     if index == 0 {
         worker.keys.serve_pins(&worker.shared);
@@ -165,6 +181,7 @@ async fn work(start: Start) -> std::io::Result<()> {
                 });
             }
             Task::KeyChannel(channel) => worker.keys.restarted(channel),
+            Task::Cut => worker.relays.borrow().values().for_each(Cancel::request),
             Task::Reload => {
                 worker.settings.replace(worker.shared.settings());
                 worker.identities.borrow_mut().forget();
