@@ -5,8 +5,8 @@ set -eu
 
 # build: a C compiler and linker, also for aws-lc and SQLite, and pkg-config for the test of the C library
 packages="build-essential cmake pkg-config"
-# tokens: SoftHSM2 and NSS, two PKCS #11 modules, and a tool to look at them
-packages="$packages softhsm2 libnss3 opensc"
+# tokens: SoftHSM2 and NSS, two PKCS #11 modules, and tools for them
+packages="$packages softhsm2 libnss3 libnss3-tools opensc"
 # peers: other implementations of TLS
 packages="$packages openssl gnutls-bin curl"
 # tests: Python programs, manual pages, the core dump

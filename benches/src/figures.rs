@@ -104,6 +104,11 @@ impl Results {
         self.idle.entry(candidate).or_default().push(kib);
     }
 
+    /// Whether a candidate did this.
+    pub(crate) fn has(&self, id: &'static str, candidate: Candidate) -> bool {
+        self.rounds.contains_key(&(id, candidate))
+    }
+
     /// One quantity of one candidate.
     pub(crate) fn series(
         &self,

@@ -20,6 +20,8 @@ use crate::procs::Programs;
 const MESSAGE: usize = 1024;
 /// Threads that open idle sessions.
 const OPENERS: usize = 4;
+/// Time for the connections of one load to be opened.
+const STANDING_TIME: Duration = Duration::from_secs(30);
 /// More failures than this share make the figure worthless.
 const FAILURES: f64 = 0.01;
 
@@ -80,6 +82,8 @@ struct Shared {
     pace: Duration,
     stop: AtomicBool,
     counting: AtomicBool,
+    /// Connections that stand and do their work (of round trips and bulk data).
+    standing: AtomicU64,
     operations: AtomicU64,
     bytes: AtomicU64,
     resumed: AtomicU64,
@@ -139,6 +143,7 @@ impl Load {
         programs: &Programs,
         backend: &Backend,
     ) -> Result<Figures> {
+        self.wait_until_standing()?;
         std::thread::sleep(window.warm);
         self.shared.counting.store(true, Ordering::Relaxed);
         let before = self.snapshot(programs, backend)?;
@@ -182,6 +187,24 @@ impl Load {
             p99_us: at(0.99),
             resumed: (after.resumed - before.resumed) as f64 / operations,
         })
+    }
+
+    /// Handshakes are no part of round trips and bulk data.
+    fn wait_until_standing(&self) -> Result<()> {
+        if matches!(self.work, Work::Full | Work::Resumed) {
+            return Ok(());
+        }
+        let deadline = Instant::now() + STANDING_TIME;
+        while self.shared.standing.load(Ordering::Relaxed) < self.threads.len() as u64 {
+            interrupt::check()?;
+            if Instant::now() > deadline {
+                let standing = self.shared.standing.load(Ordering::Relaxed);
+                let all = self.threads.len();
+                return Err(BenchError::Invalid(format!("only {standing} of {all} connections")));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     fn snapshot(&self, programs: &Programs, backend: &Backend) -> Result<Snapshot> {
@@ -282,6 +305,7 @@ fn once(client: &mut Client) -> Result<()> {
 fn round_trips(target: &Target, config: &Arc<ClientConfig>, shared: &Shared) -> Result<()> {
     let mut client = Client::connect(config, target.address, &target.name)?;
     client.write(&[ECHO])?;
+    shared.standing.fetch_add(1, Ordering::Relaxed);
     let message = [b'm'; MESSAGE];
     while !shared.stop.load(Ordering::Relaxed) {
         let since = Instant::now();
@@ -295,6 +319,7 @@ fn up(target: &Target, config: &Arc<ClientConfig>, shared: &Shared) -> Result<()
     let mut client = Client::connect(config, target.address, &target.name)?;
     client.grow();
     client.write(&[SINK])?;
+    shared.standing.fetch_add(1, Ordering::Relaxed);
     let data = vec![b'u'; BULK];
     while !shared.stop.load(Ordering::Relaxed) {
         client.write(&data)?;
@@ -307,6 +332,7 @@ fn down(target: &Target, config: &Arc<ClientConfig>, shared: &Shared) -> Result<
     let mut client = Client::connect(config, target.address, &target.name)?;
     client.grow();
     client.write(&[SOURCE])?;
+    shared.standing.fetch_add(1, Ordering::Relaxed);
     while !shared.stop.load(Ordering::Relaxed) {
         let Got::Bytes(n) = client.read()? else {
             return Err(BenchError::Invalid("the source ended".into()));

@@ -53,7 +53,8 @@ struct Cost {
 impl Cost {
     fn push(&mut self, what: &str, figures: &Figures) {
         let (rate, cpu) = (digits(figures.rate), digits(figures.cpu_us));
-        eprintln!("  {what:24} {rate:>7}/s {cpu:>6} µs");
+        let parts = parts(figures);
+        eprintln!("  {what:24} {rate:>7}/s {cpu:>6} µs ({parts})");
         self.rate.push(figures.rate);
         self.cpu_us.push(figures.cpu_us);
     }
@@ -61,6 +62,14 @@ impl Cost {
     fn row(&self, what: &str) -> String {
         format!("| {what} | {} | {} |\n", self.rate.show(), self.cpu_us.show())
     }
+}
+
+/// CPU time by process, in words.
+fn parts(figures: &Figures) -> String {
+    let used = figures.cpu_us_of.iter().filter(|(_, us)| **us > 0.0);
+    let mut parts: Vec<String> = used.map(|(name, us)| format!("{name} {}", digits(*us))).collect();
+    parts.sort();
+    parts.join(", ")
 }
 
 /// Median over median.

@@ -67,22 +67,19 @@ impl House {
     /// Writes the configuration. `more` are tables beside `[trust]` and `[[keys.module]]`; the keys of
     /// the top level that every test shares stand before it.
     pub fn configure(&self, more: &str) {
-        let user = if is_root() { "nobody".into() } else { self.uid() };
+        let uid = rustix::process::geteuid().as_raw().to_string();
+        let user = if is_root() { "nobody".into() } else { uid.clone() };
         let text = format!(
             "version = 1\nuser = \"{user}\"\nkey_user = \"{}\"\nworkers = 2\n\
              runtime_dir = \"{}\"\ndatabase = \"{}\"\n\
              socket = [{{ path = \"{}\", mode = \"0666\" }}]\n\
              {more}\n[trust]\nsystem = false\n[[keys.module]]\npath = \"{SOFTHSM}\"\n",
-            self.uid(),
+            uid,
             self.text("run"),
             self.text("state/tlspool.db"),
             self.text("run/sock"),
         );
         self.write("tlspool.toml", &text);
-    }
-
-    fn uid(&self) -> String {
-        rustix::process::geteuid().as_raw().to_string()
     }
 
     /// A path in the folder.

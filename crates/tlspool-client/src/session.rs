@@ -15,74 +15,85 @@ use crate::error::NameField;
 /// A request for TLS on a connected socket. Identities are required and validated unless a
 /// flag says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StarttlsRequest(Starttls);
+pub struct StarttlsRequest {
+    fields: Starttls,
+    nameless: bool,
+}
 
 impl StarttlsRequest {
     /// Be the TLS client towards `remoteid` (`example.com` or `john@example.com`); the peer must
     /// prove that name, and its domain goes out as server name.
     pub fn client(remoteid: &str) -> Result<Self, Error> {
         let flags = StarttlsFlags::LOCALROLE_CLIENT | StarttlsFlags::REMOTEROLE_SERVER;
-        Ok(Self(Starttls { remoteid: Text::new(remoteid).named("remoteid")?, ..tcp(flags) }))
+        Ok(Starttls { remoteid: Text::new(remoteid).named("remoteid")?, ..tcp(flags) }.into())
     }
 
     /// Be the TLS server. The local name is the one the client asks for, unless
     /// [`Self::localid`] says which.
     pub fn server() -> Self {
-        Self(tcp(StarttlsFlags::LOCALROLE_SERVER | StarttlsFlags::REMOTEROLE_CLIENT))
+        tcp(StarttlsFlags::LOCALROLE_SERVER | StarttlsFlags::REMOTEROLE_CLIENT).into()
     }
 
     /// Our own name.
     pub fn localid(mut self, localid: &str) -> Result<Self, Error> {
-        self.0.localid = Text::new(localid).named("localid")?;
+        self.fields.localid = Text::new(localid).named("localid")?;
         Ok(self)
     }
 
     /// The name the peer must prove.
     pub fn remoteid(mut self, remoteid: &str) -> Result<Self, Error> {
-        self.0.remoteid = Text::new(remoteid).named("remoteid")?;
+        self.fields.remoteid = Text::new(remoteid).named("remoteid")?;
         Ok(self)
     }
 
     /// Name of the service (as in the services database), which selects the policy.
     pub fn service(mut self, service: &str) -> Result<Self, Error> {
-        self.0.service = Text::new(service).named("service")?;
+        self.fields.service = Text::new(service).named("service")?;
         Ok(self)
     }
 
     /// Sets `flags` beside those that are set.
     #[must_use]
     pub fn flags(mut self, flags: StarttlsFlags) -> Self {
-        self.0.flags = self.0.flags | flags;
+        self.fields.flags = self.fields.flags | flags;
         self
     }
 
     /// Milliseconds for the handshake; 0 is the pool's default, `u32::MAX` is no limit.
     #[must_use]
     pub fn timeout_ms(mut self, milliseconds: u32) -> Self {
-        self.0.timeout_ms = milliseconds;
+        self.fields.timeout_ms = milliseconds;
         self
     }
 
     /// The key by which to name the session later; without it, a random one is made.
     #[must_use]
     pub fn ctlkey(mut self, ctlkey: CtlKey) -> Self {
-        self.0.ctlkey = ctlkey;
+        self.fields.ctlkey = ctlkey;
         self
     }
 
-    /// The request as it travels, with a control key.
+    /// No control key: the session cannot be asked about or detached later, which spares the pool
+    /// what it would keep for that.
+    #[must_use]
+    pub fn nameless(mut self) -> Self {
+        self.nameless = true;
+        self
+    }
+
+    /// The request as it travels, with a control key unless it shall have none.
     pub(crate) fn into_wire(mut self) -> Result<Starttls, Error> {
-        if self.0.ctlkey.is_none() {
-            self.0.ctlkey = random_ctlkey()?;
+        if self.fields.ctlkey.is_none() && !self.nameless {
+            self.fields.ctlkey = random_ctlkey()?;
         }
-        Ok(self.0)
+        Ok(self.fields)
     }
 }
 
 impl From<Starttls> for StarttlsRequest {
     /// For those who fill in the fields of the protocol themselves.
     fn from(fields: Starttls) -> Self {
-        Self(fields)
+        Self { fields, nameless: false }
     }
 }
 

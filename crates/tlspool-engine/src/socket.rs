@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::sockopt::{set_socket_linger, socket_acceptconn, socket_type};
+use rustix::net::sockopt::{set_socket_linger, socket_type};
 use rustix::net::{
     RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendFlags, Shutdown,
     SocketType, getpeername, recv, recvmsg, send, sendmsg, shutdown,
@@ -44,9 +44,8 @@ pub enum Unusable {
 /// Checks that `fd` is a connected socket; with `stream`, that it carries a byte stream.
 pub fn check(fd: BorrowedFd<'_>, stream: bool) -> Result<SocketType, Unusable> {
     let kind = socket_type(fd).map_err(|_| Unusable::NotASocket)?;
-    if socket_acceptconn(fd).unwrap_or(false) || getpeername(fd).is_err() {
-        return Err(Unusable::NotConnected);
-    }
+    // A socket that listens has no peer either.
+    getpeername(fd).map_err(|_| Unusable::NotConnected)?;
     if stream && kind != SocketType::STREAM {
         return Err(Unusable::NotAStream);
     }
@@ -54,10 +53,9 @@ pub fn check(fd: BorrowedFd<'_>, stream: bool) -> Result<SocketType, Unusable> {
 }
 
 impl Socket {
-    /// The TLS side: a connected stream socket.
+    /// The TLS side: a stream socket that [`check`] has found usable.
     pub fn stream(fd: OwnedFd) -> Result<Self, Unusable> {
-        let kind = check(fd.as_fd(), true)?;
-        Self::register(fd, kind)
+        Self::register(fd, SocketType::STREAM)
     }
 
     /// The plaintext side: a connected stream, packet or datagram socket.

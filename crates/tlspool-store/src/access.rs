@@ -199,6 +199,15 @@ impl Store {
         collect(statement.query(params![selector.as_str()])?)
     }
 
+    /// Whether any rule is for one program only. Without such a rule, nobody needs to find out which
+    /// program a caller runs.
+    pub fn access_names_programs(&self) -> Result<bool, StoreError> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM access WHERE program <> '')")?;
+        Ok(statement.query_row([], |row| row.get(0))?)
+    }
+
     /// All rules, by selector.
     pub fn all_access_rules(&self) -> Result<Vec<AccessRule>, StoreError> {
         let mut statement = self.connection.prepare(

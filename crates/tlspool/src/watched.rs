@@ -9,6 +9,7 @@ use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// An open descriptor registered with the runtime: an `OwnedFd`, or an `Arc` of one.
@@ -22,6 +23,12 @@ impl Watched {
         Self::as_is(fd)
     }
 
+    /// Registers `fd`, non-blocking already, to wait for room to write only.
+    pub fn to_write(fd: OwnedFd) -> io::Result<Self> {
+        // SAFETY: as in `as_is`.
+        Ok(Self(unsafe { AsyncFd::register_with_interest(fd, Interest::WRITABLE) }?))
+    }
+
     /// Registers `fd` without making it non-blocking, for descriptors that are only waited for (a pidfd).
     pub fn as_is(fd: OwnedFd) -> io::Result<Self> {
         // SAFETY: an `OwnedFd` is open and always returns the same number. It is moved into the
@@ -32,12 +39,12 @@ impl Watched {
 }
 
 impl Watched<Arc<OwnedFd>> {
-    /// Makes `fd`, which others use besides, non-blocking and registers it; must be called within a
-    /// runtime.
+    /// Makes `fd`, which others use besides, non-blocking and registers it to wait for something to
+    /// read only; must be called within a runtime.
     pub fn shared(fd: Arc<OwnedFd>) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
         // SAFETY: as in `as_is`; behind an `Arc` the descriptor cannot be replaced or closed either.
-        Ok(Self(unsafe { AsyncFd::register(fd) }?))
+        Ok(Self(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?))
     }
 }
 

@@ -43,7 +43,7 @@ struct Side {
 impl Tunnel {
     /// Listens as the options say. The pool need not be there yet.
     pub(crate) async fn open(options: &Options) -> Result<Self, TunnelError> {
-        let request = options.request()?;
+        let request = options.request()?.nameless();
         let listener = Listener::open(&options.listen)
             .await
             .map_err(|source| TunnelError::Listen { address: options.listen.clone(), source })?;

@@ -52,8 +52,13 @@ fn another_user_needs_permission() {
     assert!(said.out.contains("you are john@example.org: hello"), "{said:?}");
     refused("jane@example.org");
 
-    // By selector and group.
-    house.good(&["access", "add", "@example.org", "--group", OTHER]);
+    // By selector and group, and by program.
+    let by_program = |path: &str| {
+        house.good(&["access", "add", "@example.org", "--group", OTHER, "--program", path]);
+    };
+    by_program("/bin/true");
+    refused("jane@example.org");
+    by_program(client.to_str().unwrap());
     let said = as_other(&house, &client, "jane@example.org");
     assert!(said.out.contains("you are jane@example.org: hello"), "{said:?}");
 

@@ -52,7 +52,7 @@ fn servers_of_every_kind() {
                 let (server, address) = s_server(&house, &leaf, &[option, "-groups", group]);
                 let (localid, remoteid) = reversed(&house, to("example.com"), &address);
                 assert_eq!((localid.as_str(), remoteid.as_str()), ("", "example.com"));
-                let said = server.await_words("CONNECTION ESTABLISHED");
+                let said = server.await_words("CONNECTION CLOSED");
                 assert!(said.contains(&format!("Protocol version: {version}")), "{said}");
             }
         }
@@ -75,13 +75,13 @@ fn our_certificate_is_shown_if_asked_for() {
         for name in ["john@example.org", "jane@example.org"] {
             let (server, address) = s_server(&house, &leaf, &ask);
             assert_eq!(reversed(&house, request(name), &address).0, name);
-            let said = server.await_words("CONNECTION ESTABLISHED");
+            let said = server.await_words("CONNECTION CLOSED");
             assert!(said.contains("Peer certificate: "), "{said}");
         }
         // A server that does not ask sees none, and we are told so.
         let (server, address) = s_server(&house, &leaf, &[option]);
         reversed(&house, request("john@example.org"), &address);
-        let said = server.await_words("CONNECTION ESTABLISHED");
+        let said = server.await_words("CONNECTION CLOSED");
         assert!(!said.contains("Peer certificate: CN"), "{said}");
         // A server that insists gets nothing from a client that named nobody.
         let (server, address) = s_server(&house, &leaf, &ask);
@@ -122,8 +122,8 @@ fn gnutls_servers() {
         let mut line = String::new();
         BufReader::new(&plaintext).read_line(&mut line).unwrap();
         assert_eq!(line, "hello GnuTLS\n");
-        let said = server.await_words("john@example.org");
-        assert!(said.contains(&format!("TLS{version}")), "{said}");
+        server.await_words("john@example.org");
+        server.await_words(&format!("Description: (TLS{version}"));
         plaintext.shutdown(Shutdown::Write).unwrap();
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tlspool_client::{CtlKey, InfoKind, StarttlsRequest};
 use tlspool_tests::app::{Server, call};
-use tlspool_tests::{House, openssl};
+use tlspool_tests::{Authority, House, openssl};
 
 use crate::openssl_client::{greeted, open};
 
@@ -74,4 +74,33 @@ fn certificates_are_read_again_without_touching_sessions() {
     assert_eq!(house.status()["daemon"]["pid"], daemon.pid());
     drop(plaintext);
     server.outcome().unwrap();
+}
+
+#[test]
+fn trust_anchors_are_read_again() {
+    let house = House::new();
+    let other = Authority::new(&house.path(""), "other");
+    let server = other.leaf("example.com");
+    std::fs::create_dir(house.path("anchors")).unwrap();
+    let config = std::fs::read_to_string(house.path("tlspool.toml")).unwrap();
+    let folder = format!("system = false\nanchors = [{:?}]", house.path("anchors"));
+    house.write("tlspool.toml", &config.replace("system = false", &folder));
+    house.add("example.com", &server);
+    let daemon = house.start();
+    let call = || {
+        let server = Server::start(house.pool(), open(), |_, _| ());
+        let client = StarttlsRequest::client("example.com").unwrap();
+        let outcome = call(&house.pool(), client, server.address);
+        let outcome = outcome.map(|(session, _)| session.remoteid().to_owned());
+        assert_eq!(server.outcome().is_ok(), outcome.is_ok());
+        outcome
+    };
+    let error = call().unwrap_err();
+    assert!(error.to_string().contains("issue"), "{error}");
+    std::fs::copy(&other.certificate, house.path("anchors/other.pem")).unwrap();
+    daemon.reload();
+    assert_eq!(call().unwrap(), "example.com");
+    std::fs::remove_file(house.path("anchors/other.pem")).unwrap();
+    daemon.reload();
+    assert!(call().is_err());
 }

@@ -1,5 +1,6 @@
 //! The pool as TLS server; the peers are programs of OpenSSL and GnuTLS.
 
+use std::io::{BufRead, Write};
 use std::process::Command;
 
 use tlspool_client::{PoolError, StarttlsFlags as Flags, StarttlsRequest};
@@ -205,7 +206,7 @@ fn big_transfers_to_and_from_openssl() {
     for (option, _) in VERSIONS {
         let sent = bytes.clone();
         let server = Server::start(house.pool(), open(), move |_, plaintext| {
-            std::io::Write::write_all(plaintext, &sent).unwrap();
+            plaintext.write_all(&sent).unwrap();
         });
         let output = s_client(&house, &server.at(), "example.com", &["-quiet", option]).output();
         let output = output.unwrap();
@@ -224,4 +225,62 @@ fn big_transfers_to_and_from_openssl() {
         let output = command.stdin(input).output().unwrap();
         assert!(server.outcome().unwrap(), "{output:?}");
     }
+}
+
+/// Answers each line with `heard LINE`.
+fn parrot(_: &tlspool_client::Session, plaintext: &mut std::os::unix::net::UnixStream) {
+    let mut writer = plaintext.try_clone().unwrap();
+    for line in std::io::BufReader::new(plaintext).lines() {
+        let Ok(line) = line else { return };
+        if writer.write_all(format!("heard {line}\n").as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+/// `s_client` with its commands: lines of one letter.
+fn commanded(house: &House, address: &str, option: &str) -> Process {
+    let mut command = Command::new("openssl");
+    command.args(["s_client", "-connect", address, "-CAfile", house.anchor(), option]);
+    command.args(["-servername", "example.com"]);
+    let peer = Process::start(&mut command);
+    peer.await_words("Verify return code: 0 (ok)");
+    peer
+}
+
+#[test]
+fn keys_are_updated_when_the_peer_wants() {
+    let house = House::new();
+    house.identity("example.com");
+    let _daemon = house.start();
+    let server = Server::start(house.pool(), open(), parrot);
+    let mut peer = commanded(&house, &server.at(), "-tls1_3");
+    // "k" updates the peer's keys, "K" asks for ours too.
+    for (number, letter) in ["k", "K", "K", "k"].into_iter().enumerate() {
+        peer.tell(format!("{letter}\n"));
+        peer.await_that("KEYUPDATE", |said| said.matches("KEYUPDATE").count() == number + 1);
+        peer.tell(format!("words {number}\n"));
+        peer.await_words(&format!("heard words {number}"));
+    }
+    peer.tell("Q\n");
+    let (status, said) = peer.end();
+    assert!(status.success(), "{said}");
+    server.outcome().unwrap();
+}
+
+/// TLS 1.2 lets a client renegotiate; we do not.
+#[test]
+fn renegotiation_is_refused() {
+    let house = House::new();
+    house.identity("example.com");
+    let _daemon = house.start();
+    let server = Server::start(house.pool(), open(), parrot);
+    let mut peer = commanded(&house, &server.at(), "-tls1_2");
+    peer.tell("before\n");
+    peer.await_words("heard before");
+    peer.tell("R\n");
+    let (status, said) = peer.end();
+    assert!(!status.success() && said.contains("no renegotiation"), "{said}");
+    server.outcome().unwrap();
+    greeted(&house, open(), "example.com", &[]);
 }

@@ -8,15 +8,6 @@ pub(crate) fn is_running(pid: u32) -> bool {
         .is_ok_and(|status| !status.contains("State:\tZ"))
 }
 
-/// Waits until it has ended.
-pub(crate) fn await_end(pid: u32) {
-    let deadline = std::time::Instant::now() + tlspool_tests::LIMIT;
-    while is_running(pid) {
-        assert!(std::time::Instant::now() < deadline, "process {pid} does not end");
-        std::thread::yield_now();
-    }
-}
-
 /// What a process holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Holdings {

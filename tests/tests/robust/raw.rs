@@ -90,21 +90,11 @@ impl Raw {
         Ok(ours)
     }
 
-    /// Runs one request to its end.
-    pub(crate) fn starttls(&self, request: Starttls, fd: OwnedFd) -> Result<UnixStream, Refusal> {
-        self.ask(1, request, fd).expect("the pool reads");
-        let mut plaintext = None;
-        loop {
-            let packet = self.answer().expect("an answer");
-            match packet.body {
-                Body::PlaintextConnect(_) => {
-                    plaintext = Some(self.connect_plaintext(&packet).expect("the pool reads"));
-                }
-                Body::Starttls(_) => return Ok(plaintext.expect("it asked for plaintext")),
-                Body::Error(error) => return Err(told(&error)),
-                other => panic!("{other:?}"),
-            }
-        }
+    /// As [`Self::connect_plaintext`], over TCP: only there can the pool say that a session was cut.
+    pub(crate) fn connect_tcp(&self, asked: &Packet) -> io::Result<TcpStream> {
+        let (ours, pools) = tcp_pair();
+        self.send(asked, Some(pools.as_fd()))?;
+        Ok(ours)
     }
 
     /// Makes `count` TLS connections, both ends of which are the pool's, many at a time.

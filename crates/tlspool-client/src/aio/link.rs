@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tlspool_wire::{Assembler, Body, Packet, PoolError};
 use tokio::io::Interest;
-use tokio::net::UnixStream;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
+
+use rustix::io::Errno;
 
 use crate::exchange::{Dispatch, NotStarted, Requests};
 use crate::io::{self, Received};
@@ -23,7 +25,9 @@ pub(super) struct Link {
 
 #[derive(Debug)]
 struct Shared {
-    socket: UnixStream,
+    /// Registered for reading only: a UNIX socket signals room to write whenever the other end has
+    /// read, which would wake us for nothing after each record.
+    socket: AsyncFd<OwnedFd>,
     requests: Mutex<Requests<UnboundedSender<Packet>>>,
     ended: AtomicBool,
 }
@@ -41,9 +45,10 @@ pub(super) struct Ticket {
 impl Link {
     /// Takes over a connected socket, and sends the greeting that asks for notices.
     pub(super) async fn new(socket: OwnedFd) -> Result<Self, NotStarted> {
-        let socket = std::os::unix::net::UnixStream::from(socket);
-        let socket = socket.set_nonblocking(true).and_then(|()| UnixStream::from_std(socket));
-        let socket = socket.map_err(|e| NotStarted::Failed(e.into()))?;
+        let socket = rustix::io::ioctl_fionbio(&socket, true)
+            .map_err(std::io::Error::from)
+            .and_then(|()| watch(socket, Interest::READABLE))
+            .map_err(|e| NotStarted::Failed(e.into()))?;
         let mut requests = Requests::default();
         let hello = requests.hello().map_err(NotStarted::Failed)?;
         let shared = Arc::new(Shared {
@@ -85,6 +90,13 @@ impl Link {
     }
 }
 
+/// Registers a socket. (The function that replaces `with_interest` is unsafe because it trusts
+/// `AsRawFd`; an `OwnedFd` can be trusted.)
+#[allow(deprecated)]
+fn watch(socket: OwnedFd, interest: Interest) -> std::io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(socket, interest)
+}
+
 impl Drop for Link {
     fn drop(&mut self) {
         self.reader.abort();
@@ -102,23 +114,39 @@ impl Shared {
         descriptor: Option<&OwnedFd>,
     ) -> Result<(), NotStarted> {
         let descriptor = descriptor.map(AsFd::as_fd);
-        let send = || Ok(io::send(self.socket.as_fd(), packet, descriptor)?);
-        self.socket.async_io(Interest::WRITABLE, send).await.map_err(|error| {
-            match rustix::io::Errno::from_io_error(&error) {
-                Some(errno) if io::is_gone(errno) => {
+        let mut room = None;
+        loop {
+            let error = match io::send(self.socket.as_fd(), packet, descriptor) {
+                Ok(()) => return Ok(()),
+                Err(Errno::AGAIN) => match self.wait_for_room(&mut room).await {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                },
+                Err(errno) if io::is_gone(errno) => {
                     self.ended.store(true, Ordering::Release);
-                    NotStarted::Gone
+                    return Err(NotStarted::Gone);
                 }
-                _ => NotStarted::Failed(error.into()),
-            }
-        })
+                Err(errno) => errno.into(),
+            };
+            return Err(NotStarted::Failed(error.into()));
+        }
+    }
+
+    /// Waits until the pool has read; `room` is made when it is first needed.
+    async fn wait_for_room(&self, room: &mut Option<AsyncFd<OwnedFd>>) -> std::io::Result<()> {
+        let room = match room {
+            Some(room) => room,
+            none => none.insert(watch(self.socket.get_ref().try_clone()?, Interest::WRITABLE)?),
+        };
+        room.writable().await?.clear_ready();
+        Ok(())
     }
 
     /// The reading task.
     async fn read(self: Arc<Self>) {
         let mut assembler = Assembler::default();
         loop {
-            let receive = || match io::receive(self.socket.as_fd(), &mut assembler) {
+            let receive = |socket: &OwnedFd| match io::receive(socket.as_fd(), &mut assembler) {
                 Received::WouldBlock => Err(std::io::ErrorKind::WouldBlock.into()),
                 other => Ok(other),
             };

@@ -24,6 +24,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// Lines that may wait for a slow log.
 const QUEUE: usize = 4096;
 
+/// The log's thread rests this long between batches of lines.
+const REST: Duration = Duration::from_millis(5);
+
 /// At the end of a process, how long the log may still take.
 const FLUSH_TIME: Duration = Duration::from_secs(2);
 
@@ -114,11 +117,14 @@ fn level_filter(level: LogLevel) -> LevelFilter {
 
 fn write_lines(mut sink: Sink, entries: &Receiver<Entry>) {
     let mut told = 0;
-    while let Ok(entry) = entries.recv() {
-        match entry {
-            Entry::Line(line) => sink.write(&line),
-            Entry::Flush(written) => {
-                let _ = written.send(());
+    while let Ok(first) = entries.recv() {
+        for entry in std::iter::once(first).chain(entries.try_iter()) {
+            match entry {
+                Entry::Line(line) => sink.write(&line),
+                Entry::Flush(written) => {
+                    sink.flush();
+                    let _ = written.send(());
+                }
             }
         }
         let dropped = dropped_lines();
@@ -131,6 +137,9 @@ fn write_lines(mut sink: Sink, entries: &Receiver<Entry>) {
             });
             told = dropped;
         }
+        sink.flush();
+        // Whoever logs while this thread rests need not wake it, which would cost more than the line.
+        std::thread::sleep(REST);
     }
 }
 

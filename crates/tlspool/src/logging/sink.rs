@@ -21,7 +21,7 @@ pub struct SinkError {
 }
 
 pub(super) enum Sink {
-    Stderr { name: &'static str, pid: u32 },
+    Stderr { name: &'static str, pid: u32, unwritten: String },
     Socket { socket: UnixDatagram, path: &'static str, name: &'static str, pid: u32 },
 }
 
@@ -37,7 +37,9 @@ impl Sink {
     pub(super) fn open(target: LogTarget, name: &'static str) -> Result<Self, SinkError> {
         let pid = std::process::id();
         let (daemon, path) = match target {
-            LogTarget::Auto | LogTarget::Stderr => return Ok(Self::Stderr { name, pid }),
+            LogTarget::Auto | LogTarget::Stderr => {
+                return Ok(Self::Stderr { name, pid, unwritten: String::new() });
+            }
             LogTarget::Journald => ("journald", JOURNALD),
             LogTarget::Syslog => ("syslog", SYSLOG),
         };
@@ -51,12 +53,12 @@ impl Sink {
         }
     }
 
-    /// Writes a line, and waits as long as that takes: this is the log's own thread. A line that cannot
-    /// be written is lost; there is nobody to tell.
+    /// Writes a line, to standard error with the next [`Self::flush`], and waits as long as that takes:
+    /// this is the log's own thread. A line that cannot be written is lost; there is nobody to tell.
     pub(super) fn write(&mut self, line: &Line) {
         match self {
-            Self::Stderr { name, pid } => {
-                let _ = io::stderr().write_all(line.for_stderr(name, *pid).as_bytes());
+            Self::Stderr { name, pid, unwritten } => {
+                unwritten.push_str(&line.for_stderr(name, *pid));
             }
             Self::Socket { socket, path, name, pid } => {
                 let entry = if *path == JOURNALD {
@@ -69,6 +71,16 @@ impl Sink {
                     let _ = socket.send(&entry);
                 }
             }
+        }
+    }
+
+    /// Writes what was gathered.
+    pub(super) fn flush(&mut self) {
+        if let Self::Stderr { unwritten, .. } = self
+            && !unwritten.is_empty()
+        {
+            let _ = io::stderr().write_all(unwritten.as_bytes());
+            unwritten.clear();
         }
     }
 }

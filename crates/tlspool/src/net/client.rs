@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,14 +13,15 @@ use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown, send, shutdown};
 use tlspool_engine::Cancel;
 use tlspool_wire::{Body, Packet, PoolError};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, OnceCell, oneshot};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::limits::{InUse, Uid};
 use super::peer::Peer;
 
-/// Answers that a program has not read yet; one that lets more pile up is disconnected.
-const OUTBOX_LIMIT: usize = 256 * tlspool_wire::RECORD_LEN;
+/// Answers that a program has not read yet; one that lets more pile up is disconnected. While any
+/// wait, its requests are not read, so this many can only come from those in flight.
+const OUTBOX_LIMIT: usize = 2048 * tlspool_wire::RECORD_LEN;
 
 /// Identifies a connection for as long as the daemon runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,6 +31,8 @@ pub(crate) struct ClientId(u64);
 pub(crate) struct Client {
     pub(crate) id: ClientId,
     pub(crate) peer: Peer,
+    /// Its program's file, once that was asked for; see [`super::program`].
+    pub(crate) program: OnceCell<Option<PathBuf>>,
     outbox: Mutex<Outbox>,
     /// Told when the outbox has something, or the connection is to end.
     pub(crate) attention: Notify,
@@ -37,6 +41,8 @@ pub(crate) struct Client {
     /// Asked when the connection is gone: ends its unfinished requests.
     pub(crate) gone: Cancel,
     sessions: Mutex<HashMap<u64, Cancel>>,
+    /// Its connection waits for it to become idle, and wants to be told.
+    pub(crate) awaits_idle: AtomicBool,
     /// It pinged with `DRAIN_NOTICE`.
     pub(crate) wants_drain_notice: AtomicBool,
     _counted: InUse,
@@ -82,12 +88,14 @@ impl Client {
         Arc::new(Self {
             id: ClientId(NEXT.fetch_add(1, Ordering::Relaxed)),
             peer,
+            program: OnceCell::new(),
             outbox: Mutex::new(Outbox { socket: Some(socket), bytes: VecDeque::new() }),
             attention: Notify::new(),
             callbacks: Mutex::default(),
             in_flight: AtomicU32::new(0),
             gone: Cancel::default(),
             sessions: Mutex::default(),
+            awaits_idle: AtomicBool::new(false),
             wants_drain_notice: AtomicBool::new(false),
             _counted: counted,
         })
@@ -135,22 +143,24 @@ impl Client {
         !self.outbox.lock().bytes.is_empty()
     }
 
-    /// Sends what waits; `Ok(true)` if nothing is left.
-    pub(crate) fn flush(&self) -> rustix::io::Result<bool> {
+    /// Sends what waits; returns how much the program has taken.
+    pub(crate) fn flush(&self) -> rustix::io::Result<usize> {
         let mut outbox = self.outbox.lock();
-        let Some(socket) = outbox.socket.clone() else { return Ok(true) };
+        let mut taken = 0;
+        let Some(socket) = outbox.socket.clone() else { return Ok(taken) };
         while !outbox.bytes.is_empty() {
             let (front, _) = outbox.bytes.as_slices();
             match send(&socket, front, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(n) => {
                     outbox.bytes.drain(..n);
+                    taken += n;
                 }
-                Err(Errno::AGAIN) => return Ok(false),
+                Err(Errno::AGAIN) => return Ok(taken),
                 Err(error) => return Err(error),
             }
         }
         outbox.bytes.shrink_to(0);
-        Ok(true)
+        Ok(taken)
     }
 
     /// Takes no more requests; what was sent before is still read. A program that sends later
@@ -213,6 +223,12 @@ impl Client {
             && self.sessions.lock().is_empty()
     }
 
+    fn maybe_idle(&self) {
+        if self.awaits_idle.load(Ordering::Acquire) {
+            self.attention.notify_one();
+        }
+    }
+
     /// Ties a session to this connection, which must not be gone.
     pub(crate) fn attach(&self, session: u64, cancel: Cancel) {
         let mut sessions = self.sessions.lock();
@@ -225,7 +241,7 @@ impl Client {
     /// The session is not tied to this connection any more.
     pub(crate) fn release(&self, session: u64) {
         self.sessions.lock().remove(&session);
-        self.attention.notify_one();
+        self.maybe_idle();
     }
 
     /// The connection is gone: so are its requests, callbacks and sessions.
@@ -278,6 +294,6 @@ pub(crate) struct InFlight(Arc<Client>);
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
-        self.0.attention.notify_one();
+        self.0.maybe_idle();
     }
 }

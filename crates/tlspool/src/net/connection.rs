@@ -12,6 +12,8 @@ use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tlspool_wire::assemble::Assembled;
 use tlspool_wire::{Assembler, Body, Facilities, PROTOCOL_IDENTITY, Packet, Ping, PoolError, Text};
+use tokio::io::unix::AsyncFdReadyGuard;
+use tokio::time::Instant;
 use zeroize::Zeroize;
 
 use super::client::{Answer, Client};
@@ -38,15 +40,21 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: OwnedFd, peer: Peer, count
     let client = Client::new(socket, peer, counted);
     Totals::count(&worker.shared.totals.clients);
     tracing::debug!(client = %client.peer, "connected");
-    let mut connection =
-        Connection { worker, client, watched, assembler: Assembler::default(), stopping: false };
+    let mut connection = Connection {
+        worker,
+        client,
+        watched,
+        assembler: Assembler::default(),
+        stopping: false,
+        room: None,
+    };
     connection.run().await;
     connection.client.left();
     connection.worker.shared.pins.client_left(&connection.client);
     tracing::debug!(client = %connection.client.peer, "disconnected");
     let shared = connection.worker.shared.clone();
     drop(connection);
-    shared.ended.notify_waiters();
+    shared.one_ended();
 }
 
 struct Connection {
@@ -54,6 +62,8 @@ struct Connection {
     client: Arc<Client>,
     watched: Watched<Arc<OwnedFd>>,
     assembler: Assembler<OwnedFd>,
+    /// To wait for room to write; only while that matters.
+    room: Option<Watched>,
     /// We take no more requests: the end of the stream is ours, not the program's.
     stopping: bool,
 }
@@ -73,9 +83,11 @@ impl Connection {
         let drain = self.worker.shared.drain.clone();
         let mut told = false;
         let mut ended = false;
+        let mut patience_ends = None;
         loop {
             if drain.is_requested() && !told {
                 told = true;
+                self.client.awaits_idle.store(true, Ordering::Release);
                 if self.client.wants_drain_notice.load(Ordering::Relaxed) {
                     self.client.send(&Packet { reqid: 0, cbid: 0, body: Body::Draining });
                 }
@@ -87,9 +99,30 @@ impl Connection {
             if ended && self.client.is_idle() {
                 return;
             }
+            // Room to write, and that the program hung up after we stopped reading, matter rarely.
+            // Always waiting for both would wake us each time the program has read an answer.
             let unsent = self.client.has_unsent();
+            let writing = unsent || ended;
+            let room = match (writing, self.room.take()) {
+                (false, _) => None,
+                (true, Some(room)) => Some(room),
+                (true, None) => {
+                    match self.watched.get_ref().try_clone().and_then(Watched::to_write) {
+                        Ok(room) => Some(room),
+                        Err(_) => return,
+                    }
+                }
+            };
+            self.room = room;
+            if unsent {
+                let patience = self.worker.settings().config.limits.callback_timeout;
+                patience_ends.get_or_insert_with(|| Instant::now() + patience);
+            } else {
+                patience_ends = None;
+            }
             tokio::select! {
-                ready = self.watched.readable(), if !ended => {
+                // A program that does not read its answers may not ask more.
+                ready = self.watched.readable(), if !ended && !unsent => {
                     let Ok(mut ready) = ready else { return };
                     match read(&mut self.assembler, &self.watched, &self.worker, &self.client) {
                         Turn::More => tokio::task::yield_now().await,
@@ -98,15 +131,24 @@ impl Connection {
                         Turn::End => break,
                     }
                 }
-                ready = self.watched.writable(), if unsent || ended => {
+                ready = room_in(self.room.as_ref()), if writing => {
                     let Ok(mut ready) = ready else { return };
                     if self.is_hung_up() {
                         break;
                     }
                     match self.client.flush() {
-                        Ok(_) => ready.clear_ready(),
+                        Ok(taken) => {
+                            if taken > 0 {
+                                patience_ends = None;
+                            }
+                            ready.clear_ready();
+                        }
                         Err(_) => break,
                     }
+                }
+                () = at(patience_ends) => {
+                    tracing::warn!(client = %self.client.peer, "disconnected: it does not read its answers");
+                    break;
                 }
                 () = self.client.attention.notified() => {}
                 () = drain.requested(), if !told => {}
@@ -122,6 +164,22 @@ impl Connection {
         let mut fds = [PollFd::new(&self.watched, PollFlags::empty())];
         poll(&mut fds, Some(&now)).is_ok()
             && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+    }
+}
+
+/// Waits until there is room to write, or the other end hung up.
+async fn room_in(room: Option<&Watched>) -> std::io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
+    match room {
+        Some(room) => room.writable().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for ever if there is nothing to wait for.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -186,7 +244,8 @@ fn dispatch(worker: &Rc<Worker>, client: &Arc<Client>, record: &mut Assembled<Ow
     }
     let limit = worker.settings().config.limits.requests_per_client;
     let Some(in_flight) = client.begin(limit) else {
-        return refuse(PoolError::LimitReached, "too many requests in flight on this connection");
+        let text = format!("{limit} requests are in flight; see limits.requests_per_client");
+        return refuse(PoolError::LimitReached, &text);
     };
     let reply = |body: Body| client.send(&Packet { reqid, cbid: 0, body });
     if descriptor.is_some() && !matches!(packet.body, Body::Starttls(_)) {

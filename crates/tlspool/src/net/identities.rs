@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use rustls::SignatureScheme;
@@ -23,6 +24,9 @@ use super::client::{Client, ClientId};
 /// Look-ups, and credentials, that a worker remembers.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
+/// A change of the tables is seen after this time at the latest.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
 /// Whom a look-up was for: access depends on the program's connection.
 type Asked = (ClientId, Option<DoNai>, Role);
 
@@ -32,6 +36,9 @@ pub(crate) struct Identities {
     store: Option<Store>,
     version: i64,
     changes: u64,
+    looked: Option<Instant>,
+    /// Whether any access rule names a program, if that was looked up.
+    programs: Option<bool>,
     found: LruCache<Asked, Rc<Vec<LocalIdentity>>>,
     /// By row; cleared when any row changes.
     credentials: LruCache<i64, Arc<Credential>>,
@@ -45,6 +52,8 @@ impl Identities {
             store: None,
             version: 0,
             changes: 0,
+            looked: None,
+            programs: None,
             found: LruCache::new(REMEMBERED),
             credentials: LruCache::new(REMEMBERED),
         }
@@ -58,14 +67,31 @@ impl Identities {
 
     /// Counts the changes of the tables that were seen; forgets what was remembered from before.
     pub(crate) fn changes(&mut self) -> Result<u64, StoreError> {
+        // One request asks several times; under load one look serves many.
+        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK_AGAIN) {
+            return Ok(self.changes);
+        }
         let version = opened(&mut self.store, &self.path)?.data_version()?;
+        self.looked = Some(Instant::now());
         if version != self.version {
             self.version = version;
             self.changes += 1;
+            self.programs = None;
             self.found.clear();
             self.credentials.clear();
         }
         Ok(self.changes)
+    }
+
+    /// Whether look-ups need to know the program.
+    pub(crate) fn rules_name_programs(&mut self) -> Result<bool, StoreError> {
+        self.changes()?;
+        if let Some(known) = self.programs {
+            return Ok(known);
+        }
+        let found = opened(&mut self.store, &self.path)?.access_names_programs()?;
+        self.programs = Some(found);
+        Ok(found)
     }
 
     /// The trust table.
@@ -87,9 +113,11 @@ impl Identities {
         if let Some(found) = self.found.get(&asked) {
             return Ok(found.clone());
         }
-        let program = client.peer.program();
-        let caller =
-            Caller { uid: client.peer.uid, gids: &client.peer.groups, program: program.as_deref() };
+        let caller = Caller {
+            uid: client.peer.uid,
+            gids: &client.peer.groups,
+            program: client.program.get().and_then(Option::as_deref),
+        };
         let mut rows = match name {
             Some(name) => store.candidates(&caller, name, role)?,
             None => store.only_candidates(&caller, role)?,

@@ -17,6 +17,7 @@ mod keys;
 mod limits;
 mod peer;
 mod pin;
+mod program;
 mod registry;
 mod settings;
 mod shared;
@@ -41,6 +42,7 @@ use crate::supervisor::message::{AsyncChannel, FromNetwork, ToNetwork};
 use crate::watched::Watched;
 use limits::{Exceeded, Totals};
 use peer::Peer;
+use program::{ProgramDesk, Question};
 use settings::Settings;
 use shared::Shared;
 use worker::{Start, Task, WorkerHandle};
@@ -88,7 +90,8 @@ async fn front(boot: NetworkBoot) -> ExitCode {
         }
     };
     let (unattended, waiting) = mpsc::unbounded_channel();
-    let shared = match start_workers(boot.config, boot.key_channels, unattended) {
+    let (programs, questions) = ProgramDesk::new();
+    let shared = match start_workers(boot.config, boot.key_channels, unattended, programs) {
         Ok(shared) => shared,
         Err(problem) => {
             tracing::error!("the network process cannot start: {problem}");
@@ -108,6 +111,7 @@ async fn front(boot: NetworkBoot) -> ExitCode {
         }
     }
     tokio::task::spawn_local(report_unattended(channel.clone(), waiting));
+    tokio::task::spawn_local(ask_programs(channel.clone(), questions));
     if channel.send(&FromNetwork::Ready, &[]).await.is_err() {
         return ExitCode::FAILURE;
     }
@@ -119,6 +123,7 @@ fn start_workers(
     config: Config,
     key_channels: Vec<OwnedFd>,
     unattended: mpsc::UnboundedSender<String>,
+    programs: ProgramDesk,
 ) -> Result<Arc<Shared>, String> {
     let settings = Settings::new(config, None)?;
     let (mut handles, mut starts) = (Vec::new(), Vec::new());
@@ -127,7 +132,7 @@ fn start_workers(
         handles.push(handle);
         starts.push((channel, tasks, load));
     }
-    let shared = Arc::new(Shared::new(settings, handles, unattended));
+    let shared = Arc::new(Shared::new(settings, handles, unattended, programs));
     for (index, (key_channel, tasks, load)) in starts.into_iter().enumerate() {
         let start = Start { index, shared: shared.clone(), key_channel, tasks, load };
         let named = thread::Builder::new().name(format!("worker {index}"));
@@ -163,7 +168,7 @@ async fn accept(shared: Arc<Shared>, listener: Watched, path: PathBuf) {
                 tracing::error!("{}: no program can connect: {error}", path.display());
                 // Out of descriptors, most likely: wait until something has ended.
                 let pause = tokio::time::sleep(std::time::Duration::from_millis(100));
-                tokio::select! { () = shared.ended.notified() => {}, () = pause => {} }
+                pause.await;
             }
         }
     }
@@ -208,6 +213,15 @@ async fn report_unattended(channel: Rc<AsyncChannel>, mut tokens: mpsc::Unbounde
     }
 }
 
+/// Asks the supervisor which programs have connected.
+async fn ask_programs(channel: Rc<AsyncChannel>, mut questions: mpsc::UnboundedReceiver<Question>) {
+    while let Some(Question { id, pid, uid }) = questions.recv().await {
+        if channel.send(&FromNetwork::WhichProgram { id, pid, uid }, &[]).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Does what the supervisor says, until all is drained.
 async fn obey(channel: &AsyncChannel, shared: &Arc<Shared>) {
     let mut drain_ends = None;
@@ -247,6 +261,9 @@ async fn obey(channel: &AsyncChannel, shared: &Arc<Shared>) {
                 let status = status::status(shared).await;
                 // If the supervisor is gone, the next turn sees it.
                 let _ = channel.send(&FromNetwork::Status { id, status }, &[]).await;
+            }
+            Ok(Some((ToNetwork::Program { id, program }, _))) => {
+                shared.programs.answer(id, program);
             }
             Ok(None) | Err(_) => {
                 tracing::error!("the supervisor is gone; draining");

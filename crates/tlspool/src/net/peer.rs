@@ -31,7 +31,7 @@ impl Peer {
         })
     }
 
-    /// The program's file, where this process may look (its own user's programs, or root).
+    /// The program's file, where this process may look: its own user's programs.
     pub(crate) fn program(&self) -> Option<PathBuf> {
         std::fs::read_link(format!("/proc/{}/exe", self.pid)).ok()
     }

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::limits::{Meter, Totals};
 use super::pin::PinDesk;
+use super::program::ProgramDesk;
 use super::registry::Registry;
 use super::settings::Settings;
 use super::trust::SharedAnchors;
@@ -21,6 +22,7 @@ pub(crate) struct Shared {
     pub(crate) workers: Vec<WorkerHandle>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) pins: PinDesk,
+    pub(crate) programs: ProgramDesk,
     pub(crate) anchors: SharedAnchors,
     pub(crate) totals: Totals,
     /// Connections of programs.
@@ -31,7 +33,7 @@ pub(crate) struct Shared {
     pub(crate) handshakes: Semaphore,
     /// Asked when the daemon drains.
     pub(crate) drain: Cancel,
-    /// Told when a session or a request has ended.
+    /// Told when a session or a connection has ended, while the daemon drains.
     pub(crate) ended: Notify,
     pub(crate) next_session: AtomicU64,
     pub(crate) started: Instant,
@@ -46,6 +48,7 @@ impl Shared {
         settings: Settings,
         workers: Vec<WorkerHandle>,
         unattended: tokio::sync::mpsc::UnboundedSender<String>,
+        programs: ProgramDesk,
     ) -> Self {
         let handshakes = settings.config.limits.handshakes as usize;
         Self {
@@ -53,6 +56,7 @@ impl Shared {
             workers,
             registry: Arc::default(),
             pins: PinDesk::default(),
+            programs,
             anchors: SharedAnchors::default(),
             totals: Totals::default(),
             clients: Arc::default(),
@@ -75,6 +79,14 @@ impl Shared {
     /// Nothing is under way any more: no session, no request, no program that is owed an answer.
     pub(crate) fn is_drained(&self) -> bool {
         self.sessions.in_use() == 0 && self.clients.in_use() == 0
+    }
+
+    /// A session or a connection has ended. Only who drains wants to know; waking a thread each
+    /// time would cost more than the rest of an end.
+    pub(crate) fn one_ended(&self) {
+        if self.drain.is_requested() {
+            self.ended.notify_one();
+        }
     }
 
     /// Puts new settings in force; workers are told besides.

@@ -22,6 +22,7 @@ use tokio::time::{Instant as TokioInstant, timeout_at};
 use super::client::{Client, InFlight};
 use super::host::{Outcome, RequestHost, callback_text};
 use super::limits::{Exceeded, InUse, Totals};
+use super::program;
 use super::registry::{Facts, Registered};
 use super::worker::{Loaded, Task, Worker};
 
@@ -254,7 +255,7 @@ pub(crate) async fn perform(worker: Rc<Worker>, request: Request) {
             log.failed(&failure);
             client.send_error(reqid, failure.error, &failure.text);
             drop((session, in_flight));
-            worker.shared.ended.notify_waiters();
+            worker.shared.one_ended();
             return;
         }
     };
@@ -314,6 +315,7 @@ async fn stand_up(
     let _permit = worker.shared.handshakes.acquire().await;
     log.local = local.as_ref().map(ToString::to_string).unwrap_or_default();
     log.remote = remote.as_ref().map(ToString::to_string).unwrap_or_default();
+    program::learn(worker, client).await;
     let authentication = authentication(starttls.flags);
     let scope = scope(worker, client, starttls, role, authentication);
     let mut host = RequestHost {
@@ -538,7 +540,7 @@ impl Relay {
         }
         let shared = self.worker.shared.clone();
         drop(self);
-        shared.ended.notify_waiters();
+        shared.one_ended();
     }
 }
 

@@ -74,6 +74,13 @@ pub enum ToNetwork {
     },
     /// The key process was started anew. Descriptors: one channel for each worker.
     KeyChannels,
+    /// Answers [`FromNetwork::WhichProgram`].
+    Program {
+        /// The id of the question.
+        id: u64,
+        /// The program's file; `None` if the process is gone, or not that user's any more.
+        program: Option<PathBuf>,
+    },
     /// Asks for [`FromNetwork::Status`].
     Status {
         /// Comes back in the answer.
@@ -97,6 +104,15 @@ pub enum FromNetwork {
         id: u64,
         /// What `tlspool status` shows (docs: `tlspool status --json`).
         status: serde_json::Value,
+    },
+    /// Which program does a process run that has connected? Only root may look at those of others.
+    WhichProgram {
+        /// Comes back in the answer.
+        id: u64,
+        /// The process.
+        pid: i32,
+        /// Its user.
+        uid: u32,
     },
     /// The last session has ended; the process ends.
     Drained,

@@ -12,6 +12,7 @@ use crate::net::Listener;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -167,7 +168,7 @@ impl Supervisor {
                     }
                 },
                 Event::Reload => self.reload().await,
-                Event::FromNetwork(message) => self.hear(message),
+                Event::FromNetwork(message) => self.hear(message).await,
                 Event::NetworkBroken(error) => {
                     // Its end follows; a message that makes no sense does not get another chance.
                     if error.kind() != io::ErrorKind::UnexpectedEof {
@@ -342,7 +343,7 @@ impl Supervisor {
         }
     }
 
-    fn hear(&mut self, message: FromNetwork) {
+    async fn hear(&mut self, message: FromNetwork) {
         match message {
             FromNetwork::Status { id, status } => {
                 let now = Instant::now();
@@ -351,6 +352,9 @@ impl Supervisor {
                     let status = self.add_own_status(status);
                     let _ = answer.send((ControlReply::Status { status }, Vec::new()));
                 }
+            }
+            FromNetwork::WhichProgram { id, pid, uid } => {
+                self.send(&ToNetwork::Program { id, program: program_of(pid, uid) }, &[]).await;
             }
             FromNetwork::PinWaiting { token } => {
                 tracing::warn!(token, "a token waits for its PIN: run `tlspool -p`");
@@ -443,4 +447,13 @@ async fn end_of(process: Option<&mut Process>) -> io::Result<ExitStatus> {
         Some(process) => process.life.ended().await,
         None => std::future::pending().await,
     }
+}
+
+/// The file of the program that a process runs, if it is still a process of that user. (One that the kernel
+/// protects, such as a set-user-ID program, belongs to root here, and has no answer.)
+fn program_of(pid: i32, uid: u32) -> Option<PathBuf> {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let program = std::fs::read_link(process.join("exe")).ok()?;
+    let owner = std::fs::metadata(process).ok()?.uid();
+    (owner == uid && program.to_str().is_some()).then_some(program)
 }

@@ -36,7 +36,8 @@ impl House {
         let file = dir.path().join("tlspool.toml");
         let database = dir.path().join("tlspool.db");
         let text = format!(
-            "version = 1\ndatabase = {database:?}\n[trust]\nsystem = false\n{configuration}"
+            "version = 1\ndatabase = \"{}\"\n[trust]\nsystem = false\n{configuration}",
+            database.display()
         );
         let config = Config::parse(&text, &file).unwrap();
         let mut params = rcgen::CertificateParams::new([]).unwrap();

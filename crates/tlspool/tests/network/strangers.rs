@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use tlspool_client::{Plaintext, PoolError, StarttlsRequest};
-use tlspool_wire::{Body, Packet, RECORD_LEN, Starttls, StarttlsFlags};
+use tlspool_wire::{Body, Lidentry, Packet, RECORD_LEN, Starttls, StarttlsFlags};
 
 use crate::house::{House, tcp_pair};
 
@@ -33,7 +33,7 @@ fn bad_records_are_answered() {
     assert_eq!(send(0, Body::Unknown(0x1234)), PoolError::CommandUnknown);
     assert_eq!(send(0, Body::Success), PoolError::CommandNeeded);
     assert_eq!(send(9, Body::Success), PoolError::CommandBadCallbackResponse);
-    assert_eq!(send(0, Body::LidentryRegister(Default::default())), PoolError::CommandNotImpl);
+    assert_eq!(send(0, Body::LidentryRegister(Lidentry::default())), PoolError::CommandNotImpl);
     let starttls = |flags| Body::Starttls(Starttls { flags, ipproto: 6, ..Starttls::default() });
     assert_eq!(send(0, starttls(StarttlsFlags::default())), PoolError::CipherSocketNeeded);
     assert_eq!(send(0, starttls(StarttlsFlags::RENEGOTIATE)), PoolError::CommandNotImpl);
