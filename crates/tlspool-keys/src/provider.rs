@@ -46,6 +46,8 @@ pub struct KeyStoreConfig {
     pub sessions_per_token: usize,
     /// Requests that may wait for each token.
     pub queue_per_token: usize,
+    /// How often a person is asked for a token's PIN before the requests that wait fail.
+    pub pin_prompts: u32,
     /// A call into a module that takes longer ends the key process, which is started again.
     pub module_timeout_ms: u64,
     /// Keys kept open; others are opened again when they are used.
@@ -59,6 +61,7 @@ impl Default for KeyStoreConfig {
             module_dirs: ["/usr/lib", "/usr/lib64", "/usr/local/lib"].map(PathBuf::from).into(),
             sessions_per_token: 4,
             queue_per_token: 4096,
+            pin_prompts: 3,
             module_timeout_ms: 10_000,
             max_open_keys: 8192,
         }
@@ -165,6 +168,7 @@ impl KeyStore {
                 watch: Arc::new(Watch::new(Duration::from_millis(config.module_timeout_ms))),
                 sessions: config.sessions_per_token.max(1),
                 queue: config.queue_per_token.max(1),
+                prompts: config.pin_prompts.max(1),
             },
             config,
             modules: Mutex::default(),
