@@ -40,7 +40,8 @@ pub struct ModuleConfig {
 pub struct KeyStoreConfig {
     /// The modules whose tokens are searched.
     pub modules: Vec<ModuleConfig>,
-    /// A `module-path` in a URI must name a configured module, or one in these directories.
+    /// A `module-path` in a URI must name a configured module, or one in these directories. Whoever
+    /// may name a URI may then load any library in them, so there are none unless you add some.
     pub module_dirs: Vec<PathBuf>,
     /// Sessions, and so threads, for each token.
     pub sessions_per_token: usize,
@@ -58,7 +59,7 @@ impl Default for KeyStoreConfig {
     fn default() -> Self {
         Self {
             modules: Vec::new(),
-            module_dirs: ["/usr/lib", "/usr/lib64", "/usr/local/lib"].map(PathBuf::from).into(),
+            module_dirs: Vec::new(),
             sessions_per_token: 4,
             queue_per_token: 4096,
             pin_prompts: 3,
@@ -498,7 +499,7 @@ impl KeyStore {
         let climbs = path.components().any(|c| matches!(c, std::path::Component::ParentDir));
         if climbs || !self.config.module_dirs.iter().any(|dir| path.starts_with(dir)) {
             let text = format!(
-                "module-path {} is neither a configured module nor in a directory for modules",
+                "module-path {} is not a configured module; add it to the configuration as [[keys.module]]",
                 path.display()
             );
             return Err(KeyError::Unsupported(text));
