@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 use tlspool_engine::Cancel;
 use tokio::sync::{Notify, Semaphore};
 
-use super::limits::{Meter, Totals};
+use super::limits::{Failures, LastMinute, Meter, Totals};
 use super::pin::PinDesk;
 use super::registry::Registry;
 use super::settings::Settings;
@@ -23,6 +23,9 @@ pub(crate) struct Shared {
     pub(crate) pins: PinDesk,
     pub(crate) anchors: SharedAnchors,
     pub(crate) totals: Totals,
+    pub(crate) failures: Failures,
+    pub(crate) handshake_rate: LastMinute,
+    pub(crate) failure_rate: LastMinute,
     /// Connections of programs.
     pub(crate) clients: Arc<Meter>,
     /// TLS sessions, from request to end.
@@ -55,6 +58,9 @@ impl Shared {
             pins: PinDesk::default(),
             anchors: SharedAnchors::default(),
             totals: Totals::default(),
+            failures: Failures::default(),
+            handshake_rate: LastMinute::default(),
+            failure_rate: LastMinute::default(),
             clients: Arc::default(),
             sessions: Arc::default(),
             handshakes: Semaphore::new(handshakes.min(Semaphore::MAX_PERMITS)),
