@@ -6,10 +6,13 @@
 
 use std::io::{Read, Write};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection};
+use rustls::{
+    ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection,
+};
 use tlspool_engine::{
     Engine, EngineOptions, Job, PeerAuthentication, Role, Socket, handshake, relay,
 };
@@ -44,11 +47,13 @@ static SERVERS: LazyLock<[Arc<ServerConfig>; 2]> = LazyLock::new(|| {
     VERSIONS.map(|versions| {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from(ROOT)).expect("an anchor");
-        let verifier =
-            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
-                .allow_unauthenticated()
-                .build()
-                .expect("a verifier");
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+            Arc::new(roots),
+            provider(),
+        )
+        .allow_unauthenticated()
+        .build()
+        .expect("a verifier");
         let config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)
             .expect("versions")
@@ -58,6 +63,9 @@ static SERVERS: LazyLock<[Arc<ServerConfig>; 2]> = LazyLock::new(|| {
         Arc::new(config)
     })
 });
+
+/// How long the peer waits for an answer.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// One change of the peer's stream.
 #[derive(Clone, Copy)]
@@ -100,13 +108,13 @@ fuzz_target!(|data: &[u8]| {
     } else {
         ServerConnection::new(SERVERS[version].clone()).expect("a server").into()
     };
-    let role = if serves {
-        Role::Server
+    let role =
+        if serves { Role::Server } else { Role::Client { server: Some("example.com"), sni: true } };
+    let authentication = if switches & 4 == 0 {
+        PeerAuthentication::Required
     } else {
-        Role::Client { server: Some("example.com"), sni: true }
+        PeerAuthentication::Requested
     };
-    let authentication =
-        if switches & 4 == 0 { PeerAuthentication::Required } else { PeerAuthentication::Requested };
     run(async {
         let (near, far) = stream_pair();
         let engine = async {
@@ -146,8 +154,10 @@ fuzz_target!(|data: &[u8]| {
                     peer.send_close_notify();
                     continue;
                 }
-                let n = match far.read(&mut buffer).await {
-                    Ok(n @ 1..) => n,
+                // A length that was altered may leave both sides waiting; time limits are the
+                // caller's business, and here that is us.
+                let n = match tokio::time::timeout(PATIENCE, far.read(&mut buffer)).await {
+                    Ok(Ok(n @ 1..)) => n,
                     _ => return,
                 };
                 // A rustls peer that has said close_notify must not find an error any more.

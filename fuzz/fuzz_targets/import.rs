@@ -7,14 +7,16 @@ use std::sync::LazyLock;
 use clap::Parser;
 use libfuzzer_sys::fuzz_target;
 use rustix::fs::{MemfdFlags, memfd_create};
-use tlspool_keys::KeyStoreConfig;
 use tlspoold::admin::{AdminContext, run_to};
 use tlspoold::cli::{Cli, Command};
+use tlspoold::config::{AbsolutePath, Config};
 
 static CONTEXT: LazyLock<AdminContext> = LazyLock::new(|| {
     let folder = tempfile::tempdir().expect("a folder").keep();
-    let keys = KeyStoreConfig { modules: Vec::new(), ..KeyStoreConfig::default() };
-    AdminContext { database: folder.join("fuzz.db"), keys, key_user: None }
+    let mut config = Config::defaults();
+    config.database = AbsolutePath::new(folder.join("fuzz.db")).expect("an absolute path");
+    (config.user, config.group, config.key_user, config.key_group) = (None, None, None, None);
+    AdminContext::of(&config)
 });
 
 fuzz_target!(|data: &[u8]| {

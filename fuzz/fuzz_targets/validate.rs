@@ -47,7 +47,8 @@ fuzz_target!(|data: &[u8]| {
         Ok(validated) => {
             // Only the leaf that the authority issued can have been accepted.
             assert_eq!(chain[0].as_ref(), LEAF);
-            let domain = question.domain_represents_user && validated.identity == wanted.domain_name();
+            let domain =
+                question.domain_represents_user && validated.identity == wanted.domain_name();
             assert!(question.wanted.is_none() || validated.identity == wanted || domain);
         }
         Err(refusal) => drop((refusal.to_string(), refusal.alert())),

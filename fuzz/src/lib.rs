@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustls::SignatureScheme;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tlspool_engine::{Credential, Host, Refusal, SignatureFailure};
 
 /// A certificate authority for `example.com`, in DER.

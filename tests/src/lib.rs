@@ -19,7 +19,7 @@ pub use house::{Daemon, House, PIN, SOFTHSM};
 pub use process::{Process, Said, openssl, run};
 
 /// Nothing takes this long; a test that fails ends nevertheless.
-pub const LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
+pub const LIMIT: std::time::Duration = std::time::Duration::from_mins(1);
 
 /// Whether the tests run as root; some need to become other users.
 pub fn is_root() -> bool {

@@ -304,7 +304,9 @@ pub struct Session {
     /// The pool's answer. A flag that grants freedom is set only if that freedom was used.
     pub answer: Starttls,
     /// The application's end, if a pair was asked for. End of file on it is the peer's
-    /// close_notify; a truncated connection shows as a reset.
+    /// close_notify; a truncated connection shows as a
+    /// reset on TCP, but as the same end of file on a UNIX socket, which has no reset: use TCP, or a
+    /// protocol that knows its own end, where truncation matters.
     pub plaintext: Option<OwnedFd>,
     /// Keeps the session alive.
     pub guard: SessionGuard,

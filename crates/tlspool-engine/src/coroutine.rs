@@ -3,7 +3,7 @@
 //! rustls calls its signer, verifier and certificate resolvers synchronously. [`Step`] runs the
 //! call into rustls on a separate stack; [`ask`], called from inside, suspends that stack and
 //! hands a question to whoever drives the step, who resumes it with the answer. Everything stays
-//! on one thread. This is the only module of the crate with unsafe code.
+//! on one thread. The crate's other unsafe code is one call in [`crate::socket`].
 
 use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;

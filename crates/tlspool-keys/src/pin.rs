@@ -97,13 +97,17 @@ impl std::fmt::Debug for Pin {
 
 // The memory file: a header, then fixed-size records, one for each token. All numbers are
 // native-endian; both readers are the same program.
-const MAGIC: &[u8; 8] = b"tlsPpin1";
+const MAGIC: &[u8; 8] = b"tlsPpin2";
 const SALT: usize = 32;
 const HEADER: usize = MAGIC.len() + SALT;
-const RECORD: usize = 1 + 32 + 32 + 1 + MAX_PIN; // flags, token, refused digest, length, PIN
+/// Refused PINs remembered of a token; the oldest makes room. Tokens lock themselves long before.
+const REFUSED: usize = 16;
+/// How many are refused, token, digests of the refused ones, length of the PIN (0: none), PIN.
+const RECORD: usize = PIN_AT + MAX_PIN;
+const REFUSED_AT: usize = 1 + 32;
+const LENGTH_AT: usize = REFUSED_AT + 32 * REFUSED;
+const PIN_AT: usize = LENGTH_AT + 1;
 const RECORDS: usize = 64;
-const HAS_PIN: u8 = 1;
-const HAS_REFUSED: u8 = 2;
 
 /// Accepted PINs and digests of refused ones, in memory, and in a file that outlives the process.
 pub struct PinMemory {
@@ -118,7 +122,8 @@ struct Inner {
 
 struct Record {
     token: [u8; 32],
-    refused: Option<[u8; 32]>,
+    /// Since the last good PIN, oldest first.
+    refused: Vec<[u8; 32]>,
     pin: Option<Pin>,
 }
 
@@ -149,27 +154,39 @@ impl PinMemory {
     /// Remembers that a token accepted a PIN.
     pub(crate) fn accepted(&self, token: &TokenName, pin: Option<&Pin>) {
         self.change(token, |record, _| {
-            record.refused = None;
+            record.refused.clear();
             record.pin = pin.cloned();
         });
+    }
+
+    /// Forgets what a token refused: its own counter says that it was given a good PIN since then,
+    /// or a new one.
+    pub(crate) fn forgive(&self, token: &TokenName) {
+        self.change(token, |record, _| record.refused.clear());
     }
 
     /// Remembers that a token refused a PIN.
     pub(crate) fn refused(&self, token: &TokenName, pin: &Pin) {
         self.change(token, |record, salt| {
-            record.refused = Some(pin_digest(salt, pin));
+            let digest = pin_digest(salt, pin);
+            if !record.refused.contains(&digest) {
+                if record.refused.len() >= REFUSED {
+                    record.refused.remove(0);
+                }
+                record.refused.push(digest);
+            }
             if record.pin.as_ref() == Some(pin) {
                 record.pin = None;
             }
         });
     }
 
-    /// Whether this very PIN was the latest that the token refused.
+    /// Whether the token refused this very PIN since it accepted one.
     pub(crate) fn is_refused(&self, token: &TokenName, pin: &Pin) -> bool {
         let token = token_digest(token);
         let inner = self.inner.lock();
         let digest = pin_digest(&inner.salt, pin);
-        inner.records.iter().any(|r| r.token == token && r.refused == Some(digest))
+        inner.records.iter().any(|r| r.token == token && r.refused.contains(&digest))
     }
 
     fn change(&self, token: &TokenName, change: impl FnOnce(&mut Record, &[u8; SALT])) {
@@ -177,7 +194,7 @@ impl PinMemory {
         let mut inner = self.inner.lock();
         let found = inner.records.iter().position(|r| r.token == token);
         let index = found.unwrap_or_else(|| {
-            inner.records.push(Record { token, refused: None, pin: None });
+            inner.records.push(Record { token, refused: Vec::new(), pin: None });
             inner.records.len() - 1
         });
         let salt = inner.salt;
@@ -235,15 +252,14 @@ impl Inner {
 impl Record {
     fn encode(&self) -> Zeroizing<[u8; RECORD]> {
         let mut bytes = Zeroizing::new([0; RECORD]);
+        bytes[0] = self.refused.len() as u8; // at most REFUSED
         bytes[1..33].copy_from_slice(&self.token);
-        if let Some(refused) = &self.refused {
-            bytes[0] |= HAS_REFUSED;
-            bytes[33..65].copy_from_slice(refused);
+        for (place, digest) in bytes[REFUSED_AT..LENGTH_AT].chunks_mut(32).zip(&self.refused) {
+            place.copy_from_slice(digest);
         }
         if let Some(pin) = &self.pin {
-            bytes[0] |= HAS_PIN;
-            bytes[65] = pin.0.len() as u8;
-            bytes[66..66 + pin.0.len()].copy_from_slice(pin.0.as_bytes());
+            bytes[LENGTH_AT] = pin.0.len() as u8;
+            bytes[PIN_AT..PIN_AT + pin.0.len()].copy_from_slice(pin.0.as_bytes());
         }
         bytes
     }
@@ -251,16 +267,14 @@ impl Record {
     fn decode(bytes: &[u8; RECORD]) -> Option<Self> {
         let mut token = [0; 32];
         token.copy_from_slice(&bytes[1..33]);
-        let refused = (bytes[0] & HAS_REFUSED != 0).then(|| {
-            let mut digest = [0; 32];
-            digest.copy_from_slice(&bytes[33..65]);
-            digest
-        });
-        let pin = if bytes[0] & HAS_PIN != 0 {
-            let text = bytes.get(66..66 + usize::from(bytes[65]))?;
-            Some(Pin::new(std::str::from_utf8(text).ok()?)?)
-        } else {
-            None
+        let digests = bytes[REFUSED_AT..LENGTH_AT].as_chunks::<32>().0;
+        let refused = digests.iter().take(usize::from(bytes[0])).copied().collect();
+        let pin = match usize::from(bytes[LENGTH_AT]) {
+            0 => None,
+            length => {
+                let text = bytes.get(PIN_AT..PIN_AT + length)?;
+                Some(Pin::new(std::str::from_utf8(text).ok()?)?)
+            }
         };
         (token != [0; 32]).then_some(Self { token, refused, pin })
     }
@@ -323,6 +337,8 @@ mod tests {
         let memory = PinMemory::restore(Some(file.try_clone().unwrap()));
         let (good, bad) = (Pin::new("1234").unwrap(), Pin::new("9999").unwrap());
         memory.accepted(&token("1"), Some(&good));
+        let worse = Pin::new("0000").unwrap();
+        memory.refused(&token("2"), &worse);
         memory.refused(&token("2"), &bad);
         drop(memory);
 
@@ -330,12 +346,27 @@ mod tests {
         assert_eq!(memory.pin(&token("1")), Some(good.clone()));
         assert_eq!(memory.pin(&token("2")), None);
         assert!(memory.is_refused(&token("2"), &bad));
+        assert!(memory.is_refused(&token("2"), &worse), "not only the latest");
         assert!(!memory.is_refused(&token("2"), &good));
         memory.refused(&token("1"), &good);
         drop(memory);
 
         let memory = PinMemory::restore(Some(file));
         assert_eq!(memory.pin(&token("1")), None);
+    }
+
+    #[test]
+    fn refused_pins_are_bounded_and_forgotten_after_a_good_one() {
+        let memory = PinMemory::restore(None);
+        let pin = |n: usize| Pin::new(&format!("{n:04}")).unwrap();
+        (0..=REFUSED).for_each(|n| memory.refused(&token("1"), &pin(n)));
+        assert!(!memory.is_refused(&token("1"), &pin(0)));
+        assert!((1..=REFUSED).all(|n| memory.is_refused(&token("1"), &pin(n))));
+        memory.accepted(&token("1"), Some(&pin(0)));
+        assert!(!memory.is_refused(&token("1"), &pin(1)));
+        memory.refused(&token("1"), &pin(1));
+        memory.forgive(&token("1"));
+        assert!(!memory.is_refused(&token("1"), &pin(1)));
     }
 
     #[test]

@@ -40,12 +40,15 @@ pub struct ModuleConfig {
 pub struct KeyStoreConfig {
     /// The modules whose tokens are searched.
     pub modules: Vec<ModuleConfig>,
-    /// A `module-path` in a URI must name a configured module, or one in these directories.
+    /// A `module-path` in a URI must name a configured module, or one in these directories. Whoever
+    /// may name a URI may then load any library in them, so there are none unless you add some.
     pub module_dirs: Vec<PathBuf>,
     /// Sessions, and so threads, for each token.
     pub sessions_per_token: usize,
     /// Requests that may wait for each token.
     pub queue_per_token: usize,
+    /// How often a person is asked for a token's PIN before the requests that wait fail.
+    pub pin_prompts: u32,
     /// A call into a module that takes longer ends the key process, which is started again.
     pub module_timeout_ms: u64,
     /// Keys kept open; others are opened again when they are used.
@@ -56,9 +59,10 @@ impl Default for KeyStoreConfig {
     fn default() -> Self {
         Self {
             modules: Vec::new(),
-            module_dirs: ["/usr/lib", "/usr/lib64", "/usr/local/lib"].map(PathBuf::from).into(),
+            module_dirs: Vec::new(),
             sessions_per_token: 4,
             queue_per_token: 4096,
+            pin_prompts: 3,
             module_timeout_ms: 10_000,
             max_open_keys: 8192,
         }
@@ -165,6 +169,7 @@ impl KeyStore {
                 watch: Arc::new(Watch::new(Duration::from_millis(config.module_timeout_ms))),
                 sessions: config.sessions_per_token.max(1),
                 queue: config.queue_per_token.max(1),
+                prompts: config.pin_prompts.max(1),
             },
             config,
             modules: Mutex::default(),
@@ -494,7 +499,7 @@ impl KeyStore {
         let climbs = path.components().any(|c| matches!(c, std::path::Component::ParentDir));
         if climbs || !self.config.module_dirs.iter().any(|dir| path.starts_with(dir)) {
             let text = format!(
-                "module-path {} is neither a configured module nor in a directory for modules",
+                "module-path {} is not a configured module; add it to the configuration as [[keys.module]]",
                 path.display()
             );
             return Err(KeyError::Unsupported(text));

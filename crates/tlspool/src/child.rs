@@ -133,6 +133,7 @@ fn serve_keys(keys: &Keys, pin_memory: OwnedFd, channels: Vec<OwnedFd>) -> ExitC
     let config = KeyStoreConfig {
         modules: modules.collect(),
         sessions_per_token: keys.sessions_per_token as usize,
+        pin_prompts: keys.pin_prompts,
         module_timeout_ms: keys.module_timeout.as_millis() as u64,
         ..KeyStoreConfig::default()
     };

@@ -20,8 +20,6 @@ use crate::pin::{Pin, PinReply, PinRequest};
 
 /// How long a person may take at the token's own keypad.
 const KEYPAD: Duration = Duration::from_mins(2);
-/// A source that gives wrong PINs faster than a token locks is broken.
-const MAX_ATTEMPTS: u32 = 20;
 
 impl Token {
     /// Makes sure that the token is logged in. Only one thread does it at a time.
@@ -118,7 +116,13 @@ impl Token {
     ) -> Result<(), Fault> {
         let locked = || KeyError::Locked(self.name().to_string());
         let mut info = info.clone();
-        while *attempt < MAX_ATTEMPTS {
+        let low = info.user_pin_count_low() || info.user_pin_final_try();
+        if !low && self.counted_low() {
+            // Somebody logged in elsewhere, or gave the token a new PIN: an old one may be right now.
+            self.memory().forgive(self.name());
+        }
+        self.set_counted_low(low);
+        while *attempt < self.prompts() {
             if info.user_pin_locked() {
                 return Err(KeyError::PinLocked(self.name().to_string()).into());
             }
@@ -133,6 +137,12 @@ impl Token {
                 PinReply::Refused => return Err(locked().into()),
                 PinReply::Later => return Err(Fault::WaitForPin(locked())),
             };
+            if self.memory().is_refused(self.name(), &pin) {
+                tracing::warn!(token = %self.name(), "a PIN that it refused before was typed; not tried again");
+                self.pins().outcome(self.name(), false);
+                *attempt += 1;
+                continue;
+            }
             let accepted = self.try_pin(session, &pin, caller);
             self.pins().outcome(self.name(), matches!(accepted, Ok(true)));
             if accepted? {
@@ -142,6 +152,7 @@ impl Token {
             *attempt += 1;
             let _calling = caller.call();
             info = pkcs11.get_token_info(session.get_session_info()?.slot_id())?;
+            self.set_counted_low(info.user_pin_count_low() || info.user_pin_final_try());
         }
         *attempt = 0;
         Err(locked().into())

@@ -48,10 +48,14 @@ pub(crate) struct Token {
     watch: Arc<Watch>,
     max_lanes: usize,
     max_queue: usize,
+    /// How often a person is asked before those who wait are told that it is locked.
+    prompts: u32,
     login: Mutex<u32>,
     /// Held while objects are searched or copied.
     objects: Mutex<()>,
     logged_in: AtomicBool,
+    /// The token said, when last asked, that a wrong PIN was tried.
+    counted_low: AtomicBool,
     state: Mutex<State>,
     work: Condvar,
     lane_free: Condvar,
@@ -146,6 +150,7 @@ pub(crate) struct Surroundings {
     pub(crate) watch: Arc<Watch>,
     pub(crate) sessions: usize,
     pub(crate) queue: usize,
+    pub(crate) prompts: u32,
 }
 
 impl Token {
@@ -162,9 +167,11 @@ impl Token {
             watch: around.watch.clone(),
             max_lanes: around.sessions.clamp(1, permitted),
             max_queue: around.queue,
+            prompts: around.prompts,
             login: Mutex::new(0),
             objects: Mutex::new(()),
             logged_in: AtomicBool::new(false),
+            counted_low: AtomicBool::new(false),
             state: Mutex::default(),
             work: Condvar::new(),
             lane_free: Condvar::new(),
@@ -191,8 +198,20 @@ impl Token {
         &*self.pins
     }
 
+    pub(super) fn prompts(&self) -> u32 {
+        self.prompts
+    }
+
     pub(super) fn login_lock(&self) -> MutexGuard<'_, u32> {
         self.login.lock()
+    }
+
+    pub(super) fn counted_low(&self) -> bool {
+        self.counted_low.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_counted_low(&self, yes: bool) {
+        self.counted_low.store(yes, Ordering::Relaxed);
     }
 
     pub(super) fn set_logged_in(&self, yes: bool) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tlspool_keys::pin::{NoPins, PinMemory};
-use tlspool_keys::{KeyAlgorithm, KeyError, KeyStore, SignScheme};
+use tlspool_keys::{KeyAlgorithm, KeyError, KeyStore, KeyStoreConfig, SignScheme};
 
 use crate::common::{PIN, Script, config, isolated, mock, store, uri};
 
@@ -44,6 +44,33 @@ isolated! {
         assert_eq!(asked.iter().map(|request| request.attempt).collect::<Vec<_>>(), [1, 2, 3]);
         assert_eq!(asked[0].token.label, "one");
         assert!(!asked[0].count_low && asked[1].count_low, "the token says that a PIN was wrong");
+    }
+}
+
+isolated! {
+    fn a_wrong_pin_typed_again_does_not_cost_the_token_a_try(home) {
+        home.token("one");
+        let keys = store(mock(), &Script::new(&[PIN]));
+        keys.generate(&uri("pkcs11:token=one;object=other"), KeyAlgorithm::P256).unwrap();
+        drop(keys);
+        let usual = home.count("logins");
+        let script = Script::new(&["0000", "1111", "0000", PIN]);
+        let keys = KeyStore::new(KeyStoreConfig { pin_prompts: 4, ..config(mock()) }, script.clone());
+        keys.generate(&uri("pkcs11:token=one;object=k"), KeyAlgorithm::P256).unwrap();
+        assert_eq!(home.count("logins"), 2 * usual + 2, "each wrong PIN once");
+        let attempts = script.asked.lock().iter().map(|request| request.attempt).collect::<Vec<_>>();
+        assert_eq!(attempts, [1, 2, 3, 4]);
+    }
+}
+
+isolated! {
+    fn a_person_is_asked_as_often_as_configured(home) {
+        home.token("one");
+        let script = Script::new(&["0000", "1111", PIN]);
+        let keys = KeyStore::new(KeyStoreConfig { pin_prompts: 2, ..config(mock()) }, script.clone());
+        let made = keys.generate(&uri("pkcs11:token=one;object=k"), KeyAlgorithm::P256);
+        assert!(matches!(made, Err(KeyError::Locked(_))), "{made:?}");
+        assert_eq!(script.asked.lock().len(), 2);
     }
 }
 

@@ -74,6 +74,7 @@ impl AdminContext {
         let keys = KeyStoreConfig {
             modules: modules.collect(),
             sessions_per_token: 1,
+            pin_prompts: config.keys.pin_prompts,
             ..KeyStoreConfig::default()
         };
         Self {

@@ -187,6 +187,10 @@ pub struct Keys {
     /// After this the module counts as hanging and the key process is restarted.
     #[serde(with = "duration")]
     pub module_timeout: Duration,
+    /// How often a person is asked for the PIN of a token before the handshakes that wait for it fail; the
+    /// token's own counter stops earlier if it must.
+    #[serde(deserialize_with = "at_least_one")]
+    pub pin_prompts: u32,
     /// Keep typed PINs in memory so that the key process can be restarted without asking again.
     pub remember_pins: bool,
 }
@@ -424,6 +428,7 @@ impl Default for Keys {
             modules: Vec::new(),
             sessions_per_token: 8,
             module_timeout: Duration::from_secs(10),
+            pin_prompts: 3,
             remember_pins: true,
         }
     }

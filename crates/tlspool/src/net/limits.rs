@@ -1,9 +1,10 @@
 //! Counts what is in use and refuses what would be too much. Every count falls when its guard is
 //! dropped, whatever way a request ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
@@ -93,9 +94,91 @@ impl Totals {
     }
 }
 
+/// Counts events by the second, for the last minute.
+#[derive(Debug)]
+pub(crate) struct LastMinute(Mutex<[(u64, u32); MINUTE]>);
+
+const MINUTE: usize = 60;
+
+impl Default for LastMinute {
+    fn default() -> Self {
+        Self(Mutex::new([(0, 0); MINUTE]))
+    }
+}
+
+impl LastMinute {
+    /// Counts one event in the second `now`.
+    pub(crate) fn count(&self, now: u64) {
+        let slot = &mut self.0.lock()[(now % MINUTE as u64) as usize];
+        if slot.0 != now {
+            *slot = (now, 0);
+        }
+        slot.1 = slot.1.saturating_add(1);
+    }
+
+    /// Events a second, over the last minute or since second 0 if that is less.
+    pub(crate) fn rate(&self, now: u64) -> f64 {
+        let recent = |slot: &&(u64, u32)| now.saturating_sub(slot.0) < MINUTE as u64;
+        let events: f64 = self.0.lock().iter().filter(recent).map(|slot| f64::from(slot.1)).sum();
+        events / (now + 1).min(MINUTE as u64) as f64
+    }
+}
+
+/// The latest failures, for `tlspool status`: what the program was told, and nothing secret.
+#[derive(Debug, Default)]
+pub(crate) struct Failures(Mutex<VecDeque<FailureLine>>);
+
+/// One failure.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct FailureLine {
+    /// Seconds since 1970.
+    pub(crate) time: u64,
+    pub(crate) client: String,
+    pub(crate) error: String,
+}
+
+/// Failures remembered.
+const FAILURES: usize = 20;
+
+impl Failures {
+    /// Remembers one; the oldest makes room.
+    pub(crate) fn add(&self, client: String, error: String) {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut lines = self.0.lock();
+        if lines.len() >= FAILURES {
+            lines.pop_front();
+        }
+        lines.push_back(FailureLine { time, client, error });
+    }
+
+    /// All that are remembered, oldest first.
+    pub(crate) fn lines(&self) -> Vec<FailureLine> {
+        self.0.lock().iter().cloned().collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates_are_those_of_the_last_minute() {
+        let minute = LastMinute::default();
+        (0..10).for_each(|_| minute.count(1));
+        assert!((minute.rate(1) - 5.0).abs() < 1e-9, "two seconds so far");
+        (0..30).for_each(|_| minute.count(61));
+        assert!((minute.rate(61) - 0.5).abs() < 1e-9, "second 1 is over");
+        assert!(minute.rate(200).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_latest_failures_are_remembered() {
+        let failures = Failures::default();
+        (0..25).for_each(|n| failures.add("pid 1".into(), format!("failure {n}")));
+        let lines = failures.lines();
+        assert_eq!(lines.len(), FAILURES);
+        assert_eq!((&*lines[0].error, &*lines[19].error), ("failure 5", "failure 24"));
+    }
 
     #[test]
     fn shares_and_the_whole_are_kept() {

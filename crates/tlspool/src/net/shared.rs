@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 use tlspool_engine::Cancel;
 use tokio::sync::{Notify, Semaphore};
 
-use super::limits::{Meter, Totals};
+use super::limits::{Failures, LastMinute, Meter, Totals};
 use super::pin::PinDesk;
 use super::program::ProgramDesk;
 use super::registry::Registry;
@@ -25,6 +25,9 @@ pub(crate) struct Shared {
     pub(crate) programs: ProgramDesk,
     pub(crate) anchors: SharedAnchors,
     pub(crate) totals: Totals,
+    pub(crate) failures: Failures,
+    pub(crate) handshake_rate: LastMinute,
+    pub(crate) failure_rate: LastMinute,
     /// Connections of programs.
     pub(crate) clients: Arc<Meter>,
     /// TLS sessions, from request to end.
@@ -59,6 +62,9 @@ impl Shared {
             programs,
             anchors: SharedAnchors::default(),
             totals: Totals::default(),
+            failures: Failures::default(),
+            handshake_rate: LastMinute::default(),
+            failure_rate: LastMinute::default(),
             clients: Arc::default(),
             sessions: Arc::default(),
             handshakes: Semaphore::new(handshakes.min(Semaphore::MAX_PERMITS)),

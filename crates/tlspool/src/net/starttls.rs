@@ -252,7 +252,9 @@ pub(crate) async fn perform(worker: Rc<Worker>, request: Request) {
         Ok(standing) => standing,
         Err(failure) => {
             Totals::count(&totals.failed);
+            worker.shared.failure_rate.count(worker.shared.started.elapsed().as_secs());
             log.failed(&failure);
+            worker.shared.failures.add(client.peer.to_string(), failure.text.clone());
             client.send_error(reqid, failure.error, &failure.text);
             drop((session, in_flight));
             worker.shared.one_ended();
@@ -260,6 +262,7 @@ pub(crate) async fn perform(worker: Rc<Worker>, request: Request) {
         }
     };
     Totals::count(&totals.handshakes);
+    worker.shared.handshake_rate.count(worker.shared.started.elapsed().as_secs());
     if standing.summary.resumed {
         Totals::count(&totals.resumed);
     }

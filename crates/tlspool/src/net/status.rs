@@ -22,8 +22,9 @@ pub(crate) async fn status(shared: &Arc<Shared>) -> Value {
     };
     let waiting: Vec<_> =
         shared.waiting_tokens.lock().iter().map(|(_, label)| label.clone()).collect();
+    let now = shared.started.elapsed().as_secs();
     json!({
-        "uptime_seconds": shared.started.elapsed().as_secs(),
+        "uptime_seconds": now,
         "draining": shared.drain.is_requested(),
         "clients": shared.clients.in_use(),
         "sessions": shared.sessions.in_use(),
@@ -31,6 +32,11 @@ pub(crate) async fn status(shared: &Arc<Shared>) -> Value {
         "pin_program": shared.pins.is_attended(),
         "tokens_waiting_for_pin": waiting,
         "tokens": tokens.iter().map(token).collect::<Vec<_>>(),
+        "per_second": {
+            "handshakes": shared.handshake_rate.rate(now),
+            "failed": shared.failure_rate.rate(now),
+        },
+        "errors": shared.failures.lines(),
         "totals": {
             "clients": get(&totals.clients),
             "requests": get(&totals.requests),
