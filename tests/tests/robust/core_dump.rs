@@ -48,12 +48,11 @@ fn found(hay: &[u8], needles: &Needles) -> Vec<String> {
 /// The tag, the content, and what follows, of a DER value.
 fn der(bytes: &[u8]) -> (u8, &[u8], &[u8]) {
     let (tag, first, rest) = (bytes[0], usize::from(bytes[1]), &bytes[2..]);
-    let (length, rest) = match first {
-        0..=127 => (first, rest),
-        _ => {
-            let (length, rest) = rest.split_at(first - 128);
-            (length.iter().fold(0, |n, byte| n << 8 | usize::from(*byte)), rest)
-        }
+    let (length, rest) = if first < 128 {
+        (first, rest)
+    } else {
+        let (length, rest) = rest.split_at(first - 128);
+        (length.iter().fold(0, |n, byte| n << 8 | usize::from(*byte)), rest)
     };
     let (content, rest) = rest.split_at(length);
     (tag, content, rest)
@@ -133,7 +132,9 @@ fn a_core_of_the_network_process_holds_no_secret() {
     assert_eq!(person.asked.now(), 1);
     let load = Load::on(pairs);
     let streams = names.map(|name| Stream::of_raw(house.socket(), client(name), server(name)));
-    streams.iter().for_each(|stream| stream.await_more(3));
+    for stream in &streams {
+        stream.await_more(3);
+    }
     load.await_rounds(1);
     let status = house.status();
     let pid = |which: &str| status["daemon"][which].as_u64().unwrap();

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tlspool_client::wire::packet::{ControlRequest, ErrorReply};
 use tlspool_client::wire::{Body, Packet, RECORD_LEN};
 use tlspool_client::{CtlKey, Facilities, Ping, PoolError as E, Starttls, Text};
-use tlspool_client::{Pinentry, StarttlsFlags as Flags};
+use tlspool_client::{Lidentry, Pinentry, StarttlsFlags as Flags};
 use tlspool_tests::app::{noise, plaintext};
 use tlspool_tests::net::{listen, tcp_pair};
 use tlspool_tests::{Daemon, House, LIMIT};
@@ -53,6 +53,7 @@ impl Scene {
     }
 
     /// It was refused for `error`, in these words, which the log has too.
+    #[allow(clippy::needless_pass_by_value)] // a refusal is looked at once
     fn told(&mut self, refusal: Refusal, error: E, words: &str) {
         assert_eq!(refusal.0, error, "{}", refusal.1);
         assert!(refusal.1.contains(words), "{:?} lacks {words:?}", refusal.1);
@@ -93,7 +94,7 @@ fn records_that_make_no_sense() {
     scene.told(raw.refused(Body::Error(error), &[]), E::CommandNeeded, "not a command");
     let stray = raw.refused(Body::PlaintextConnect(Starttls::default()), &[]);
     scene.told(stray, E::CommandBadCallbackResponse, "cbid");
-    let later = raw.refused(Body::LidentryRegister(Default::default()), &[]);
+    let later = raw.refused(Body::LidentryRegister(Lidentry::default()), &[]);
     scene.told(later, E::CommandNotImpl, "no selector");
     let pin = Pinentry { pin: Text::cut("1234").into(), ..Pinentry::default() };
     let unasked = raw.refused(Body::Pinentry(pin), &[]);
@@ -178,6 +179,10 @@ fn descriptors_that_do_not_fit() {
     scene.end();
 }
 
+/// An answer to PLAINTEXT_CONNECT (by default, the callback's own body) and its descriptor, and what
+/// the program is told.
+type Wrong<'a> = (Option<Body>, Option<BorrowedFd<'a>>, E, &'a str);
+
 #[test]
 fn callbacks_answered_by_the_wrong_one_or_wrongly() {
     let _alone = alone();
@@ -215,7 +220,6 @@ fn callbacks_answered_by_the_wrong_one_or_wrongly() {
 
     // Answered with a refusal, with nothing, with something else, with no connection, and not at all.
     let refusal = Body::Error(ErrorReply { code: 13, message: Text::cut("not with this one") });
-    type Wrong<'a> = (Option<Body>, Option<BorrowedFd<'a>>, E, &'a str);
     let (file, datagram) = (null(), UdpSocket::bind("127.0.0.1:0").unwrap());
     let wrong: [Wrong<'_>; 6] = [
         (Some(refusal), None, E::ClientRefusesCallback, "not with this one"),

@@ -86,7 +86,7 @@ struct Scene {
     load: Load,
     file: Stream,
     token: Stream,
-    _raw: Raw,
+    raw: Raw,
 }
 
 const PIN: &str = "only-typed-8161";
@@ -121,7 +121,7 @@ impl Scene {
             load: Load::on(pairs),
             file: stream("file.example.com"),
             token: stream("token.example.com"),
-            _raw: raw,
+            raw,
             house,
             daemon,
         };
@@ -157,10 +157,12 @@ impl Scene {
         eprintln!("failed meanwhile: {failures:?}");
         let mut pairs: Vec<Pair> = self.load.stop();
         assert_eq!(pairs.len(), ESTABLISHED);
-        pairs.iter_mut().for_each(|pair| pair.exchange().unwrap());
+        for pair in &mut pairs {
+            pair.exchange().unwrap();
+        }
         assert_eq!(self.person.asked.now(), 1, "the PIN was typed more than once");
         self.person.leave();
-        drop((pairs, self._raw));
+        drop((pairs, self.raw));
         self.house.await_status("sessions", 0);
         self.daemon.stop();
         failures

@@ -13,6 +13,7 @@ use tlspool_tests::{House, Process, is_root};
 use crate::alone;
 use crate::raw::{Raw, client, server, tcp};
 
+#[allow(clippy::needless_pass_by_value)] // a refusal is looked at once
 fn told(refusal: (E, String), setting: &str) {
     assert_eq!(refusal.0, E::LimitReached, "{}", refusal.1);
     assert!(refusal.1.contains(setting), "{:?} does not name {setting}", refusal.1);
@@ -64,11 +65,15 @@ fn sessions() {
         if setting == "limits.sessions_per_user" && is_root() {
             another_user(&house);
         }
-        pairs.iter_mut().for_each(|pair| pair.exchange().unwrap());
+        for pair in &mut pairs {
+            pair.exchange().unwrap();
+        }
         drop(pairs.pop());
         house.await_status("sessions", 2);
         pairs.extend(raw.pairs(1, &client, &server).unwrap());
-        pairs.iter_mut().for_each(|pair| pair.exchange().unwrap());
+        for pair in &mut pairs {
+            pair.exchange().unwrap();
+        }
         drop((pairs, raw));
         daemon.stop();
     }

@@ -77,6 +77,7 @@ impl Raw {
     }
 
     /// Asks for TLS on `fd` without waiting for anything.
+    #[allow(clippy::needless_pass_by_value)] // the pool has it then, and only the pool
     pub(crate) fn ask(&self, reqid: u16, request: Starttls, fd: OwnedFd) -> io::Result<()> {
         self.send(&Packet { reqid, cbid: 0, body: Body::Starttls(request) }, Some(fd.as_fd()))
     }
@@ -155,11 +156,13 @@ pub(crate) fn client(remoteid: &str) -> Starttls {
 }
 
 /// The same with more flags.
+#[allow(clippy::needless_pass_by_value)] // reads better where it is called
 pub(crate) fn with(request: Starttls, flags: Flags) -> Starttls {
     Starttls { flags: request.flags | flags, ..request }
 }
 
 /// The same with a control key of this byte.
+#[allow(clippy::needless_pass_by_value)] // as above
 pub(crate) fn keyed(request: Starttls, key: u8) -> Starttls {
     Starttls { ctlkey: CtlKey([key; 16]), ..request }
 }

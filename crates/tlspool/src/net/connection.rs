@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -26,6 +27,10 @@ use crate::watched::Watched;
 
 /// Descriptors taken from one message; the kernel closes what does not fit.
 const DESCRIPTORS: usize = 4;
+
+/// When draining begins, a program that does not know of that may have connected and be about to send its
+/// request. Only after this time its connection is closed when nothing is under way.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Records dealt with before others get their turn.
 const TURN: usize = 32;
@@ -82,17 +87,22 @@ impl Connection {
     async fn run(&mut self) {
         let drain = self.worker.shared.drain.clone();
         let mut told = false;
+        let mut noticed = false;
+        let mut grace_ends = None;
         let mut ended = false;
         let mut patience_ends = None;
         loop {
             if drain.is_requested() && !told {
                 told = true;
+                grace_ends = Some(Instant::now() + GRACE);
                 self.client.awaits_idle.store(true, Ordering::Release);
-                if self.client.wants_drain_notice.load(Ordering::Relaxed) {
-                    self.client.send(&Packet { reqid: 0, cbid: 0, body: Body::Draining });
-                }
             }
-            if told && !self.stopping && self.client.is_idle() {
+            if told && !noticed && self.client.wants_drain_notice.load(Ordering::Relaxed) {
+                noticed = true;
+                self.client.send(&Packet { reqid: 0, cbid: 0, body: Body::Draining });
+            }
+            let owed = !noticed && grace_ends.is_some_and(|end| Instant::now() < end);
+            if told && !self.stopping && !owed && self.client.is_idle() {
                 self.stopping = true;
                 self.client.stop_reading();
             }
@@ -150,6 +160,7 @@ impl Connection {
                     tracing::warn!(client = %self.client.peer, "disconnected: it does not read its answers");
                     break;
                 }
+                () = at(grace_ends), if told && !self.stopping && owed => {}
                 () = self.client.attention.notified() => {}
                 () = drain.requested(), if !told => {}
             }
