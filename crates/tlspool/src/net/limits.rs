@@ -120,7 +120,7 @@ impl LastMinute {
     pub(crate) fn rate(&self, now: u64) -> f64 {
         let recent = |slot: &&(u64, u32)| now.saturating_sub(slot.0) < MINUTE as u64;
         let events: f64 = self.0.lock().iter().filter(recent).map(|slot| f64::from(slot.1)).sum();
-        events / (now + 1).min(MINUTE as u64) as f64
+        events / f64::from((now + 1).min(MINUTE as u64) as u32)
     }
 }
 
