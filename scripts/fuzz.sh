@@ -35,7 +35,7 @@ for target in $targets; do
     esac
     echo "== $target, $seconds s"
     # shellcheck disable=SC2086 # options and seeds are words
-    "fuzz/target/$host/release/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
+    "fuzz/target/$host/release/$target" -max_total_time="$seconds" -timeout=60 -rss_limit_mb=2048 \
         -print_final_stats=1 -verbosity=${FUZZ_VERBOSITY:-1} -artifact_prefix="fuzz/artifacts/$target/" \
         $options "fuzz/corpus/$target" $seeds 2>"fuzz/artifacts/$target.log" || {
         tail -40 "fuzz/artifacts/$target.log" >&2

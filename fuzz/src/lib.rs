@@ -112,7 +112,8 @@ pub fn stream_pair() -> (OwnedFd, OwnedFd) {
     socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).expect("a socket pair")
 }
 
-/// Runs `future` on a runtime of its own kind, shared by all inputs, for at most a few seconds.
+/// Runs `future` on a runtime of its own kind, shared by all inputs, for at most a time that no
+/// busy machine needs.
 pub fn run<F: Future>(future: F) -> F::Output {
     thread_local! {
         static RUNTIME: tokio::runtime::Runtime =
@@ -120,7 +121,7 @@ pub fn run<F: Future>(future: F) -> F::Output {
     }
     RUNTIME.with(|runtime| {
         runtime.block_on(async {
-            tokio::time::timeout(Duration::from_secs(8), future).await.expect("it comes to an end")
+            tokio::time::timeout(Duration::from_secs(40), future).await.expect("it comes to an end")
         })
     })
 }
