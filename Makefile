@@ -1,5 +1,5 @@
 # What there is to make. Building needs nothing of this: cargo build.
-#   make setup     Debian packages for all below
+#   make setup     Debian packages for test and demo, which call it themselves
 #   make test      formatting, lints, tests
 #   make demo      a first look, in a folder that disappears
 #   make bench     comparison with other programs, into docs/benchmarks.md
@@ -17,10 +17,10 @@ all:
 setup:
 	scripts/setup-debian.sh
 
-test:
+test: setup
 	scripts/test.sh
 
-demo:
+demo: setup
 	scripts/demo.sh
 
 bench:
