@@ -7,4 +7,4 @@ cargo clippy --workspace --all-targets --locked -- -D warnings
 # Tests start the programs and load the modules, so these must be there.
 cargo build --workspace --locked
 cargo test --workspace --locked
-[ ! -d python/tests ] || (cd python && python3 -m unittest discover -s tests)
+(cd python && python3 -m unittest discover -s tests -t .)
