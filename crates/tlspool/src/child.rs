@@ -11,7 +11,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use tlspool_keys::server::{KeydBoot, run_key_process};
-use tlspool_keys::{KeyStoreConfig, ModuleConfig};
 
 /// Takes the channel that is our standard input, and puts `/dev/null` in its place.
 pub(crate) fn take_stdin() -> io::Result<OwnedFd> {
@@ -126,16 +125,5 @@ pub fn key_process() -> ExitCode {
 }
 
 fn serve_keys(keys: &Keys, pin_memory: OwnedFd, channels: Vec<OwnedFd>) -> ExitCode {
-    let modules = keys
-        .modules
-        .iter()
-        .map(|module| ModuleConfig { path: module.path.to_path_buf(), args: module.args.clone() });
-    let config = KeyStoreConfig {
-        modules: modules.collect(),
-        sessions_per_token: keys.sessions_per_token as usize,
-        pin_prompts: keys.pin_prompts,
-        module_timeout_ms: keys.module_timeout.as_millis() as u64,
-        ..KeyStoreConfig::default()
-    };
-    run_key_process(KeydBoot { channels, config, pin_memory })
+    run_key_process(KeydBoot { channels, config: keys.store_config(), pin_memory })
 }

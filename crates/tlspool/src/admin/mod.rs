@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Subcommand;
-use tlspool_keys::{KeyStore, KeyStoreConfig, ModuleConfig};
+use tlspool_keys::{KeyStore, KeyStoreConfig};
 use tlspool_store::{Mode, Store, StoreError};
 
 use crate::config::Config;
@@ -67,16 +67,7 @@ pub struct AdminContext {
 impl AdminContext {
     /// As the configuration of the daemon says.
     pub fn of(config: &Config) -> Self {
-        let modules = config.keys.modules.iter().map(|module| ModuleConfig {
-            path: module.path.to_path_buf(),
-            args: module.args.clone(),
-        });
-        let keys = KeyStoreConfig {
-            modules: modules.collect(),
-            sessions_per_token: 1,
-            pin_prompts: config.keys.pin_prompts,
-            ..KeyStoreConfig::default()
-        };
+        let keys = KeyStoreConfig { sessions_per_token: 1, ..config.keys.store_config() };
         Self {
             database: config.database.to_path_buf(),
             keys,

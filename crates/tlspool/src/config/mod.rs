@@ -16,6 +16,7 @@ pub use values::{AbsolutePath, FileMode, GroupName, UserName};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Duration;
+use tlspool_keys::{KeyStoreConfig, ModuleConfig};
 use values::{at_least_one, duration};
 
 /// The version of the file format that this daemon reads.
@@ -391,6 +392,23 @@ impl Config {
             std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_WORKERS as usize))
         };
         self.workers.map_or_else(processors, |n| n as usize)
+    }
+}
+
+impl Keys {
+    /// The same, as the crate that opens keys wants it.
+    pub(crate) fn store_config(&self) -> KeyStoreConfig {
+        let module = |module: &Module| ModuleConfig {
+            path: module.path.to_path_buf(),
+            args: module.args.clone(),
+        };
+        KeyStoreConfig {
+            modules: self.modules.iter().map(module).collect(),
+            sessions_per_token: self.sessions_per_token as usize,
+            pin_prompts: self.pin_prompts,
+            module_timeout_ms: self.module_timeout.as_millis() as u64,
+            ..KeyStoreConfig::default()
+        }
     }
 }
 
