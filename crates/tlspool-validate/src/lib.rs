@@ -12,6 +12,7 @@
 mod anchors;
 mod pkix;
 mod refusal;
+pub mod sources;
 
 use std::future::Future;
 use std::pin::Pin;

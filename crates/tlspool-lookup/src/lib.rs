@@ -1,0 +1,4 @@
+//! Look-ups that validation asks for: DNS with DNSSEC, directories, revocation, and their cache.
+//!
+//! The look-up process runs this; it alone of the daemon's processes opens network connections.
+#![forbid(unsafe_code)]

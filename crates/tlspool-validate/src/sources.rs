@@ -1,0 +1,175 @@
+//! What validation asks of the outside, and what the outside answers: the line between who decides
+//! (the policy, in the network process) and who looks up (the look-up process, `tlspool-lookup`).
+//!
+//! Questions and answers are plain data, so that they travel between processes and through a cache. An
+//! answer is *present*, *absent* (the source provably has nothing to say) or *failed*; only the first
+//! two are facts, and a failure is never taken for absence.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+/// How the peer is reached; decides the name of its TLSA records (RFC 6698 section 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Transport {
+    /// `_tcp`
+    Tcp,
+    /// `_udp`
+    Udp,
+    /// `_sctp`
+    Sctp,
+}
+
+/// A kind of credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum CredentialKind {
+    /// An X.509 certificate.
+    X509,
+    /// An OpenPGP certificate (transferable public key).
+    OpenPgp,
+}
+
+/// One thing to look up. Names are canonical: A-labels, lower case, no final dot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Query {
+    /// The TLSA records of a server. With a service that is located by SRV (RFC 7673) or MX (RFC 7672),
+    /// those of its secure targets whose port is `port`.
+    ServerTlsa {
+        /// The name that the application wants: a domain.
+        host: String,
+        /// The port that it is connected to.
+        port: u16,
+        /// How.
+        transport: Transport,
+        /// The service, such as `smtp` or `xmpp-client`; empty if unknown.
+        service: String,
+    },
+    /// The TLSA records of a client: `_service._client.domain`, then `_client.domain`.
+    ClientTlsa {
+        /// The client's domain.
+        domain: String,
+        /// The service; empty if unknown.
+        service: String,
+    },
+    /// What the directory of the name's domain lists for it.
+    Directory {
+        /// `example.com` or `john@example.com`.
+        name: String,
+        /// Which of its credentials.
+        kind: CredentialKind,
+    },
+    /// The OpenPGP certificate with this fingerprint (RFC 6091 section 3.3), from the directory of
+    /// the name's domain.
+    OpenPgpKey {
+        /// The name that it should carry; its domain says which directory.
+        name: String,
+        /// Fingerprint of the primary key, 20 or 32 bytes.
+        fingerprint: Vec<u8>,
+    },
+    /// An OCSP responder's answer (RFC 6960).
+    Ocsp {
+        /// `http:` URL of the responder.
+        url: String,
+        /// The request in DER.
+        request: Vec<u8>,
+    },
+    /// A certificate revocation list.
+    Crl {
+        /// `http:` URL.
+        url: String,
+    },
+}
+
+/// A TLSA record's data (RFC 6698 section 2.1), as published: fields may hold unknown values.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Tlsa {
+    /// 0 PKIX-TA, 1 PKIX-EE, 2 DANE-TA, 3 DANE-EE.
+    pub usage: u8,
+    /// 0 whole certificate, 1 SubjectPublicKeyInfo.
+    pub selector: u8,
+    /// 0 exact, 1 SHA-256, 2 SHA-512.
+    pub matching: u8,
+    /// The data to match.
+    pub data: Vec<u8>,
+}
+
+/// What a source says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// DNSSEC-secure TLSA records; at least one.
+    Tlsa {
+        /// The records.
+        records: Vec<Tlsa>,
+        /// Names that a certificate may carry besides the wanted one, because secure records lead
+        /// from it there (RFC 7671 section 7, RFC 7672 section 3.2.2, RFC 7673 section 4.1).
+        reference_names: Vec<String>,
+    },
+    /// What a directory lists; at least one credential or anchor.
+    Directory {
+        /// Certificates in DER, or transferable public keys in binary.
+        credentials: Vec<Vec<u8>>,
+        /// Anchors that the domain publishes (`cACertificate`), in DER.
+        anchors: Vec<Vec<u8>>,
+    },
+    /// A transferable public key in binary.
+    OpenPgpKey(Vec<u8>),
+    /// An OCSP response in DER, not yet verified.
+    Ocsp(Vec<u8>),
+    /// A revocation list in DER, not yet verified.
+    Crl(Vec<u8>),
+}
+
+/// How a look-up ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The source answers.
+    Present(Answer),
+    /// The source provably has nothing to say; why.
+    Absent(String),
+    /// The source could not be asked, or its answer is not to be believed; why.
+    Failed(String),
+}
+
+/// Where an outcome came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// It was looked up just now.
+    Live,
+    /// It was remembered in this process.
+    Memory,
+    /// It was remembered by memcached.
+    Memcached,
+}
+
+/// An outcome, and what to say of it in a trace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Where it came from.
+    pub origin: Origin,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// Steps on the way, for `tlspool policy explain`: "SRV _ldap._tcp.example.com: secure, ...".
+    pub steps: Vec<String>,
+}
+
+/// How to look up.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// When the whole validation has to be over.
+    pub deadline: Instant,
+    /// IGNORE_CACHES: what is remembered does not count, but what is found is remembered.
+    pub ignore_caches: bool,
+}
+
+/// A look-up, when it is done.
+pub type Looking<'a> = Pin<Box<dyn Future<Output = Found> + 'a>>;
+
+/// Looks things up. Never fails but in its outcome; ends at the deadline at the latest.
+pub trait Sources {
+    /// Looks `query` up.
+    fn look_up<'a>(&'a self, query: &'a Query, options: Options) -> Looking<'a>;
+}
