@@ -1,0 +1,319 @@
+//! STARTTLS: from the request, over the handshake and the callbacks, to the relay.
+
+mod admit;
+mod line;
+mod relay;
+mod rules;
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tlspool_engine::record::Traffic;
+use tlspool_engine::socket::Unusable;
+use tlspool_engine::{Cancel, Established, Job, Role as TlsRole, Socket, Summary, handshake};
+use tlspool_identity::DoNai;
+use tlspool_store::Role;
+use tlspool_wire::{Body, Packet, PoolError, Starttls, StarttlsFlags as Flags};
+use tokio::time::{Instant as TokioInstant, timeout_at};
+
+pub(crate) use self::admit::Request;
+use self::line::Line;
+use self::relay::Relay;
+use super::client::{Client, InFlight};
+use super::host::{Outcome, RequestHost, callback_text};
+use super::limits::Totals;
+use super::program;
+use super::registry::Facts;
+use super::worker::{Task, Worker};
+
+/// `timeout` that means no limit.
+const NO_LIMIT: u32 = u32::MAX;
+
+/// Why a request fails: the number, and a text for the program and the log.
+#[derive(Debug)]
+struct Failure {
+    error: PoolError,
+    text: String,
+}
+
+impl Failure {
+    fn new(error: PoolError, text: impl Into<String>) -> Self {
+        Self { error, text: text.into() }
+    }
+}
+
+/// Takes a request in: checks what can be checked at once, and gives it to the worker with the
+/// least to do.
+pub(crate) fn begin(
+    worker: &Rc<Worker>,
+    client: &Arc<Client>,
+    in_flight: InFlight,
+    reqid: u16,
+    starttls: Starttls,
+    descriptor: Option<OwnedFd>,
+) {
+    let mut request = match admit::admit(worker, client, in_flight, reqid, starttls, descriptor) {
+        Ok(request) => Box::new(request),
+        Err(failure) => {
+            Totals::count(&worker.shared.totals.refused);
+            tracing::warn!(client = %client.peer, reqid, error = %failure.error, "refused: {}", failure.text);
+            return client.send_error(reqid, failure.error, &failure.text);
+        }
+    };
+    let best = worker.best();
+    if best != worker.index {
+        request.begun = Instant::now();
+        if worker.shared.workers[best].give(Task::Starttls(request)) {
+            return;
+        }
+        return client.send_error(reqid, PoolError::ConnectionHandlerSetup, "a worker has ended");
+    }
+    tokio::task::spawn_local(perform(worker.clone(), *request));
+}
+
+/// What stands after the handshake and its callbacks.
+struct Session {
+    peer: Socket,
+    application: Socket,
+    traffic: Traffic,
+    reply: Starttls,
+    facts: Facts,
+    summary: Summary,
+}
+
+/// Performs a request, and starts the relay.
+pub(crate) async fn perform(worker: Rc<Worker>, request: Request) {
+    let loaded = worker.load();
+    let settings = worker.settings();
+    let limit = match request.starttls.timeout_ms {
+        0 => Some(settings.config.limits.handshake_timeout),
+        NO_LIMIT => None,
+        millis => Some(Duration::from_millis(millis.into())),
+    };
+    let deadline = limit.map(|limit| TokioInstant::now() + limit);
+    let Request {
+        client,
+        reqid,
+        starttls,
+        role,
+        local,
+        remote,
+        socket,
+        registered,
+        session,
+        in_flight,
+        begun,
+    } = request;
+    let mut log =
+        Line { client: &client, role, local: String::new(), remote: String::new(), begun };
+    let gone = client.gone.clone();
+    let attempt = async {
+        let attempt = stand_up(
+            &worker, &client, reqid, &starttls, role, local, remote, socket, deadline, &mut log,
+        );
+        match deadline {
+            None => attempt.await,
+            Some(deadline) => timeout_at(deadline, attempt).await.unwrap_or_else(|_| {
+                Err(Failure::new(PoolError::Timeout, "the handshake took too long"))
+            }),
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = attempt => outcome,
+        () = gone.requested() => {
+            Err(Failure::new(PoolError::ClientDisconnect, "the program closed its connection"))
+        }
+    };
+    let totals = &worker.shared.totals;
+    let standing = match outcome {
+        Ok(standing) => standing,
+        Err(failure) => {
+            Totals::count(&totals.failed);
+            worker.shared.failure_rate.count(worker.shared.started.elapsed().as_secs());
+            log.failed(&failure);
+            worker.shared.failures.add(client.peer.to_string(), failure.text.clone());
+            client.send_error(reqid, failure.error, &failure.text);
+            drop((session, in_flight));
+            worker.shared.one_ended();
+            return;
+        }
+    };
+    Totals::count(&totals.handshakes);
+    worker.shared.handshake_rate.count(worker.shared.started.elapsed().as_secs());
+    if standing.summary.resumed {
+        Totals::count(&totals.resumed);
+    }
+    log.stands(&standing.summary);
+    let flags = starttls.flags;
+    let number = worker.shared.next_session.fetch_add(1, Ordering::Relaxed);
+    let cancel = Cancel::default();
+    let forked = flags.contains(Flags::FORK);
+    if !forked {
+        client.attach(number, cancel.clone());
+    }
+    if let Some(registered) = &registered {
+        let detach = flags.contains(Flags::DETACH);
+        registered.stands(number, cancel.clone(), standing.facts, forked, detach);
+    }
+    client.send(&Packet { reqid, cbid: 0, body: Body::Starttls(standing.reply) });
+    drop(in_flight);
+    let relay = Relay {
+        worker: worker.clone(),
+        client: Arc::downgrade(&client),
+        number,
+        registered,
+        _session: session,
+        _loaded: loaded,
+    };
+    // A task of its own: what the handshake needed is not kept for as long as the session lives.
+    tokio::task::spawn_local(relay.run(
+        standing.peer,
+        standing.application,
+        standing.traffic,
+        cancel,
+    ));
+}
+
+#[allow(clippy::too_many_arguments)] // the parts of one request, taken apart
+async fn stand_up(
+    worker: &Rc<Worker>,
+    client: &Arc<Client>,
+    reqid: u16,
+    starttls: &Starttls,
+    role: Role,
+    local: Option<DoNai>,
+    remote: Option<DoNai>,
+    socket: OwnedFd,
+    deadline: Option<TokioInstant>,
+    log: &mut Line<'_>,
+) -> Result<Session, Failure> {
+    let settings = worker.settings();
+    let unusable = |unusable: Unusable| {
+        Failure::new(PoolError::CipherSocketNeeded, format!("{unusable}; pass a connected one"))
+    };
+    let peer = Socket::stream(socket).map_err(unusable)?;
+    let _permit = worker.shared.handshakes.acquire().await;
+    log.local = local.as_ref().map(ToString::to_string).unwrap_or_default();
+    log.remote = remote.as_ref().map(ToString::to_string).unwrap_or_default();
+    program::learn(worker, client).await;
+    let authentication = rules::authentication(starttls.flags);
+    let scope = rules::scope(worker, client, starttls, role, authentication);
+    let mut host = RequestHost {
+        worker,
+        client,
+        reqid,
+        request: starttls,
+        role,
+        local,
+        remote,
+        callback_timeout: settings.config.limits.callback_timeout,
+        deadline,
+        outcome: Outcome::default(),
+    };
+    if role == Role::Client && host.local.is_some() {
+        // Better told now than after the peer was bothered.
+        let local = host.local.clone();
+        if let Err(refusal) = host.look_up(local.as_ref()) {
+            let error = host.outcome.error.unwrap_or(PoolError::LocalidUnknown);
+            return Err(Failure::new(error, refusal.text));
+        }
+    }
+    let server = host.remote.as_ref().map(|name| name.domain().to_owned());
+    let job = Job {
+        role: match role {
+            Role::Server => TlsRole::Server,
+            Role::Client => TlsRole::Client {
+                server: server.as_deref(),
+                sni: !starttls.flags.contains(Flags::WITHOUT_SNI),
+            },
+        },
+        authentication,
+        scope,
+        exporter: !starttls.ctlkey.is_none(),
+    };
+    let established = handshake::run(&settings.engine, &peer, job, &mut host).await;
+    let mut outcome = host.outcome;
+    if let Ok(Established { shown: Some(shown), .. }) = &established {
+        // Known from the session that was resumed, where nothing was asked.
+        outcome.credential.get_or_insert_with(|| shown.clone());
+    }
+    if let Some(credential) = &outcome.credential {
+        log.local.clone_from(&credential.name);
+    }
+    if let Some(validated) = &outcome.validated {
+        log.remote = validated.identity.to_string();
+    }
+    let mut established = established.map_err(|error| rules::explain(&error, &outcome))?;
+    let reply = rules::reply(starttls, &outcome);
+    let plaintext = match outcome.plaintext.take() {
+        Some(plaintext) => Ok(plaintext),
+        None => connect(client, reqid, &reply, settings.config.limits.callback_timeout).await,
+    };
+    let application = plaintext.and_then(|plaintext| {
+        Socket::plaintext(plaintext).map_err(|unusable| {
+            let text = format!("the plaintext side: {unusable}; pass a connected one");
+            Failure::new(PoolError::PlainSocketNeeded, text)
+        })
+    });
+    match application {
+        Ok(application) => Ok(session(peer, application, established, reply, &outcome, role)),
+        Err(failure) => {
+            established.refuse(&peer).await;
+            Err(failure)
+        }
+    }
+}
+
+fn session(
+    peer: Socket,
+    application: Socket,
+    established: Established,
+    reply: Starttls,
+    outcome: &Outcome,
+    role: Role,
+) -> Session {
+    let keep = !reply.ctlkey.is_none();
+    let facts = Facts {
+        peer_certificate: established.peer_chain.first().filter(|_| keep).map(|c| c.to_vec()),
+        my_certificate: outcome
+            .credential
+            .as_ref()
+            .filter(|_| keep)
+            .and_then(|credential| credential.chain.first())
+            .map(|c| c.to_vec()),
+        serving: role == Role::Server,
+        exporter: established.exporter,
+    };
+    let Established { summary, traffic, .. } = established;
+    Session { peer, application, traffic, reply, facts, summary }
+}
+
+/// Asks the program for the plaintext side.
+async fn connect(
+    client: &Client,
+    reqid: u16,
+    reply: &Starttls,
+    limit: Duration,
+) -> Result<OwnedFd, Failure> {
+    let refused = |text: &str| Failure::new(PoolError::ClientRefusesCallback, text);
+    let body = Body::PlaintextConnect(reply.clone());
+    let answer = client
+        .call_back(reqid, body, limit)
+        .await
+        .map_err(|failure| refused(callback_text(failure)))?;
+    match (answer.body, answer.descriptor) {
+        (Body::Error(error), _) => Err(refused(error.message.as_str())),
+        (Body::PlaintextConnect(_) | Body::Starttls(_), Some(descriptor)) => Ok(descriptor),
+        (Body::PlaintextConnect(_) | Body::Starttls(_), None) => Err(Failure::new(
+            PoolError::PlainSocketNeeded,
+            "the answer to PLAINTEXT_CONNECT must carry a socket",
+        )),
+        _ => Err(Failure::new(
+            PoolError::CommandBadCallbackResponse,
+            "the callback PLAINTEXT_CONNECT was answered with another command",
+        )),
+    }
+}
