@@ -2,3 +2,5 @@
 //!
 //! The look-up process runs this; it alone of the daemon's processes opens network connections.
 #![forbid(unsafe_code)]
+
+pub mod names;
