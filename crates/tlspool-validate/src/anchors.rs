@@ -69,6 +69,8 @@ pub struct TrustAnchors {
 pub(crate) struct AnchorSet {
     /// Authorities.
     pub(crate) authorities: Vec<TrustAnchor<'static>>,
+    /// Their certificates, in the same order: TLSA records may name one (RFC 6698, usage 0).
+    certificates: Vec<CertificateDer<'static>>,
     /// Certificates trusted as they are.
     pub(crate) exact: Vec<CertificateDer<'static>>,
 }
@@ -115,9 +117,21 @@ impl TrustAnchors {
 }
 
 impl AnchorSet {
+    /// The certificates that hold `anchor`; one that was renewed with its key gives several.
+    pub(crate) fn certificates_of(
+        &self,
+        anchor: &TrustAnchor<'_>,
+    ) -> impl Iterator<Item = &CertificateDer<'static>> {
+        let pairs = self.authorities.iter().zip(&self.certificates);
+        pairs.filter(move |(known, _)| *known == anchor).map(|(_, certificate)| certificate)
+    }
+
     fn add_authority(&mut self, certificate: &CertificateDer<'_>, warnings: &mut Vec<String>) {
         match webpki::anchor_from_trusted_cert(certificate) {
-            Ok(anchor) => self.authorities.push(anchor.to_owned()),
+            Ok(anchor) => {
+                self.authorities.push(anchor.to_owned());
+                self.certificates.push(certificate.clone().into_owned());
+            }
             Err(error) => warnings.push(format!("a trust anchor is left out: {error}")),
         }
     }

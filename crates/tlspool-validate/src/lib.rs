@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod anchors;
+pub mod dane;
 mod pkix;
 mod refusal;
 pub mod sources;

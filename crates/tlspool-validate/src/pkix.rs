@@ -2,14 +2,13 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use tlspool_identity::x509::{self, CertificateNames, Legacy, NameSource};
 use tlspool_identity::{Match, matches};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 use x509_parser::oid_registry::OID_X509_EXT_NAME_CONSTRAINTS;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
-use crate::anchors::AnchorSet;
 use crate::{Answer, Peer, Question, Refusal, TrustAnchors, Validated, Validator};
 
 /// Validates against trust anchors. One may serve all threads.
@@ -33,22 +32,44 @@ impl PkixValidator {
 
     /// Answers `question` at once.
     pub fn check(&self, question: &Question<'_>) -> Result<Validated, Refusal> {
+        name(&mut self.names(question, &|_| true)?, question)
+    }
+
+    /// The names in the peer's certificate, if there is a path to it that `accept` agrees to. `accept`
+    /// gets the certificates above it, the anchor last; none if it is itself trusted.
+    pub(crate) fn names(
+        &self,
+        question: &Question<'_>,
+        accept: &dyn Fn(&[CertificateDer<'_>]) -> bool,
+    ) -> Result<CertificateNames, Refusal> {
         let anchors = Arc::clone(&self.anchors.read().unwrap_or_else(PoisonError::into_inner));
         let (set, own) = anchors.of(question.service);
         let [leaf, rest @ ..] = question.chain else { return Err(Refusal::NoCertificate) };
-        let mut names = if set.exact.iter().any(|trusted| trusted == leaf) {
+        if set.exact.iter().any(|trusted| trusted == leaf) && accept(&[]) {
             check_exact(leaf, question)?;
-            x509::names(leaf, self.legacy)?
-        } else {
-            let end_entity =
-                EndEntityCert::try_from(leaf).map_err(|error| refusal(&error, question, own))?;
-            let path = find_path(&end_entity, rest, set, question)
-                .map_err(|error| refusal(&error, question, own))?;
-            let mut names = x509::names(leaf, self.legacy)?;
-            drop_unconstrained(&mut names, &path);
-            names
+            return Ok(x509::names(leaf, self.legacy)?);
+        }
+        let accept = |path: &VerifiedPath<'_>| {
+            let mut issuers = Vec::new();
+            for issuer in path.intermediate_certificates() {
+                issuers.push(issuer.der());
+            }
+            let anchor = set.certificates_of(path.anchor());
+            issuers.extend(anchor.map(|certificate| CertificateDer::from(certificate.as_ref())));
+            accept(&issuers)
         };
-        name(&mut names, question)
+        let end_entity =
+            EndEntityCert::try_from(leaf).map_err(|error| refusal(&error, question, own))?;
+        let path = find_path(&end_entity, rest, &set.authorities, question, &accept)
+            .map_err(|error| refusal(&error, question, own))?;
+        let mut names = x509::names(leaf, self.legacy)?;
+        drop_unconstrained(&mut names, &path);
+        Ok(names)
+    }
+
+    /// Whether names in the subject count.
+    pub(crate) fn legacy(&self) -> Legacy {
+        self.legacy
     }
 }
 
@@ -58,24 +79,30 @@ impl Validator for PkixValidator {
     }
 }
 
-fn find_path<'p>(
+/// A path from one of `anchors` to `end_entity` that `accept` agrees to. An error of it that no other
+/// reason explains is `UnknownIssuer`.
+pub(crate) fn find_path<'p>(
     end_entity: &'p EndEntityCert<'p>,
     intermediates: &'p [CertificateDer<'p>],
-    anchors: &'p AnchorSet,
+    anchors: &'p [TrustAnchor<'p>],
     question: &Question<'_>,
+    accept: &dyn Fn(&VerifiedPath<'_>) -> bool,
 ) -> Result<VerifiedPath<'p>, webpki::Error> {
     let usage = match question.peer {
         Peer::Server => KeyUsage::server_auth(),
         Peer::Client => KeyUsage::client_auth(),
     };
+    let accept = |path: &VerifiedPath<'_>| {
+        if accept(path) { Ok(()) } else { Err(webpki::Error::UnknownIssuer) }
+    };
     end_entity.verify_for_usage(
         webpki::ALL_VERIFICATION_ALGS,
-        &anchors.authorities,
+        anchors,
         intermediates,
         question.now,
         usage,
         None,
-        None,
+        Some(&accept),
     )
 }
 
@@ -108,7 +135,7 @@ fn check_exact(leaf: &CertificateDer<'_>, question: &Question<'_>) -> Result<(),
 
 /// Name constraints are checked on alternative names only. An issuer that has any must not get
 /// around them by putting a name elsewhere, so such names are not believed from it.
-fn drop_unconstrained(names: &mut CertificateNames, path: &VerifiedPath<'_>) {
+pub(crate) fn drop_unconstrained(names: &mut CertificateNames, path: &VerifiedPath<'_>) {
     let sources: fn(&CertificateNames) -> Vec<NameSource> = |names| {
         let of_names = names.identities.iter().map(|certified| certified.source);
         of_names.chain(names.wildcards.iter().map(|wildcard| wildcard.source)).collect()
@@ -148,7 +175,7 @@ fn name(names: &mut CertificateNames, question: &Question<'_>) -> Result<Validat
     Ok(Validated { identity, others, how, source: "pkix" })
 }
 
-fn carried(names: &CertificateNames) -> Vec<String> {
+pub(crate) fn carried(names: &CertificateNames) -> Vec<String> {
     let wildcards = names.wildcards.iter().map(|wildcard| format!("*.{}", wildcard.parent));
     names.identities().map(ToString::to_string).chain(wildcards).collect()
 }
@@ -164,7 +191,7 @@ fn unusable(names: &CertificateNames) -> Vec<String> {
 }
 
 /// webpki's reasons in our words.
-fn refusal(error: &webpki::Error, question: &Question<'_>, own: bool) -> Refusal {
+pub(crate) fn refusal(error: &webpki::Error, question: &Question<'_>, own: bool) -> Refusal {
     use webpki::Error as E;
     match error {
         E::CertExpired { not_after, .. } => Refusal::Expired(date(*not_after)),
