@@ -29,7 +29,7 @@ for target in $targets; do
     case $target in
         record) options="-max_len=2400" ;;
         names|key_uri) options="-max_len=512" ;;
-        key_channel|relay) options="-max_len=20000" ;;
+        key_channel|lookup_channel|relay) options="-max_len=20000" ;;
         # The commands speak to the person on standard error.
         import) options="-max_len=4096 -close_fd_mask=2" ;;
     esac

@@ -1,0 +1,212 @@
+//! The serving loop of the look-up process: one thread, many look-ups at once.
+//!
+//! Each channel has a task that reads requests, and each request a task that looks up and writes the
+//! answer. What is under way on one channel is bounded, and a request counts until its answer is
+//! written, so a worker that does not read its answers holds up only itself.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tlspool_validate::sources::{Found, Options, Origin, Outcome, Query, Sources};
+use tokio::net::UnixDatagram;
+use tokio::sync::Mutex;
+use tokio::task::{AbortHandle, JoinSet, spawn_local};
+use tokio::time::timeout;
+
+use super::message::{Answer, Counters, MAX_REQUEST, Request, RequestFrame, encode_answer};
+
+/// No look-up takes longer, whatever its asker says.
+const MAX_WAIT: Duration = Duration::from_mins(10);
+/// A source that does not keep to its deadline is cut off this much later.
+const GRACE: Duration = Duration::from_millis(20);
+
+/// The bounds of serving.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Look-ups under way on one channel.
+    pub per_channel: usize,
+}
+
+/// Serves the channels from `sources` until the other end of each is closed. Must be called within a
+/// local tokio runtime.
+pub async fn serve<S: Sources + 'static>(
+    channels: Vec<OwnedFd>,
+    sources: Rc<S>,
+    limits: Limits,
+) -> io::Result<()> {
+    let server = Rc::new(Server { sources, limits, counters: Cell::default() });
+    let mut serving = JoinSet::new();
+    for channel in channels {
+        let socket = std::os::unix::net::UnixDatagram::from(channel);
+        socket.set_nonblocking(true)?;
+        let socket = UnixDatagram::from_std(socket)?;
+        let channel = Channel { socket, writing: Mutex::new(()), under_way: RefCell::default() };
+        serving.spawn_local(server.clone().receive(Rc::new(channel)));
+    }
+    // A channel whose task panicked is closed, which its worker sees.
+    while serving.join_next().await.is_some() {}
+    Ok(())
+}
+
+struct Server<S> {
+    sources: Rc<S>,
+    limits: Limits,
+    counters: Cell<Counters>,
+}
+
+/// The socket to one network worker.
+struct Channel {
+    socket: UnixDatagram,
+    /// The datagrams of an answer follow each other.
+    writing: Mutex<()>,
+    under_way: RefCell<HashMap<u32, AbortHandle>>,
+}
+
+impl<S: Sources + 'static> Server<S> {
+    async fn receive(self: Rc<Self>, channel: Rc<Channel>) {
+        let _end = EndAll(&channel);
+        // One byte more, so that a datagram that is too large shows.
+        let mut buffer = vec![0; MAX_REQUEST + 1];
+        loop {
+            match channel.socket.recv(&mut buffer).await {
+                Ok(0) => return,
+                Ok(length) => match RequestFrame::decode(&buffer[..length]) {
+                    Ok(frame) => self.handle(&channel, frame).await,
+                    Err(malformed) => tracing::warn!("{malformed}"),
+                },
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tracing::debug!(%error, "a look-up channel ended");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn handle(self: &Rc<Self>, channel: &Rc<Channel>, frame: RequestFrame) {
+        let RequestFrame { id, remaining_ms, request } = frame;
+        match request {
+            Request::Ask { query, ignore_caches } => {
+                let deadline =
+                    Instant::now() + Duration::from_millis(remaining_ms.into()).min(MAX_WAIT);
+                let under_way = channel.under_way.borrow().len();
+                if under_way >= self.limits.per_channel {
+                    self.count(|counters| counters.refused += 1);
+                    let text = format!("{under_way} look-ups are under way, which is the limit");
+                    // Written here: who asks more than it reads waits.
+                    channel.answer(id, &Answer::Found(failed(text, Instant::now()))).await;
+                    return;
+                }
+                let options = Options { deadline, ignore_caches };
+                let task = spawn_local(self.clone().look_up(channel.clone(), id, query, options));
+                let before = channel.under_way.borrow_mut().insert(id, task.abort_handle());
+                if let Some(before) = before {
+                    tracing::warn!("a number was used for two look-ups at once");
+                    before.abort();
+                }
+            }
+            Request::Cancel => {
+                let task = channel.under_way.borrow_mut().remove(&id);
+                if let Some(task) = task {
+                    task.abort();
+                    self.count(|counters| counters.cancelled += 1);
+                }
+            }
+            Request::Status => channel.answer(id, &Answer::Status(self.counters.get())).await,
+        }
+    }
+
+    /// Looks one thing up and answers.
+    async fn look_up(
+        self: Rc<Self>,
+        channel: Rc<Channel>,
+        id: u32,
+        query: Query,
+        options: Options,
+    ) {
+        let _counted = Counted::new(&self.counters);
+        let begun = Instant::now();
+        // A task of its own, so that a fault in a source is a failed look-up and no more.
+        let mut task = JoinSet::new();
+        let sources = self.sources.clone();
+        task.spawn_local(async move { sources.look_up(&query, options).await });
+        let wait = options.deadline.saturating_duration_since(begun) + GRACE;
+        let found = match timeout(wait, task.join_next()).await {
+            Ok(Some(Ok(found))) => found,
+            Ok(Some(Err(_)) | None) => {
+                tracing::error!("a look-up ended with a fault of the program");
+                failed("a fault in the look-up process; see its log".into(), begun)
+            }
+            Err(_) => failed("no answer in time".into(), begun),
+        };
+        self.count(|counters| {
+            counters.queries += 1;
+            match found.outcome {
+                Outcome::Present(_) => counters.present += 1,
+                Outcome::Absent(_) => counters.absent += 1,
+                Outcome::Failed(_) => counters.failed += 1,
+            }
+            match found.origin {
+                Origin::Live => {}
+                Origin::Memory => counters.from_memory += 1,
+                Origin::Memcached => counters.from_memcached += 1,
+            }
+        });
+        channel.answer(id, &Answer::Found(found)).await;
+        channel.under_way.borrow_mut().remove(&id);
+    }
+
+    fn count(&self, change: impl FnOnce(&mut Counters)) {
+        let mut counters = self.counters.get();
+        change(&mut counters);
+        self.counters.set(counters);
+    }
+}
+
+impl Channel {
+    async fn answer(&self, id: u32, answer: &Answer) {
+        let _writing = self.writing.lock().await;
+        for datagram in encode_answer(id, answer) {
+            if let Err(error) = self.socket.send(&datagram).await {
+                tracing::debug!(%error, "an answer of the look-up process was lost");
+                return;
+            }
+        }
+    }
+}
+
+fn failed(why: String, begun: Instant) -> Found {
+    let outcome = Outcome::Failed(why);
+    Found { outcome, origin: Origin::Live, elapsed: begun.elapsed(), steps: Vec::new() }
+}
+
+/// Ends what is under way on a channel that is closed.
+struct EndAll<'a>(&'a Channel);
+
+impl Drop for EndAll<'_> {
+    fn drop(&mut self) {
+        for (_, task) in self.0.under_way.borrow_mut().drain() {
+            task.abort();
+        }
+    }
+}
+
+/// One look-up under way, whatever way it ends.
+struct Counted<'a>(&'a Cell<Counters>);
+
+impl<'a> Counted<'a> {
+    fn new(counters: &'a Cell<Counters>) -> Self {
+        counters.update(|counters| Counters { under_way: counters.under_way + 1, ..counters });
+        Self(counters)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.update(|counters| Counters { under_way: counters.under_way - 1, ..counters });
+    }
+}
