@@ -16,6 +16,8 @@ class Client:
 
     def __init__(self, sock):
         self.sock = sock
+        #: Of what a greeting asks for, what it is not told.
+        self.lacks = _wire.Facility.PLAINTEXT_ALONG
 
     def receive(self):
         """The next record with its descriptors; answers greetings by itself."""
@@ -31,7 +33,8 @@ class Client:
             if record.command == _wire.PING:
                 facilities = _wire.unpack_ping(record.data)[1]
                 if facilities & _wire.Facility.DRAIN_NOTICE:
-                    self.answer(record, _wire.PING, record.data)
+                    granted = _wire.pack_ping(_wire.IDENTITY, facilities & ~self.lacks)
+                    self.answer(record, _wire.PING, granted)
                     continue
             return record, fds
 

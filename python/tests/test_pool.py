@@ -63,6 +63,28 @@ class Sessions(unittest.TestCase):
             self.assertEqual(caught.exception.name, "LOCALID_UNKNOWN")
             self.assertEqual(str(caught.exception), "no such local identity: srv.example")
 
+    def test_the_plaintext_goes_along_when_the_pool_takes_it(self):
+        def script(fake):
+            client = fake.accept()
+            client.lacks = 0
+            question, _ = client.receive()
+            client.answer(question, _wire.PING, question.data)
+            request, fds = client.receive()
+            self.assertEqual(len(fds), 2)
+            client.answer(request, _wire.STARTTLS, request.data)
+            with socket.socket(fileno=fds[1]) as plain:
+                plain.sendall(b"hello")
+            os.close(fds[0])
+
+        with FakePool().run(script) as fake:
+            pool = Pool(fake.path)
+            pool.ping()
+            conn = pool.starttls_client(a_socket(), "example.com")
+            # To the end: nobody else holds the pool's end.
+            self.assertEqual(conn.recv(9), b"hello")
+            self.assertEqual(conn.recv(9), b"")
+            conn.close()
+
     def test_the_plaintext_may_go_elsewhere(self):
         with FakePool() as fake:
             pool = Pool(fake.relay().path)

@@ -11,7 +11,7 @@ import collections
 import select
 import socket
 import threading
-from typing import Optional
+from typing import Optional, Sequence
 
 from . import _errors, _wire
 from ._wire import Record
@@ -36,17 +36,25 @@ class Link:
         self._reading = False
         self._ended = False
         self._draining = False
+        #: STARTTLS may bring the plaintext socket, so that the pool need not ask for it.
+        self.takes_plaintext = False
+        self._hello: Optional[int] = None
         self._last_id = 0
         #: By request id: records that came; None if nobody waits any more.
         self._requests: dict[int, Optional[collections.deque[Record]]] = {}
 
     def hello(self) -> None:
-        """Asks for notices when the pool drains; the answer is nobody's."""
-        facilities = _wire.Facility.STARTTLS | _wire.Facility.DRAIN_NOTICE
+        """Asks for notices when the pool drains, and whether it takes the plaintext socket.
+
+        Nobody waits for the answer: requests that are sent before it came do without.
+        """
+        extras = _wire.Facility.DRAIN_NOTICE | _wire.Facility.PLAINTEXT_ALONG
+        facilities = _wire.Facility.STARTTLS | extras
         reqid = self.start(_wire.PING, _wire.pack_ping(_wire.IDENTITY, facilities))
+        self._hello = reqid
         self.abandon(reqid)
 
-    def start(self, command: int, data: bytes, fd: Optional[int] = None) -> int:
+    def start(self, command: int, data: bytes, fds: Sequence[int] = ()) -> int:
         """Sends a request; returns its id. :exc:`Gone` if that failed and another link may do."""
         with self._changed:
             if len(self._requests) >= 0xFFFF:
@@ -58,7 +66,7 @@ class Link:
             reqid = self._last_id
             self._requests[reqid] = collections.deque()
         try:
-            self._send(Record(reqid, 0, command, data), fd)
+            self._send(Record(reqid, 0, command, data), fds)
         except BaseException:
             with self._changed:
                 del self._requests[reqid]
@@ -70,17 +78,19 @@ class Link:
     ) -> None:
         """Answers a callback."""
         try:
-            self._send(Record(callback.reqid, callback.cbid, command, data), fd)
+            self._send(
+                Record(callback.reqid, callback.cbid, command, data), () if fd is None else (fd,)
+            )
         except Gone:
             raise _errors.Lost() from None
 
     def refuse(self, callback: Record, code: int, message: str) -> None:
         self.answer(callback, _wire.ERROR, _wire.pack_error(code, message))
 
-    def _send(self, record: Record, fd: Optional[int]) -> None:
+    def _send(self, record: Record, fds: Sequence[int]) -> None:
         ancillary = []
-        if fd is not None:
-            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+        if fds:
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
         try:
             # One piece: so small a message is queued whole or not at all.
             self._socket.sendmsg([record.encode()], ancillary, socket.MSG_NOSIGNAL)
@@ -179,6 +189,10 @@ class Link:
         if record.command == _wire.DRAINING:
             self._draining = True
             return
+        if record.reqid == self._hello and record.command == _wire.PING:
+            self._hello = None
+            granted = _wire.unpack_ping(record.data)[1]
+            self.takes_plaintext = bool(granted & _wire.Facility.PLAINTEXT_ALONG)
         inbox = self._requests.get(record.reqid)
         if inbox is not None:
             inbox.append(record)
@@ -191,7 +205,7 @@ class Link:
         code = _errors.code("CLIENT_REFUSES_CALLBACK")
         refusal = _wire.pack_error(code, "the client refused a callback")
         try:
-            self._send(Record(callback.reqid, callback.cbid, _wire.ERROR, refusal), None)
+            self._send(Record(callback.reqid, callback.cbid, _wire.ERROR, refusal), ())
         except (Gone, OSError):
             pass  # reading will tell
 

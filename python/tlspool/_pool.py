@@ -6,7 +6,7 @@ import enum
 import os
 import socket
 import threading
-from typing import Callable, Optional, Union
+from typing import Callable, Optional, Sequence, Union
 
 from . import _errors, _wire
 from ._errors import Error, Lost, PoolError
@@ -207,9 +207,17 @@ class Pool:
             asked = asked._replace(flags=asked.flags | Flag.LOCALID_CHECK)
         ours: Optional[socket.socket] = None
         link: Optional[Link] = None
+        pools: Optional[socket.socket] = None
         try:
             with sock:
-                link, reqid, record = self._begin(_wire.STARTTLS, asked.encode(), sock.fileno())
+                if plaintext is None:
+                    pools, ours = _plaintext_end(None, asked)
+                elif isinstance(plaintext, socket.socket):
+                    pools = plaintext
+                fds = [sock.fileno()] if pools is None else [sock.fileno(), pools.fileno()]
+                link, reqid, record, passed = self._begin(_wire.STARTTLS, asked.encode(), fds)
+            if pools is not None and passed == 2:
+                pools.close()  # the pool has its own; this one would hide its hang-ups
             try:
                 while record.command != _wire.STARTTLS:
                     state = Starttls.decode(_no_error(record).data)
@@ -219,7 +227,9 @@ class Pool:
                             state = _with_answer(state, answer)
                             link.answer(record, record.command, state.encode())
                         elif record.command == _wire.PLAINTEXT_CONNECT:
-                            end, ours = _plaintext_end(plaintext, state)
+                            end = pools
+                            if end is None:
+                                end, ours = _plaintext_end(plaintext, state)
                             with end:
                                 link.answer(record, record.command, state.encode(), end.fileno())
                         else:
@@ -239,15 +249,15 @@ class Pool:
         except BaseException:
             if ours is not None:
                 ours.close()
-            if isinstance(plaintext, socket.socket):
-                plaintext.close()
+            if pools is not None:
+                pools.close()
             raise
         answer = Starttls.decode(record.data)
         return None if ours is None else Connection(ours, answer, link)
 
     def _ask(self, command: int, data: bytes, expected: int) -> bytes:
         """One request, one answer."""
-        _, _, record = self._begin(command, data)
+        _, _, record, _ = self._begin(command, data)
         return _expect(record, expected)
 
     def _ask_about_session(self, command: int, data: bytes, expected: int) -> bytes:
@@ -269,15 +279,17 @@ class Pool:
         raise first
 
     def _begin(
-        self, command: int, data: bytes, fd: Optional[int] = None
-    ) -> tuple[Link, int, Record]:
+        self, command: int, data: bytes, fds: Sequence[int] = ()
+    ) -> tuple[Link, int, Record, int]:
         """Sends a request and waits for its first record. Sends again over a new connection as
-        long as the pool has certainly not acted on it."""
+        long as the pool has certainly not acted on it. The second of FDS goes along only to a
+        pool that takes it; the last of the results says how many went."""
         last: Exception = Lost()
         for _ in range(_ATTEMPTS):
             link = self._link()
             try:
-                reqid = link.start(command, data, fd)
+                passed = fds if link.takes_plaintext else fds[:1]
+                reqid = link.start(command, data, passed)
             except Gone:
                 self._retire(link)
                 continue
@@ -291,7 +303,7 @@ class Pool:
                 if last.name == "DRAINING":
                     self._retire(link)
                     continue
-            return link, reqid, record
+            return link, reqid, record, len(passed)
         raise last
 
     def _link(self) -> Link:

@@ -55,6 +55,7 @@ class Facility(enum.IntFlag):
     STARTGSS = 0x2
     STARTSSH = 0x4
     DRAIN_NOTICE = 0x80000000
+    PLAINTEXT_ALONG = 0x40000000
 
 
 class InfoKind(enum.IntEnum):

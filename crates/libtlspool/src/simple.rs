@@ -11,6 +11,9 @@ use crate::failure::{fail_errno, fail_plainly};
 use crate::ffi::{opt_str, text};
 use crate::pool::{consume, pool};
 
+/// Room for the longest name and its NUL.
+const NAME_LEN: usize = 128;
+
 /// Flags, as in `<tlspool/starttls.h>`.
 mod flag {
     use std::ffi::c_int;
@@ -165,12 +168,15 @@ impl Call {
         check: Option<impl FnMut(&Starttls) -> LocalidAnswer + Send>,
     ) -> Result<(OwnedFd, Text<128>), Error> {
         let mut objection = None;
-        let plaintext = Plaintext::pair().accept_if(|established| {
-            self.accept(established).map_err(|errno| {
-                objection = Some(errno);
-                Refusal::from(std::io::Error::from_raw_os_error(errno))
-            })
-        });
+        let mut plaintext = Plaintext::pair();
+        if self.is_particular() {
+            plaintext = plaintext.accept_if(|established| {
+                self.accept(established).map_err(|errno| {
+                    objection = Some(errno);
+                    Refusal::from(std::io::Error::from_raw_os_error(errno))
+                })
+            });
+        }
         let request = StarttlsRequest::from(request);
         let outcome = match check {
             None => pool().starttls(request, fd, plaintext),
@@ -182,6 +188,12 @@ impl Call {
         let session = outcome?;
         let ours = session.plaintext.ok_or(Error::Protocol("no plaintext connection was made"))?;
         Ok((ours, session.answer.remoteid))
+    }
+
+    /// Whether some peers will not do, so that the names must be seen before plaintext flows.
+    fn is_particular(&self) -> bool {
+        self.flags & (flag::NO_REMOTE_USER | flag::NO_REMOTE_DOMAIN) != 0
+            || (!self.peername.is_null() && self.peername_len < NAME_LEN)
     }
 
     /// Whether this peer will do; else an errno.

@@ -18,6 +18,8 @@ pub(crate) struct Requests<T> {
     next: u16,
     /// New requests belong on another connection.
     pub(crate) draining: bool,
+    /// The pool takes the plaintext socket along with STARTTLS.
+    pub(crate) takes_plaintext: bool,
 }
 
 #[derive(Debug)]
@@ -25,6 +27,8 @@ enum Entry<T> {
     Waiting(T),
     /// Nobody waits any more, but the pool still owes an answer: the id is not free.
     Abandoned,
+    /// The greeting, whose answer is ours.
+    Hello,
 }
 
 /// Why a request could not be started.
@@ -61,7 +65,7 @@ pub(crate) enum Dispatch<T> {
 
 impl<T> Default for Requests<T> {
     fn default() -> Self {
-        Self { entries: HashMap::new(), next: 0, draining: false }
+        Self { entries: HashMap::new(), next: 0, draining: false, takes_plaintext: false }
     }
 }
 
@@ -73,12 +77,14 @@ impl<T: Clone> Requests<T> {
         Ok(id)
     }
 
-    /// The PING that every connection starts with, to ask for [`Body::Draining`] notices. Its
-    /// answer is nobody's.
+    /// The PING that every connection starts with, to ask for [`Body::Draining`] notices and
+    /// whether STARTTLS may bring the plaintext socket. Nobody waits for its answer: requests that
+    /// are sent before it came do without.
     pub(crate) fn hello(&mut self) -> Result<Packet, Error> {
         let reqid = self.free_id()?;
-        self.entries.insert(reqid, Entry::Abandoned);
-        let facilities = Facilities::ALL_CURRENT | Facilities::DRAIN_NOTICE;
+        self.entries.insert(reqid, Entry::Hello);
+        let facilities =
+            Facilities::ALL_CURRENT | Facilities::DRAIN_NOTICE | Facilities::PLAINTEXT_ALONG;
         let ping = Ping { identity: Text::cut(PROTOCOL_IDENTITY), facilities: facilities.0 };
         Ok(Packet { reqid, cbid: 0, body: Body::Ping(ping) })
     }
@@ -119,7 +125,7 @@ impl<T: Clone> Requests<T> {
     pub(crate) fn waiters(&self) -> impl Iterator<Item = &T> {
         self.entries.values().filter_map(|entry| match entry {
             Entry::Waiting(waiter) => Some(waiter),
-            Entry::Abandoned => None,
+            Entry::Abandoned | Entry::Hello => None,
         })
     }
 
@@ -143,6 +149,13 @@ impl<T: Clone> Requests<T> {
         }
         match self.entries.remove(&packet.reqid) {
             Some(Entry::Waiting(waiter)) => Dispatch::Final(waiter, packet),
+            Some(Entry::Hello) => {
+                if let Body::Ping(pong) = packet.body {
+                    let granted = Facilities(pong.facilities);
+                    self.takes_plaintext = granted.contains(Facilities::PLAINTEXT_ALONG);
+                }
+                Dispatch::Nothing
+            }
             Some(Entry::Abandoned) | None => Dispatch::Nothing,
         }
     }

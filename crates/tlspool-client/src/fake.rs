@@ -30,6 +30,10 @@ pub struct FakePool(UnixListener);
 pub struct FakeClient {
     socket: UnixStream,
     assembler: Assembler<OwnedFd>,
+    /// What it offers beyond the protocol, of what a greeting asks for.
+    offers: Facilities,
+    /// The second descriptor of the record that was received last.
+    second: Option<OwnedFd>,
 }
 
 impl FakePool {
@@ -44,7 +48,12 @@ impl FakePool {
     /// The next program that connects.
     pub fn accept(&self) -> io::Result<FakeClient> {
         let socket = self.0.accept()?.0;
-        Ok(FakeClient { socket, assembler: Assembler::default() })
+        Ok(FakeClient {
+            socket,
+            assembler: Assembler::default(),
+            offers: Facilities::DRAIN_NOTICE,
+            second: None,
+        })
     }
 
     /// Serves programs for ever, each STARTTLS without TLS: names come back as they were asked,
@@ -59,6 +68,16 @@ impl FakePool {
 }
 
 impl FakeClient {
+    /// From now on, a greeting is told that the plaintext socket may come along.
+    pub fn take_plaintext(&mut self) {
+        self.offers = self.offers | Facilities::PLAINTEXT_ALONG;
+    }
+
+    /// The second descriptor of the record received last.
+    pub fn second(&mut self) -> Option<OwnedFd> {
+        self.second.take()
+    }
+
     /// The next record, with its descriptor. Answers a client library's greeting by itself: a
     /// PING that asks for drain notices. An error at the end of the connection.
     pub fn receive(&mut self) -> io::Result<(Packet, Option<OwnedFd>)> {
@@ -68,8 +87,7 @@ impl FakeClient {
                 Body::Ping(ping)
                     if Facilities(ping.facilities).contains(Facilities::DRAIN_NOTICE) =>
                 {
-                    let facilities = Facilities::ALL_CURRENT | Facilities::DRAIN_NOTICE;
-                    self.answer(&packet, pong(facilities))?;
+                    self.answer(&packet, pong(Facilities::ALL_CURRENT | self.offers))?;
                 }
                 _ => return Ok((packet, descriptor)),
             }
@@ -79,7 +97,7 @@ impl FakeClient {
     /// The next record, whatever it is.
     pub fn receive_any(&mut self) -> io::Result<(Packet, Option<OwnedFd>)> {
         loop {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
             let mut room = [IoSliceMut::new(self.assembler.wanted())];
             let flags = RecvFlags::CMSG_CLOEXEC;
@@ -94,6 +112,7 @@ impl FakeClient {
             }
             if let Some(record) = self.assembler.advance(bytes) {
                 let packet = Packet::decode(&record.bytes).map_err(io::Error::other)?;
+                self.second = record.second;
                 return Ok((packet, record.descriptor));
             }
         }

@@ -48,28 +48,39 @@ pub(crate) fn dial(path: &Path) -> Result<OwnedFd, Error> {
     attempt().map_err(|e| Error::NoPool { path: path.to_owned(), source: e.into() })
 }
 
-/// Sends one record with its descriptor, in one piece: clients and pools in the field read with
+/// Descriptors on their way to the pool: at most two, and the second only with the first.
+pub(crate) type Passed<'a> = [Option<BorrowedFd<'a>>; 2];
+
+/// Sends one record with its descriptors, in one piece: clients and pools in the field read with
 /// a single `recvmsg`. The kernel queues so small a message whole or not at all.
 pub(crate) fn send(
     socket: BorrowedFd<'_>,
     packet: &Packet,
-    descriptor: Option<BorrowedFd<'_>>,
+    descriptors: Passed<'_>,
 ) -> rustix::io::Result<()> {
     let raw = Zeroizing::new(packet.encode());
-    send_record(socket, &raw, descriptor)
+    send_record(socket, &raw, descriptors)
 }
 
 /// As [`send`], for a record that is bytes already.
 pub(crate) fn send_record(
     socket: BorrowedFd<'_>,
     raw: &RawRecord,
-    descriptor: Option<BorrowedFd<'_>>,
+    descriptors: Passed<'_>,
 ) -> rustix::io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let passed = descriptor.map(|d| [d]);
-    if let Some(passed) = &passed {
-        ancillary.push(SendAncillaryMessage::ScmRights(passed));
+    let (both, one);
+    match descriptors {
+        [Some(first), Some(second)] => {
+            both = [first, second];
+            ancillary.push(SendAncillaryMessage::ScmRights(&both));
+        }
+        [Some(first), None] => {
+            one = [first];
+            ancillary.push(SendAncillaryMessage::ScmRights(&one));
+        }
+        [None, _] => {}
     }
     loop {
         match sendmsg(socket, &[IoSlice::new(raw)], &mut ancillary, SendFlags::NOSIGNAL) {

@@ -15,7 +15,7 @@ pub fn send(
     packet: &Packet,
     descriptor: Option<BorrowedFd<'_>>,
 ) -> io::Result<()> {
-    Ok(crate::io::send(socket, packet, descriptor)?)
+    Ok(crate::io::send(socket, packet, [descriptor, None])?)
 }
 
 /// As [`send`], for a record that is bytes already.
@@ -24,7 +24,7 @@ pub fn send_record(
     record: &RawRecord,
     descriptor: Option<BorrowedFd<'_>>,
 ) -> io::Result<()> {
-    Ok(crate::io::send_record(socket, record, descriptor)?)
+    Ok(crate::io::send_record(socket, record, [descriptor, None])?)
 }
 
 /// Reads once, without blocking.

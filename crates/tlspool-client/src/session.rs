@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use tlspool_wire::packet::ErrorReply;
@@ -220,6 +220,32 @@ impl<'a> Plaintext<'a> {
     ) -> Self {
         self.accept = Some(Box::new(accept));
         self
+    }
+
+    /// Gets the pool's end ready before the request is made, unless the names must be seen first;
+    /// our end of a pair goes to `ours`.
+    pub(crate) fn prepare(&mut self, ipproto: u8, ours: &mut Option<OwnedFd>) {
+        if self.accept.is_some() || !matches!(self.source, Source::Pair) {
+            return;
+        }
+        // If there is no descriptor left, that is told when the pool asks.
+        if let Ok((mine, pools)) = crate::io::plaintext_pair(ipproto) {
+            *ours = Some(mine);
+            self.source = Source::Given(Some(pools));
+        }
+    }
+
+    /// The pool's end, if it may go along with the request.
+    pub(crate) fn along(&self) -> Option<BorrowedFd<'_>> {
+        match (&self.source, &self.accept) {
+            (Source::Given(Some(socket)), None) => Some(socket.as_fd()),
+            _ => None,
+        }
+    }
+
+    /// The pool has its end: ours would hide its hang-ups.
+    pub(crate) fn went_along(&mut self) {
+        self.source = Source::Given(None);
     }
 
     /// The flags that go with the callbacks that were set.

@@ -7,8 +7,8 @@
 use crate::{RECORD_LEN, RawRecord};
 use zeroize::Zeroize;
 
-/// At most this many descriptors are kept per record: one may be used, a second proves the excess.
-const KEPT: usize = 2;
+/// At most this many descriptors are kept per record: two may be used, a third proves the excess.
+const KEPT: usize = 3;
 
 /// Collects one record and its descriptors, of type `D`.
 #[derive(Debug)]
@@ -25,13 +25,16 @@ pub struct Assembled<D> {
     pub bytes: Box<RawRecord>,
     /// The first descriptor.
     pub descriptor: Option<D>,
-    /// Another came, which is an error of the sender (it is closed when this is dropped).
+    /// The second, which only a STARTTLS may bring
+    /// ([`Facilities::PLAINTEXT_ALONG`](crate::Facilities::PLAINTEXT_ALONG)).
+    pub second: Option<D>,
+    /// A third came, which is an error of the sender (it is closed when this is dropped).
     pub surplus: Option<D>,
 }
 
 impl<D> Default for Assembler<D> {
     fn default() -> Self {
-        Self { bytes: Box::new([0; RECORD_LEN]), have: 0, descriptors: [None, None] }
+        Self { bytes: Box::new([0; RECORD_LEN]), have: 0, descriptors: [const { None }; KEPT] }
     }
 }
 
@@ -47,7 +50,7 @@ impl<D> Assembler<D> {
     }
 
     /// Takes a descriptor that came with the bytes about to be reported by [`Self::advance`].
-    /// More than two are dropped.
+    /// More than three are dropped.
     pub fn take_descriptor(&mut self, descriptor: D) {
         if let Some(place) = self.descriptors.iter_mut().find(|d| d.is_none()) {
             *place = Some(descriptor);
@@ -66,8 +69,8 @@ impl<D> Assembler<D> {
         }
         self.have = 0;
         let bytes = std::mem::replace(&mut self.bytes, Box::new([0; RECORD_LEN]));
-        let [descriptor, surplus] = std::mem::take(&mut self.descriptors);
-        Some(Assembled { bytes, descriptor, surplus })
+        let [descriptor, second, surplus] = std::mem::take(&mut self.descriptors);
+        Some(Assembled { bytes, descriptor, second, surplus })
     }
 }
 
@@ -90,13 +93,13 @@ mod tests {
         a.take_descriptor(7);
         assert_eq!(a.wanted().len(), RECORD_LEN - 100);
         let whole = a.advance(RECORD_LEN - 100).unwrap();
-        assert_eq!((whole.descriptor, whole.surplus), (Some(7), None));
+        assert_eq!((whole.descriptor, whole.second, whole.surplus), (Some(7), None, None));
         let next = a.advance(RECORD_LEN).unwrap();
         assert_eq!(next.descriptor, None);
         for d in 0..5 {
             a.take_descriptor(d);
         }
         let many = a.advance(RECORD_LEN).unwrap();
-        assert_eq!((many.descriptor, many.surplus), (Some(0), Some(1)));
+        assert_eq!((many.descriptor, many.second, many.surplus), (Some(0), Some(1), Some(2)));
     }
 }

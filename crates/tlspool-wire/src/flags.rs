@@ -129,5 +129,8 @@ flag_word! {
         ALL_CURRENT = 0x1;
         /// Ours: the client understands [`crate::command::DRAINING`].
         DRAIN_NOTICE = 0x8000_0000;
+        /// Ours: STARTTLS may bring the pool's end of the plaintext connection as a second
+        /// descriptor, and is then not followed by a PLAINTEXT_CONNECT.
+        PLAINTEXT_ALONG = 0x4000_0000;
     }
 }

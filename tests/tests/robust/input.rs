@@ -408,6 +408,51 @@ fn peers_that_do_not_speak_tls_or_stop() {
     scene.end();
 }
 
+/// Two descriptors are for those who asked whether they may, and only with STARTTLS.
+#[test]
+fn a_plaintext_socket_may_come_along() {
+    let _alone = alone();
+    let mut scene = Scene::new("");
+    let raw = scene.raw();
+    let along = Facilities::STARTTLS | Facilities::PLAINTEXT_ALONG;
+    let asked = Body::Ping(Ping { identity: Text::cut("20260101test"), facilities: along.0 });
+    raw.send(&Packet { reqid: 1, cbid: 0, body: asked }, None).unwrap();
+    let Body::Ping(pong) = raw.answer().unwrap().body else { panic!("no answer to PING") };
+    assert_eq!(pong.facilities, along.0);
+
+    let (cipher, _peer) = tcp();
+    let starttls = || Body::Starttls(server("example.com"));
+    let refusal = raw.refused(starttls(), &[cipher.as_fd(), null().as_fd()]);
+    scene.told(refusal, E::PlainSocketNeeded, "not a socket");
+    let refusal = raw.refused(starttls(), &[cipher.as_fd(); 3]);
+    scene.told(refusal, E::SuperfluousSocket, "too many descriptors");
+    let refusal = raw.refused(ping(), &[cipher.as_fd(); 2]);
+    scene.told(refusal, E::SuperfluousSocket, "at most one descriptor");
+
+    let (near, far) = tcp_pair();
+    let mut ends = Vec::new();
+    for (reqid, request, cipher) in
+        [(2, server("example.com"), near), (3, client("example.com"), far)]
+    {
+        let (ours, pools) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(LIMIT)).unwrap();
+        let packet = Packet { reqid, cbid: 0, body: Body::Starttls(request) };
+        raw.send_bytes(&packet.encode(), &[cipher.as_fd(), pools.as_fd()]).unwrap();
+        ends.push(ours);
+    }
+    for _ in 0..2 {
+        // Nobody is asked for what is there.
+        let answer = raw.answer().unwrap();
+        assert!(matches!(answer.body, Body::Starttls(_)), "{answer:?}");
+    }
+    ends[0].write_all(b"along").unwrap();
+    let mut heard = [0; 5];
+    ends[1].read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"along");
+    drop((ends, raw));
+    scene.end();
+}
+
 /// Copies byte by byte.
 fn trickle(mut from: TcpStream, mut to: TcpStream) {
     to.set_nodelay(true).unwrap();

@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use rustix::io::Errno;
 
 use crate::exchange::{Dispatch, NotStarted, Requests};
-use crate::io::{self, Received};
+use crate::io::{self, Passed, Received};
 use crate::{Error, Refusal};
 
 /// A connection; its reading task ends with it.
@@ -40,6 +40,8 @@ pub(super) struct Ticket {
     inbox: UnboundedReceiver<Packet>,
     sent: bool,
     finished: bool,
+    /// The pool got the second descriptor.
+    pub(super) along: bool,
 }
 
 impl Link {
@@ -56,7 +58,7 @@ impl Link {
             requests: Mutex::new(requests),
             ended: AtomicBool::new(false),
         });
-        shared.deliver(&hello, None).await?;
+        shared.deliver(&hello, [None, None]).await?;
         let reader = tokio::spawn(Arc::clone(&shared).read()).abort_handle();
         Ok(Self { shared, reader })
     }
@@ -71,20 +73,30 @@ impl Link {
         io::is_hung_up(&self.shared.socket)
     }
 
-    /// Sends a request.
+    /// Sends a request; its second descriptor only if the pool takes one.
     pub(super) async fn start(
         self: &Arc<Self>,
         body: Body,
-        descriptor: Option<&OwnedFd>,
+        [descriptor, along]: Passed<'_>,
     ) -> Result<Ticket, NotStarted> {
         let (outbox, inbox) = unbounded_channel();
-        let reqid = self.shared.requests().enter(outbox).map_err(NotStarted::Failed)?;
-        let mut ticket =
-            Ticket { link: Arc::clone(self), reqid, inbox, sent: false, finished: false };
+        let (reqid, along) = {
+            let mut requests = self.shared.requests();
+            let reqid = requests.enter(outbox).map_err(NotStarted::Failed)?;
+            (reqid, along.filter(|_| requests.takes_plaintext))
+        };
+        let mut ticket = Ticket {
+            link: Arc::clone(self),
+            reqid,
+            inbox,
+            sent: false,
+            finished: false,
+            along: along.is_some(),
+        };
         if self.shared.ended.load(Ordering::Acquire) {
             return Err(NotStarted::Gone);
         }
-        self.shared.deliver(&Packet { reqid, cbid: 0, body }, descriptor).await?;
+        self.shared.deliver(&Packet { reqid, cbid: 0, body }, [descriptor, along]).await?;
         ticket.sent = true;
         Ok(ticket)
     }
@@ -108,15 +120,10 @@ impl Shared {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn deliver(
-        &self,
-        packet: &Packet,
-        descriptor: Option<&OwnedFd>,
-    ) -> Result<(), NotStarted> {
-        let descriptor = descriptor.map(AsFd::as_fd);
+    async fn deliver(&self, packet: &Packet, descriptors: Passed<'_>) -> Result<(), NotStarted> {
         let mut room = None;
         loop {
-            let error = match io::send(self.socket.as_fd(), packet, descriptor) {
+            let error = match io::send(self.socket.as_fd(), packet, descriptors) {
                 Ok(()) => return Ok(()),
                 Err(Errno::AGAIN) => match self.wait_for_room(&mut room).await {
                     Ok(()) => continue,
@@ -161,7 +168,7 @@ impl Shared {
                             let _ = to.send(packet);
                         }
                         Dispatch::Refuse(packet) => {
-                            let _ = self.deliver(&packet, None).await;
+                            let _ = self.deliver(&packet, [None, None]).await;
                         }
                         Dispatch::Nothing => {}
                     }
@@ -187,7 +194,8 @@ impl Ticket {
         descriptor: Option<OwnedFd>,
     ) -> Result<(), Error> {
         let packet = Packet { reqid: self.reqid, cbid, body };
-        self.link.shared.deliver(&packet, descriptor.as_ref()).await.map_err(NotStarted::into_lost)
+        let passed = [descriptor.as_ref().map(AsFd::as_fd), None];
+        self.link.shared.deliver(&packet, passed).await.map_err(NotStarted::into_lost)
     }
 
     /// The request has its final answer.
@@ -211,7 +219,7 @@ impl Drop for Ticket {
                 let body = Refusal::from(PoolError::ClientRefusesCallback).into_body();
                 let refusal = Packet { reqid: self.reqid, cbid: packet.cbid, body };
                 // The buffer is all but empty; if not, the pool's own time limit ends it.
-                let _ = io::send(self.link.shared.socket.as_fd(), &refusal, None);
+                let _ = io::send(self.link.shared.socket.as_fd(), &refusal, [None, None]);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The pool as tasks see it.
 
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -129,8 +129,16 @@ impl Pool {
         let mut plaintext = plaintext.into();
         let mut fields = request.into_wire()?;
         fields.flags = fields.flags | plaintext.base.flags();
-        let (mut ticket, mut packet) = self.begin(&Body::Starttls(fields), Some(cryptfd)).await?;
         let mut ours = None;
+        if plaintext.connect.is_none() {
+            plaintext.base.prepare(fields.ipproto, &mut ours);
+        }
+        let along = plaintext.base.along();
+        let body = Body::Starttls(fields);
+        let (mut ticket, mut packet) = self.begin(&body, Some(cryptfd), along).await?;
+        if ticket.along {
+            plaintext.base.went_along();
+        }
         loop {
             let cbid = packet.cbid;
             let (answer, descriptor) = match Step::from_packet(packet)? {
@@ -189,7 +197,7 @@ impl Pool {
     }
 
     async fn ask(&self, body: &Body) -> Result<Body, Error> {
-        let (mut ticket, packet) = self.begin(body, None).await?;
+        let (mut ticket, packet) = self.begin(body, None, None).await?;
         ticket.finish();
         questions::answer(packet)
     }
@@ -203,7 +211,7 @@ impl Pool {
         };
         let retired: Vec<_> = self.connections.lock().await.retired.iter().rev().cloned().collect();
         for link in retired {
-            let Ok(mut ticket) = link.start(body.clone(), None).await else { continue };
+            let Ok(mut ticket) = link.start(body.clone(), [None, None]).await else { continue };
             let Ok(packet) = ticket.wait().await else { continue };
             ticket.finish();
             match questions::answer(packet) {
@@ -220,11 +228,13 @@ impl Pool {
         &self,
         body: &Body,
         descriptor: Option<OwnedFd>,
+        along: Option<BorrowedFd<'_>>,
     ) -> Result<(Ticket, Packet), Error> {
         let mut last = Error::Lost;
         for _ in 0..ATTEMPTS {
             let link = self.link().await?;
-            let mut ticket = match link.start(body.clone(), descriptor.as_ref()).await {
+            let passed = [descriptor.as_ref().map(AsFd::as_fd), along];
+            let mut ticket = match link.start(body.clone(), passed).await {
                 Ok(ticket) => ticket,
                 Err(NotStarted::Failed(error)) => return Err(error),
                 Err(NotStarted::Gone) => {

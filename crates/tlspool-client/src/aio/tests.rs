@@ -141,3 +141,28 @@ async fn a_dropped_request_is_refused_further_on() {
     pool.ping("20260101me", Facilities::STARTTLS).await.unwrap();
     served.join().unwrap();
 }
+
+#[tokio::test]
+async fn the_plaintext_goes_along_when_the_pool_takes_it() {
+    let (_dir, path, fake) = place();
+    let served = thread::spawn(move || {
+        let mut client = fake.accept().unwrap();
+        client.take_plaintext();
+        let (question, _) = client.receive().unwrap();
+        client.answer(&question, question.body.clone()).unwrap();
+        let (request, cipher) = client.receive().unwrap();
+        assert!(cipher.is_some() && client.second().is_some());
+        client.answer(&request, request.body.clone()).unwrap();
+        // A socket that is only made when the names are known cannot.
+        let (request, _) = client.receive().unwrap();
+        assert!(client.second().is_none());
+        client.answer(&request, request.body.clone()).unwrap();
+    });
+    let pool = Pool::at(path);
+    pool.ping("20260101me", Facilities::STARTTLS).await.unwrap();
+    let given = crate::Plaintext::given(socket());
+    pool.starttls(client(), socket(), given).await.unwrap();
+    let connected = Plaintext::connect(|_| async { Ok(socket()) });
+    pool.starttls(client(), socket(), connected).await.unwrap();
+    served.join().unwrap();
+}

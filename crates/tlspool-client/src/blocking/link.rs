@@ -5,7 +5,7 @@
 //! that a lone caller does not need.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +14,7 @@ use tlspool_wire::{Assembler, Body, Packet};
 
 use crate::Error;
 use crate::exchange::{Dispatch, NotStarted, Requests};
-use crate::io::{self, Received};
+use crate::io::{self, Passed, Received};
 
 /// A connection.
 #[derive(Debug)]
@@ -49,6 +49,8 @@ pub(crate) struct Ticket {
     reqid: u16,
     mailbox: Arc<Mailbox>,
     open: bool,
+    /// The second descriptor was sent.
+    along: bool,
 }
 
 impl Link {
@@ -66,7 +68,7 @@ impl Link {
     /// Asks the pool to tell when it drains. Its answer is not waited for.
     pub(crate) fn hello(&self) -> Result<(), NotStarted> {
         let packet = self.state().requests.hello().map_err(NotStarted::Failed)?;
-        self.deliver(&packet, None)
+        self.deliver(&packet, [None, None])
     }
 
     /// Whether new requests may go here, after reading what has already arrived.
@@ -94,18 +96,27 @@ impl Link {
         io::is_hung_up(&self.socket)
     }
 
-    /// Sends a request.
+    /// Sends a request; its second descriptor only if the pool takes one.
     pub(crate) fn start(
         self: &Arc<Self>,
         body: Body,
-        descriptor: Option<BorrowedFd<'_>>,
+        [descriptor, along]: Passed<'_>,
     ) -> Result<Ticket, NotStarted> {
         let mailbox = Arc::new(Mailbox::default());
-        let reqid =
-            self.state().requests.enter(Arc::clone(&mailbox)).map_err(NotStarted::Failed)?;
+        let (reqid, along) = {
+            let requests = &mut self.state().requests;
+            let reqid = requests.enter(Arc::clone(&mailbox)).map_err(NotStarted::Failed)?;
+            (reqid, along.filter(|_| requests.takes_plaintext))
+        };
         let packet = Packet { reqid, cbid: 0, body };
-        match self.deliver(&packet, descriptor) {
-            Ok(()) => Ok(Ticket { link: Arc::clone(self), reqid, mailbox, open: true }),
+        match self.deliver(&packet, [descriptor, along]) {
+            Ok(()) => Ok(Ticket {
+                link: Arc::clone(self),
+                reqid,
+                mailbox,
+                open: true,
+                along: along.is_some(),
+            }),
             Err(error) => {
                 self.state().requests.forget(reqid);
                 Err(error)
@@ -113,12 +124,8 @@ impl Link {
         }
     }
 
-    fn deliver(
-        &self,
-        packet: &Packet,
-        descriptor: Option<BorrowedFd<'_>>,
-    ) -> Result<(), NotStarted> {
-        match io::send(self.socket.as_fd(), packet, descriptor) {
+    fn deliver(&self, packet: &Packet, descriptors: Passed<'_>) -> Result<(), NotStarted> {
+        match io::send(self.socket.as_fd(), packet, descriptors) {
             Ok(()) => Ok(()),
             Err(error) if io::is_gone(error) => {
                 self.state().ended = true;
@@ -200,7 +207,7 @@ impl Link {
             }
             Dispatch::Refuse(packet) => {
                 // If the connection is gone, reading will tell.
-                let _ = io::send(self.socket.as_fd(), &packet, None);
+                let _ = io::send(self.socket.as_fd(), &packet, [None, None]);
             }
             Dispatch::Nothing => {}
         }
@@ -244,7 +251,7 @@ impl Ticket {
         descriptor: Option<OwnedFd>,
     ) -> Result<(), Error> {
         let packet = Packet { reqid: self.reqid, cbid, body };
-        let sent = self.link.deliver(&packet, descriptor.as_ref().map(AsFd::as_fd));
+        let sent = self.link.deliver(&packet, [descriptor.as_ref().map(AsFd::as_fd), None]);
         drop(descriptor); // the pool has its own by now; ours would hide its hang-ups
         sent.map_err(NotStarted::into_lost)
     }
@@ -252,6 +259,11 @@ impl Ticket {
     /// The request has its final answer.
     pub(crate) fn finish(&mut self) {
         self.open = false;
+    }
+
+    /// Whether the pool got the second descriptor.
+    pub(crate) fn went_along(&self) -> bool {
+        self.along
     }
 
     pub(crate) fn link(&self) -> &Arc<Link> {

@@ -1,6 +1,6 @@
 //! The pool as threads see it: requests, and the connections they go over.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -84,9 +84,14 @@ impl Pool {
     ) -> Result<Session, Error> {
         let mut fields = request.into_wire()?;
         fields.flags = fields.flags | plaintext.flags();
-        let body = Body::Starttls(fields);
-        let (mut ticket, mut packet) = self.begin(&body, Some(cryptfd), Some(cancel))?;
         let mut ours = None;
+        plaintext.prepare(fields.ipproto, &mut ours);
+        let body = Body::Starttls(fields);
+        let along = plaintext.along();
+        let (mut ticket, mut packet) = self.begin(&body, Some(cryptfd), along, Some(cancel))?;
+        if ticket.went_along() {
+            plaintext.went_along();
+        }
         loop {
             let cbid = packet.cbid;
             let (answer, descriptor) = match Step::from_packet(packet)? {
@@ -142,7 +147,7 @@ impl Pool {
 
     /// One request, one answer.
     pub(super) fn ask(&self, body: &Body) -> Result<Body, Error> {
-        let (mut ticket, packet) = self.begin(body, None, None)?;
+        let (mut ticket, packet) = self.begin(body, None, None, None)?;
         ticket.finish();
         questions::answer(packet)
     }
@@ -155,7 +160,7 @@ impl Pool {
             other => return other,
         };
         for link in self.retired_links() {
-            let Ok(mut ticket) = link.start(body.clone(), None) else { continue };
+            let Ok(mut ticket) = link.start(body.clone(), [None, None]) else { continue };
             let Ok(packet) = ticket.wait() else { continue };
             ticket.finish();
             match questions::answer(packet) {
@@ -172,12 +177,14 @@ impl Pool {
         &self,
         body: &Body,
         descriptor: Option<OwnedFd>,
+        along: Option<BorrowedFd<'_>>,
         cancel: Option<&Cancel>,
     ) -> Result<(Ticket, Packet), Error> {
         let mut last = Error::Lost;
         for _ in 0..ATTEMPTS {
             let link = self.link()?;
-            let mut ticket = match link.start(body.clone(), descriptor.as_ref().map(AsFd::as_fd)) {
+            let passed = [descriptor.as_ref().map(AsFd::as_fd), along];
+            let mut ticket = match link.start(body.clone(), passed) {
                 Ok(ticket) => ticket,
                 Err(NotStarted::Failed(error)) => return Err(error),
                 Err(NotStarted::Gone) => {

@@ -85,5 +85,5 @@ fn serve(
 
 fn enlist(path: &Path, register: Body) -> Result<Ticket, Error> {
     let link = Arc::new(Link::new(crate::io::dial(path)?)?);
-    link.start(register, None).map_err(NotStarted::into_lost)
+    link.start(register, [None, None]).map_err(NotStarted::into_lost)
 }

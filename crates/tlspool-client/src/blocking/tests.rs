@@ -314,3 +314,41 @@ fn services_answer_until_the_pool_ends_them() {
     assert!(matches!(ended, Error::Lost), "{ended}");
     served.join().unwrap();
 }
+
+/// The first request may leave before the greeting is answered; a later one brings the socket
+/// that the pool would ask for, and is not asked.
+#[test]
+fn the_plaintext_goes_along_when_the_pool_takes_it() {
+    let (_dir, path, fake) = place();
+    let served = thread::spawn(move || {
+        let mut client = fake.accept().unwrap();
+        client.take_plaintext();
+        let (question, _) = client.receive().unwrap();
+        client.answer(&question, question.body.clone()).unwrap();
+        let (request, cipher) = client.receive().unwrap();
+        assert!(cipher.is_some());
+        let plaintext = client.second().expect("it came along");
+        client.answer(&request, request.body.clone()).unwrap();
+        UnixStream::from(plaintext).write_all(b"hello").unwrap();
+        // Who wants to see the names first keeps it, and is asked.
+        let (request, _) = client.receive().unwrap();
+        assert!(client.second().is_none());
+        let Body::Starttls(asked) = request.body.clone() else { panic!("{request:?}") };
+        client.call_back(&request, 7, Body::PlaintextConnect(asked)).unwrap();
+        let (answer, plaintext) = client.receive().unwrap();
+        assert_eq!(answer.cbid, 7);
+        assert!(plaintext.is_some());
+        client.answer(&request, request.body.clone()).unwrap();
+    });
+    let pool = Pool::at(path);
+    pool.ping("20260101me", Facilities::STARTTLS).unwrap();
+    let session = pool.starttls(client(), socket(), Plaintext::pair()).unwrap();
+    let mut words = String::new();
+    let mut plain = UnixStream::from(session.plaintext.unwrap());
+    // To the end: nobody else holds the pool's end.
+    plain.read_to_string(&mut words).unwrap();
+    assert_eq!(words, "hello");
+    let wary = Plaintext::pair().accept_if(|_| Ok(()));
+    assert!(pool.starttls(client(), socket(), wary).unwrap().plaintext.is_some());
+    served.join().unwrap();
+}

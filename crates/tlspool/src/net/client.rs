@@ -45,6 +45,8 @@ pub(crate) struct Client {
     pub(crate) awaits_idle: AtomicBool,
     /// It pinged with `DRAIN_NOTICE`.
     pub(crate) wants_drain_notice: AtomicBool,
+    /// It pinged with `PLAINTEXT_ALONG`.
+    pub(crate) brings_plaintext: AtomicBool,
     _counted: InUse,
 }
 
@@ -97,6 +99,7 @@ impl Client {
             sessions: Mutex::default(),
             awaits_idle: AtomicBool::new(false),
             wants_drain_notice: AtomicBool::new(false),
+            brings_plaintext: AtomicBool::new(false),
             _counted: counted,
         })
     }

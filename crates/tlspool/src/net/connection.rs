@@ -237,15 +237,23 @@ fn dispatch(worker: &Rc<Worker>, client: &Arc<Client>, record: &mut Assembled<Ow
         tracing::warn!(client = %client.peer, reqid, %error, "refused a record: {text}");
         client.send_error(reqid, error, text);
     };
+    let (descriptor, second) = (record.descriptor.take(), record.second.take());
     if record.surplus.take().is_some() {
-        record.descriptor = None;
-        return refuse(PoolError::SuperfluousSocket, "at most one descriptor comes along");
+        return refuse(
+            PoolError::SuperfluousSocket,
+            "too many descriptors: at most one descriptor comes along, or two with STARTTLS",
+        );
     }
-    let descriptor = record.descriptor.take();
     let packet = match Packet::decode(&record.bytes) {
         Ok(packet) => packet,
         Err(error) => return refuse(PoolError::RecordMalformed, &error.to_string()),
     };
+    let two = cbid == 0
+        && matches!(packet.body, Body::Starttls(_))
+        && client.brings_plaintext.load(Ordering::Relaxed);
+    if second.is_some() && !two {
+        return refuse(PoolError::SuperfluousSocket, "at most one descriptor comes along");
+    }
     if cbid != 0 {
         if !client.answered(reqid, cbid, Answer { body: packet.body, descriptor }) {
             let text = "no callback of this connection waits for this answer";
@@ -265,7 +273,11 @@ fn dispatch(worker: &Rc<Worker>, client: &Arc<Client>, record: &mut Assembled<Ow
     match packet.body {
         Body::Ping(ping) => {
             let asked = Facilities(ping.facilities);
-            let ours = Facilities::STARTTLS | Facilities::DRAIN_NOTICE;
+            let ours =
+                Facilities::STARTTLS | Facilities::DRAIN_NOTICE | Facilities::PLAINTEXT_ALONG;
+            if asked.contains(Facilities::PLAINTEXT_ALONG) {
+                client.brings_plaintext.store(true, Ordering::Relaxed);
+            }
             if asked.contains(Facilities::DRAIN_NOTICE) {
                 client.wants_drain_notice.store(true, Ordering::Relaxed);
                 client.attention.notify_one();
@@ -274,7 +286,7 @@ fn dispatch(worker: &Rc<Worker>, client: &Arc<Client>, record: &mut Assembled<Ow
             reply(Body::Ping(Ping { identity, facilities: (asked & ours).0 }));
         }
         Body::Starttls(request) => {
-            starttls::begin(worker, client, in_flight, reqid, request, descriptor);
+            starttls::begin(worker, client, in_flight, reqid, request, [descriptor, second]);
         }
         Body::Pinentry(request) => {
             if !request.pin.is_empty() {

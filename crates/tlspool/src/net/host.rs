@@ -40,7 +40,7 @@ pub(crate) struct RequestHost<'a> {
 pub(crate) struct Outcome {
     pub(crate) credential: Option<Arc<Credential>>,
     pub(crate) validated: Option<Validated>,
-    /// The plaintext descriptor, if the program gave it with its choice of local identity.
+    /// The plaintext descriptor, if it came with the request, or with the choice of local identity.
     pub(crate) plaintext: Option<std::os::fd::OwnedFd>,
     /// Whether it was asked about the local identity.
     pub(crate) localid_checked: bool,
@@ -136,7 +136,7 @@ impl RequestHost<'_> {
             }
         };
         let accepted = answer.descriptor.is_some();
-        self.outcome.plaintext = answer.descriptor;
+        self.outcome.plaintext = answer.descriptor.or(self.outcome.plaintext.take());
         match (answered.localid.as_str(), accepted) {
             ("", false) => {
                 let text = "the program accepts no local identity here";

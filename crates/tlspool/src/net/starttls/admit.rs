@@ -1,6 +1,6 @@
 //! The first look at a STARTTLS request: what can be checked before anything is done.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,6 +26,8 @@ pub(crate) struct Request {
     pub(super) local: Option<DoNai>,
     pub(super) remote: Option<DoNai>,
     pub(super) socket: OwnedFd,
+    /// The pool's end of the plaintext connection, if it came along.
+    pub(super) plaintext: Option<OwnedFd>,
     pub(super) registered: Option<Registered>,
     pub(super) session: InUse,
     pub(super) in_flight: InFlight,
@@ -39,7 +41,7 @@ pub(super) fn admit(
     in_flight: InFlight,
     reqid: u16,
     starttls: Starttls,
-    descriptor: Option<OwnedFd>,
+    [descriptor, plaintext]: [Option<OwnedFd>; 2],
 ) -> Result<Request, Failure> {
     let flags = starttls.flags;
     let not_yet = |what: &str| {
@@ -67,9 +69,16 @@ pub(super) fn admit(
         }
         Failure::new(PoolError::RecordMalformed, "the flags give no role, or both ends the same")
     })?;
-    tlspool_engine::socket::check(std::os::fd::AsFd::as_fd(&socket), true).map_err(|unusable| {
+    tlspool_engine::socket::check(socket.as_fd(), true).map_err(|unusable| {
         Failure::new(PoolError::CipherSocketNeeded, format!("{unusable}; pass a connected one"))
     })?;
+    if let Some(plaintext) = &plaintext {
+        // Better told now than after the peer was bothered.
+        tlspool_engine::socket::check(plaintext.as_fd(), false).map_err(|unusable| {
+            let text = format!("the plaintext side: {unusable}; pass a connected one");
+            Failure::new(PoolError::PlainSocketNeeded, text)
+        })?;
+    }
     let name = |text: &Text<128>, field: &str| match text.as_str() {
         "" => Ok(None),
         name => DoNai::parse(name)
@@ -110,6 +119,7 @@ pub(super) fn admit(
         local,
         remote,
         socket,
+        plaintext,
         registered,
         session,
         in_flight,

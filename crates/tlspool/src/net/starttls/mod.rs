@@ -53,9 +53,9 @@ pub(crate) fn begin(
     in_flight: InFlight,
     reqid: u16,
     starttls: Starttls,
-    descriptor: Option<OwnedFd>,
+    descriptors: [Option<OwnedFd>; 2],
 ) {
-    let mut request = match admit::admit(worker, client, in_flight, reqid, starttls, descriptor) {
+    let mut request = match admit::admit(worker, client, in_flight, reqid, starttls, descriptors) {
         Ok(request) => Box::new(request),
         Err(failure) => {
             Totals::count(&worker.shared.totals.refused);
@@ -102,6 +102,7 @@ pub(crate) async fn perform(worker: Rc<Worker>, request: Request) {
         local,
         remote,
         socket,
+        plaintext,
         registered,
         session,
         in_flight,
@@ -112,7 +113,8 @@ pub(crate) async fn perform(worker: Rc<Worker>, request: Request) {
     let gone = client.gone.clone();
     let attempt = async {
         let attempt = stand_up(
-            &worker, &client, reqid, &starttls, role, local, remote, socket, deadline, &mut log,
+            &worker, &client, reqid, &starttls, role, local, remote, socket, plaintext, deadline,
+            &mut log,
         );
         match deadline {
             None => attempt.await,
@@ -187,6 +189,7 @@ async fn stand_up(
     local: Option<DoNai>,
     remote: Option<DoNai>,
     socket: OwnedFd,
+    plaintext: Option<OwnedFd>,
     deadline: Option<TokioInstant>,
     log: &mut Line<'_>,
 ) -> Result<Session, Failure> {
@@ -211,7 +214,7 @@ async fn stand_up(
         remote,
         callback_timeout: settings.config.limits.callback_timeout,
         deadline,
-        outcome: Outcome::default(),
+        outcome: Outcome { plaintext, ..Outcome::default() },
     };
     if role == Role::Client && host.local.is_some() {
         // Better told now than after the peer was bothered.
