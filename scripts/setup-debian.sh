@@ -9,6 +9,8 @@ packages="build-essential cmake pkg-config"
 packages="$packages softhsm2 libnss3 libnss3-tools opensc"
 # peers: other implementations of TLS
 packages="$packages openssl gnutls-bin curl"
+# OpenPGP: another implementation
+packages="$packages gnupg"
 # tests: Python programs, manual pages, the core dump
 packages="$packages python3 mandoc gdb procps"
 

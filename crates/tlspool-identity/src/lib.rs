@@ -3,7 +3,7 @@
 //! A [`DoNai`] (domain or network access identifier) is the one kind of name that applications,
 //! the store, certificates and logs talk about. A [`Selector`] matches many of them, and
 //! [`DoNai::lookup_order`] lists the selectors of a name from concrete to general. [`x509`] reads
-//! names out of certificates, [`matching`] compares a wanted name with what a credential carries.
+//! names out of certificates, and out of OpenPGP user IDs too; [`matching`] compares a wanted name with what a credential carries.
 //!
 //! This crate does no I/O and knows no time and no keys; everything here is a function of its
 //! arguments, so it can be fuzzed as it stands.
@@ -13,6 +13,7 @@ pub mod der;
 mod domain;
 mod donai;
 pub mod matching;
+mod openpgp;
 mod selector;
 pub mod x509;
 

@@ -50,6 +50,8 @@ pub enum NameSource {
     EmailAddress,
     /// `commonName` of the subject.
     CommonName,
+    /// A user ID of an OpenPGP certificate.
+    UserId,
 }
 
 impl NameSource {
@@ -99,6 +101,15 @@ pub enum IgnoredBecause {
     /// `*.com`.
     #[error("a wildcard directly below a top-level domain would be anybody's name")]
     TopWildcard,
+    /// A user ID of an OpenPGP certificate with no name between angle brackets, or with several.
+    #[error("a user ID names somebody in one pair of angle brackets: <user@domain> or <domain>")]
+    NoBrackets,
+    /// A user ID that is no UTF-8.
+    #[error("the user ID is not UTF-8")]
+    NotUtf8,
+    /// A wildcard in a user ID.
+    #[error("OpenPGP certificates have no wildcards")]
+    WildcardUserId,
 }
 
 /// What a certificate says about its holder's names.
@@ -280,7 +291,7 @@ impl CertificateNames {
     }
 
     /// Takes a parsed name in once, or puts it aside.
-    fn add(
+    pub(crate) fn add(
         &mut self,
         text: &str,
         name: Result<DoNai, NameError>,
@@ -298,7 +309,7 @@ impl CertificateNames {
         Ok(())
     }
 
-    fn ignore(&mut self, text: &str, why: IgnoredBecause) {
+    pub(crate) fn ignore(&mut self, text: &str, why: IgnoredBecause) {
         let text = text.chars().take(80).flat_map(char::escape_debug).collect();
         self.ignored.push(Ignored { text, why });
     }
