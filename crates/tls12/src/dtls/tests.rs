@@ -1,0 +1,1 @@
+//! Two transports and the network between them, with a fake clock.
