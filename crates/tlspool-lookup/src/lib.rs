@@ -3,5 +3,7 @@
 //! The look-up process runs this; it alone of the daemon's processes opens network connections.
 #![forbid(unsafe_code)]
 
+pub mod directory;
+mod flights;
 pub mod names;
 pub mod process;
