@@ -11,6 +11,8 @@ packages="$packages softhsm2 libnss3 libnss3-tools opensc"
 packages="$packages openssl gnutls-bin curl"
 # OpenPGP: another implementation
 packages="$packages gnupg"
+# look-ups: a directory and its tools, OpenPGP keys to put into it, a cache
+packages="$packages slapd ldap-utils sq memcached"
 # tests: Python programs, manual pages, the core dump
 packages="$packages python3 mandoc gdb procps"
 
@@ -28,6 +30,15 @@ as_root=
 if [ "$(id -u)" -ne 0 ]; then
     command -v sudo >/dev/null || { echo "setup: as root: apt-get install$missing" >&2; exit 1; }
     as_root=sudo
+fi
+# The servers among them are for tests, which start their own: none is to run on this machine for it.
+policy=/usr/sbin/policy-rc.d
+if [ -e "$policy" ]; then
+    policy=
+else
+    trap '$as_root rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
+    $as_root chmod +x "$policy"
 fi
 $as_root apt-get update
 # shellcheck disable=SC2086 # a list of packages

@@ -11,12 +11,16 @@ pub mod app;
 pub mod authority;
 pub mod binaries;
 pub mod house;
+pub mod memcached;
 pub mod net;
 pub mod process;
+pub mod slapd;
 
 pub use authority::{Authority, Leaf};
 pub use house::{Daemon, House, PIN, SOFTHSM};
+pub use memcached::Memcached;
 pub use process::{Process, Said, openssl, run};
+pub use slapd::{Entries, Slapd};
 
 /// Nothing takes this long; a test that fails ends nevertheless.
 pub const LIMIT: std::time::Duration = std::time::Duration::from_mins(1);

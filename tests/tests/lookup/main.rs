@@ -1,0 +1,4 @@
+//! Live look-ups against servers that we did not write, and against hostile ones.
+
+mod directory;
+mod table;
