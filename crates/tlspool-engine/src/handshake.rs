@@ -129,7 +129,7 @@ pub async fn run<H: Host>(
         if fresh || machine.incoming.has_whole_record() {
             let (back, stop) = step(machine, &context, &mut errand).await?;
             machine = back;
-            let sent = if machine.outgoing.is_empty() {
+            let sent = if machine.outgoing.is_empty() || machine.may_hold(&stop) {
                 Ok(())
             } else {
                 let sent = socket.send_all(&machine.outgoing).await;
@@ -167,7 +167,7 @@ pub async fn run<H: Host>(
 impl Established {
     /// Tells the peer `access_denied` (RFC 8446 section 6.2): the session ends before any data.
     pub async fn refuse(&mut self, socket: &Socket) {
-        let mut out = Vec::new();
+        let mut out = std::mem::take(&mut self.traffic.held);
         if self.traffic.seal_alert(alert::ACCESS_DENIED, &mut out).is_ok() {
             // The session is over either way.
             let _ = socket.send_all(&out).await;
@@ -491,6 +491,15 @@ impl Machine {
         }
     }
 
+    /// Whether what is to be sent can wait for the first data: tickets, which a TLS 1.3 server
+    /// sends once it has the client's Finished (RFC 8446 section 4.6.1). Sent by themselves they
+    /// cost a system call here, and wake the client for nothing it waits for.
+    fn may_hold(&self, stop: &Result<Stop, rustls::Error>) -> bool {
+        let Connection::Server(connection) = &self.connection else { return false };
+        matches!(stop, Ok(Stop::Ready))
+            && connection.protocol_version() == Some(ProtocolVersion::TLSv1_3)
+    }
+
     fn finish(self: Box<Self>, context: &Rc<Context>) -> Result<Established, HandshakeError> {
         let machine = *self;
         let common: &CommonState = match &machine.connection {
@@ -532,6 +541,7 @@ impl Machine {
             kernel,
             machine.early,
             machine.incoming.bytes,
+            machine.outgoing,
             machine.peer_closed,
         )
         .map_err(HandshakeError::Tls)?;

@@ -120,6 +120,8 @@ pub struct Traffic {
     pub early: Vec<u8>,
     /// Ciphertext that came with it; the relay takes it.
     pub unread: Vec<u8>,
+    /// Tickets that the peer was not sent yet; whoever seals the first record sends them before it.
+    pub held: Vec<u8>,
     /// `close_notify` came with it.
     pub peer_closed: bool,
 }
@@ -171,6 +173,7 @@ impl Traffic {
         kernel: Kernel,
         early: Vec<u8>,
         unread: Vec<u8>,
+        held: Vec<u8>,
         peer_closed: bool,
     ) -> Result<Self, Error> {
         let gcm = !matches!(secrets.tx.1, ConnectionTrafficSecrets::Chacha20Poly1305 { .. });
@@ -190,6 +193,7 @@ impl Traffic {
             idle_records: 0,
             early,
             unread,
+            held,
             peer_closed,
         })
     }

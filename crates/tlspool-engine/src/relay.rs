@@ -196,6 +196,8 @@ struct Up {
 struct Down {
     /// Ciphertext that the peer has not taken.
     pending: Vec<u8>,
+    /// That many bytes of it, its beginning, need not leave before there is more.
+    held: usize,
     taken: usize,
     ended: bool,
     done: bool,
@@ -221,8 +223,9 @@ impl Relay {
             bytes: early.len() as u64,
             pending: if early.is_empty() { VecDeque::new() } else { VecDeque::from([early]) },
         };
-        let down =
-            Down { pending: Vec::new(), taken: 0, ended: false, done: false, bytes: 0, moved: 0 };
+        let pending = std::mem::take(&mut traffic.held);
+        let held = pending.len();
+        let down = Down { pending, held, taken: 0, ended: false, done: false, bytes: 0, moved: 0 };
         Self {
             peer,
             application,
@@ -538,6 +541,10 @@ impl Relay {
     }
 
     fn poll_flush_down(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.down.held > 0 && self.down.held == self.down.pending.len() {
+            return Poll::Ready(Ok(()));
+        }
+        self.down.held = 0;
         while self.down.taken < self.down.pending.len() {
             let n = ready!(self.peer.poll_send(cx, &self.down.pending[self.down.taken..]))?;
             self.down.taken += n;
@@ -602,6 +609,11 @@ impl Relay {
                 Err(fault) => return Poll::Ready(Err(End::Fault(fault))),
             }
             left -= length;
+        }
+        if self.down.held > 0 {
+            // Once in a session: what was held leaves with the first data, to be sent by our caller.
+            self.down.pending.extend_from_slice(&buffer[..total]);
+            return Poll::Ready(Ok(()));
         }
         self.send_or_keep(cx, &buffer[..total])
     }
