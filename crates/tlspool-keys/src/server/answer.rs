@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Server;
+use super::desk::{Claim, Waiting};
 use crate::ipc::{Answer, Message, Request, decode_request};
 use crate::pin::Pin;
 use crate::pkcs11::token::{Done, Job, Reply, TokenKey, Work};
@@ -36,7 +37,7 @@ impl Kind {
 
 /// Where an answer goes, and when it is too late.
 #[derive(Clone, Copy)]
-struct To {
+pub(super) struct To {
     channel: usize,
     id: u32,
     deadline: Instant,
@@ -153,19 +154,33 @@ impl Server {
             }
             Some(Key::Token(key)) => {
                 let channel = &self.channels[to.channel];
-                let signed = channel.claim().then(|| {
-                    let signed = key.token.sign_now(&key, scheme, message);
-                    channel.release();
-                    signed
-                });
-                match signed.flatten() {
-                    Some(Ok(signature)) => {
-                        self.answer(to, &Answer::Signature(&signature), scratch);
+                match channel.desk.claim(to, key, scheme, message) {
+                    Claim::Ours(key) => {
+                        self.sign_at_once(to, key, scheme, message, scratch);
+                        while let Some(Waiting { to, key, scheme, message }) = channel.desk.next() {
+                            self.sign_at_once(to, key, scheme, &message, scratch);
+                        }
                     }
-                    Some(Err(error)) => self.sign_failed(to, id, &error),
-                    None => self.sign_on_token(to, key, scheme, message),
+                    Claim::Waits => {}
+                    Claim::Busy(key) => self.sign_on_token(to, key, scheme, message),
                 }
             }
+        }
+    }
+
+    /// On this thread if the token is fast, else by its queue.
+    fn sign_at_once(
+        self: &Arc<Self>,
+        to: To,
+        key: Arc<TokenKey>,
+        scheme: SignScheme,
+        message: &[u8],
+        scratch: &mut Scratch,
+    ) {
+        match key.token.sign_now(&key, scheme, message) {
+            Some(Ok(signature)) => self.answer(to, &Answer::Signature(&signature), scratch),
+            Some(Err(error)) => self.sign_failed(to, key.info.id, &error),
+            None => self.sign_on_token(to, key, scheme, message),
         }
     }
 

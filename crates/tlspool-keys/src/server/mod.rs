@@ -10,6 +10,7 @@
 //! This process reads nothing from the network.
 
 mod answer;
+mod desk;
 mod harden;
 mod opening;
 mod prompts;
@@ -17,7 +18,6 @@ mod prompts;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,7 @@ use crate::ipc::MAX_MESSAGE;
 use crate::pin::PinSource;
 use crate::provider::{KeyStore, KeyStoreConfig};
 
+use desk::Desk;
 use opening::Opening;
 use prompts::Prompts;
 
@@ -127,8 +128,7 @@ struct Server {
 /// The socket to one network worker.
 struct Channel {
     socket: OwnedFd,
-    /// One of its two receivers is signing on a token; the other one must stay free.
-    on_token: AtomicBool,
+    desk: Desk,
 }
 
 /// Wakes the ticker.
@@ -191,7 +191,7 @@ impl Channel {
         if let Err(error) = set_socket_timeout(&socket, Timeout::Send, Some(SEND_TIMEOUT)) {
             tracing::warn!(%error, "a network worker that hangs may hold up the key process");
         }
-        Self { socket, on_token: AtomicBool::new(false) }
+        Self { socket, desk: Desk::default() }
     }
 
     fn send(&self, datagram: &[u8]) {
@@ -205,15 +205,6 @@ impl Channel {
                 }
             }
         }
-    }
-
-    /// Claims the right to sign on a token on a receiving thread.
-    fn claim(&self) -> bool {
-        !self.on_token.swap(true, Ordering::Acquire)
-    }
-
-    fn release(&self) {
-        self.on_token.store(false, Ordering::Release);
     }
 }
 
