@@ -70,7 +70,7 @@ impl House {
         let uid = rustix::process::geteuid().as_raw().to_string();
         let user = if is_root() { "nobody".into() } else { uid.clone() };
         let text = format!(
-            "version = 1\nuser = \"{user}\"\nkey_user = \"{}\"\nworkers = 2\n\
+            "version = 1\nuser = \"{user}\"\nkey_user = \"{}\"\nlookup_user = \"{user}\"\nworkers = 2\n\
              runtime_dir = \"{}\"\ndatabase = \"{}\"\n\
              socket = [{{ path = \"{}\", mode = \"0666\" }}]\n\
              {more}\n[trust]\nsystem = false\n[[keys.module]]\npath = \"{SOFTHSM}\"\n",

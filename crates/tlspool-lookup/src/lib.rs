@@ -5,5 +5,8 @@
 
 pub mod directory;
 mod flights;
+mod lookups;
 pub mod names;
 pub mod process;
+
+pub use lookups::{Lookups, Settings, SetupError};

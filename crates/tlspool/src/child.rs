@@ -3,14 +3,17 @@
 
 use crate::config::{Config, Keys};
 use crate::net::{self, Listener, NetworkBoot};
-use crate::supervisor::message::{Channel, FromNetwork, KeydStart, NetworkStart};
-use crate::{confine, logging, users};
+use crate::supervisor::message::{Channel, FromNetwork, KeydStart, LookupStart, NetworkStart};
+use crate::{confine, logging, lookups, users};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
+use std::rc::Rc;
 use tlspool_keys::server::{KeydBoot, run_key_process};
+use tlspool_lookup::Lookups;
+use tlspool_lookup::process::{self, Limits};
 
 /// Takes the channel that is our standard input, and puts `/dev/null` in its place.
 pub(crate) fn take_stdin() -> io::Result<OwnedFd> {
@@ -83,17 +86,21 @@ fn prepare_network(channel: &mut Channel) -> Result<NetworkParts, String> {
     let key_channels: Vec<OwnedFd> = fds.collect();
     users::drop_privileges(become_user.as_ref()).map_err(|e| e.to_string())?;
     set_dumpable(config.debug.core_dumps).map_err(|e| format!("cannot forbid core dumps: {e}"))?;
-    let confined = confine::apply(&config).map_err(|e| e.to_string())?;
+    let confined = confine::apply(&config, confine::Role::Network).map_err(|e| e.to_string())?;
     // After the confinement, so that the thread that writes the log is confined too.
     logging::init(&log, "tlspool").map_err(|e| e.to_string())?;
+    tell_confinement("network", &confined);
+    Ok((config, listeners, key_channels))
+}
+
+fn tell_confinement(process: &str, confined: &confine::Confined) {
     let full = |degree: &confine::Degree| *degree == confine::Degree::Full;
     let (landlock, seccomp) = (&confined.landlock, &confined.seccomp);
     if full(landlock) && full(seccomp) {
-        tracing::info!(%landlock, %seccomp, "the network process is confined");
+        tracing::info!(%landlock, %seccomp, "the {process} process is confined");
     } else {
-        tracing::warn!(%landlock, %seccomp, "the network process is not fully confined");
+        tracing::warn!(%landlock, %seccomp, "the {process} process is not fully confined");
     }
-    Ok((config, listeners, key_channels))
 }
 
 /// The whole key process.
@@ -126,4 +133,62 @@ pub fn key_process() -> ExitCode {
 
 fn serve_keys(keys: &Keys, pin_memory: OwnedFd, channels: Vec<OwnedFd>) -> ExitCode {
     run_key_process(KeydBoot { channels, config: keys.store_config(), pin_memory })
+}
+
+/// The whole look-up process.
+pub fn lookup_process() -> ExitCode {
+    name_process(c"tlspool-lookup");
+    let mut channel = match take_stdin() {
+        Ok(channel) => Channel::new(channel),
+        Err(error) => return by_hand(&error),
+    };
+    let prepared = told::<LookupStart>(&mut channel)
+        .and_then(|(start, channels)| Ok((prepare_lookup(start)?, channels)));
+    let code = match prepared {
+        Ok(((config, settings), channels)) => match look_up(&config, settings, channels) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(problem) => {
+                tracing::error!("nothing can be looked up: {problem}");
+                ExitCode::FAILURE
+            }
+        },
+        Err(problem) => {
+            eprintln!("tlspool-lookup: {problem}");
+            ExitCode::FAILURE
+        }
+    };
+    logging::flush();
+    code
+}
+
+type LookupSettings = Result<tlspool_lookup::Settings, String>;
+
+fn prepare_lookup(start: LookupStart) -> Result<(Config, LookupSettings), String> {
+    let LookupStart { config, become_user, log } = start;
+    users::drop_privileges(become_user.as_ref()).map_err(|e| e.to_string())?;
+    set_dumpable(false).map_err(|e| format!("cannot forbid core dumps: {e}"))?;
+    // What is to be read is read here; once confined, the process opens no file any more. Faults in it are
+    // told when there is a log.
+    let settings = lookups::settings(&config);
+    let confined = confine::apply(&config, confine::Role::Lookup).map_err(|e| e.to_string())?;
+    logging::init(&log, "tlspool-lookup").map_err(|e| e.to_string())?;
+    tell_confinement("look-up", &confined);
+    Ok((config, settings))
+}
+
+fn look_up(
+    config: &Config,
+    settings: LookupSettings,
+    channels: Vec<OwnedFd>,
+) -> Result<(), String> {
+    let limits = Limits { per_channel: config.limits.look_ups as usize };
+    let settings = settings?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .map_err(|e| format!("no runtime: {e}"))?;
+    runtime.block_on(async {
+        let lookups = Lookups::new(settings).map_err(|e| e.to_string())?;
+        process::serve(channels, Rc::new(lookups), limits).await.map_err(|e| e.to_string())
+    })
 }

@@ -10,6 +10,8 @@ pub const BACKGROUND_COMMAND: &str = "background";
 pub const NETWORK_COMMAND: &str = "network-process";
 /// Hidden subcommand: the key process, started by the supervisor.
 pub const KEYD_COMMAND: &str = "key-process";
+/// Hidden subcommand: the look-up process, started by the supervisor.
+pub const LOOKUP_COMMAND: &str = "lookup-process";
 
 /// The TLS Pool: a daemon that does TLS for programs, with keys they never see.
 ///
@@ -75,6 +77,10 @@ pub enum Command {
     /// The key process
     #[command(name = KEYD_COMMAND, hide = true)]
     KeyProcess,
+
+    /// The look-up process
+    #[command(name = LOOKUP_COMMAND, hide = true)]
+    LookupProcess,
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The daemon `tlspool` and its command line, as a library so that tests and fuzz targets reach it.
 //!
-//! Three processes: the [`supervisor`] (sockets, PID file, signals), the network process ([`net`]) and
-//! the key process (crate `tlspool-keys`).
+//! Up to four processes: the [`supervisor`] (sockets, PID file, signals), the network process ([`net`]), the
+//! key process (crate `tlspool-keys`) and the look-up process (crate `tlspool-lookup`).
 
 #![deny(unsafe_code)]
 
@@ -12,6 +12,7 @@ pub mod commands;
 pub mod config;
 pub mod confine;
 pub mod logging;
+mod lookups;
 pub mod net;
 pub mod supervisor;
 pub mod users;

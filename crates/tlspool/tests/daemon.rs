@@ -37,7 +37,7 @@ impl House {
         let uid = rustix::process::geteuid().as_raw();
         let dir = self.dir.path().display();
         let text = format!(
-            "user = \"{uid}\"\nkey_user = \"{uid}\"\nworkers = 2\nruntime_dir = \"{dir}/run\"\n\
+            "user = \"{uid}\"\nkey_user = \"{uid}\"\nlookup_user = \"{uid}\"\nworkers = 2\nruntime_dir = \"{dir}/run\"\n\
              database = \"{dir}/state/db\"\nsocket = [{{ path = \"{dir}/run/sock\", mode = \"0600\" }}]\n{more}"
         );
         fs::write(self.path("tlspool.toml"), text).unwrap();
@@ -154,7 +154,7 @@ fn starts_serves_and_leaves_nothing_behind() {
     assert_eq!(status["daemon"]["pid"], daemon.pid());
     assert_eq!(status["daemon"]["state"], "serving");
     let table = text(&house.output(&["status"]).stdout);
-    assert!(table.contains(&format!("pid                   {}", daemon.pid())), "{table}");
+    assert!(table.contains(&format!("pid                      {}", daemon.pid())), "{table}");
 
     daemon.signal(rustix::process::Signal::TERM);
     let (good, log) = daemon.end();
@@ -208,7 +208,7 @@ fn what_prevents_the_start_is_told_on_the_terminal() {
     house.configure("[limits]\nsesions = 5\n");
     for arguments in [&[][..], &["-f"], &["check"]] {
         let error = text(&house.output(arguments).stderr);
-        assert!(error.contains("tlspool.toml:8:1: limits.sesions:"), "{error}");
+        assert!(error.contains("tlspool.toml:9:1: limits.sesions:"), "{error}");
         assert!(error.contains("did you mean `sessions`?"), "{error}");
     }
 }
@@ -284,16 +284,83 @@ fn a_key_process_that_dies_is_started_again() {
     let before = house.status();
     let pid = before["daemon"]["key_process_pid"].as_u64().unwrap();
     signal_pid(u32::try_from(pid).unwrap(), rustix::process::Signal::KILL);
+    let status = await_status(&house, |status| status["daemon"]["key_process_restarts"] == 1);
+    assert_ne!(status["daemon"]["key_process_pid"], pid);
+    assert_eq!(status["daemon"]["network_pid"], before["daemon"]["network_pid"]);
+}
+
+/// Waits until the status satisfies `condition`.
+fn await_status(house: &House, condition: impl Fn(&Value) -> bool) -> Value {
     let end = Instant::now() + LIMIT;
     loop {
         let status = house.status();
-        if status["daemon"]["key_process_restarts"] == 1 {
-            assert_ne!(status["daemon"]["key_process_pid"], pid);
-            assert_eq!(status["daemon"]["network_pid"], before["daemon"]["network_pid"]);
-            break;
+        if condition(&status) {
+            return status;
         }
         assert!(Instant::now() < end, "{status:#}");
     }
+}
+
+#[test]
+fn a_look_up_process_is_there_if_it_is_configured() {
+    let house = House::new();
+    let daemon = house.start(&[]);
+    let status = house.status();
+    assert_eq!(status["daemon"]["lookup_process_pid"], Value::Null);
+    assert_eq!(status["look_ups"], Value::Null);
+    // HUP starts it,
+    house.configure("[dns]\n");
+    let reload = || {
+        daemon.signal(rustix::process::Signal::HUP);
+        assert!(daemon.hear().starts_with("RELOADING=1\n"));
+        assert!(daemon.hear().starts_with("READY=1\n"));
+    };
+    reload();
+    let before = await_status(&house, |status| status["look_ups"]["queries"] == 0);
+    let pid = before["daemon"]["lookup_process_pid"].as_u64().unwrap();
+    // and makes it read its files again,
+    reload();
+    let next = await_status(&house, |status| status["look_ups"]["queries"] == 0);
+    let pid = {
+        assert_ne!(next["daemon"]["lookup_process_pid"], pid);
+        next["daemon"]["lookup_process_pid"].as_u64().unwrap()
+    };
+    // a death does not stay,
+    let restarts = next["daemon"]["lookup_process_restarts"].as_u64().unwrap();
+    signal_pid(u32::try_from(pid).unwrap(), rustix::process::Signal::KILL);
+    let after = await_status(&house, |status| {
+        status["daemon"]["lookup_process_restarts"].as_u64() > Some(restarts)
+            && status["look_ups"]["queries"] == 0
+    });
+    assert_ne!(after["daemon"]["lookup_process_pid"], pid);
+    assert_eq!(after["daemon"]["network_pid"], before["daemon"]["network_pid"]);
+    assert!(daemon.log().contains("the look-up process was killed by signal 9"));
+    // and HUP ends it.
+    house.configure("");
+    reload();
+    let pid = &house.status()["daemon"]["lookup_process_pid"];
+    assert_eq!(*pid, Value::Null);
+    await_status(&house, |status| status["look_ups"] == Value::Null);
+    daemon.signal(rustix::process::Signal::TERM);
+    assert!(daemon.end().0);
+}
+
+#[test]
+fn a_handover_makes_a_new_look_up_process() {
+    let house = House::new();
+    house.configure("[dns]\n");
+    let old = house.start(&[]);
+    let first = house.status()["daemon"]["lookup_process_pid"].as_u64().unwrap();
+    let new = house.start(&["-k"]);
+    let (good, log) = old.end();
+    assert!(good && !log.contains("ERROR"), "{log}");
+    // It has ended with the network process that it served.
+    assert!(!Path::new(&format!("/proc/{first}")).exists());
+    let status = await_status(&house, |status| status["look_ups"]["queries"] == 0);
+    assert_ne!(status["daemon"]["lookup_process_pid"], first);
+    new.signal(rustix::process::Signal::TERM);
+    let (good, log) = new.end();
+    assert!(good && !log.contains("ERROR"), "{log}");
 }
 
 #[test]
@@ -370,12 +437,19 @@ fn children_have_no_privileges() {
         let config = fs::read_to_string(house.path("tlspool.toml")).unwrap();
         let config = config
             .replace("\nkey_user = \"0\"", "\nkey_user = \"daemon\"")
+            .replace("\nlookup_user = \"0\"", "\nlookup_user = \"bin\"")
             .replace("user = \"0\"", "user = \"nobody\"");
         fs::write(house.path("tlspool.toml"), config).unwrap();
     }
+    let config = fs::read_to_string(house.path("tlspool.toml")).unwrap();
+    fs::write(house.path("tlspool.toml"), config + "[dns]\n").unwrap();
     let _daemon = house.start(&[]);
     let status = house.status();
-    for (process, user) in [("network_pid", "nobody"), ("key_process_pid", "daemon")] {
+    // Whoever is looked up for waits until the process is what it is to be.
+    assert_eq!(status["look_ups"]["queries"], 0, "{status:#}");
+    for (process, user) in
+        [("network_pid", "nobody"), ("key_process_pid", "daemon"), ("lookup_process_pid", "bin")]
+    {
         let pid = &status["daemon"][process];
         for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
             assert_eq!(of_process(pid, set), "0000000000000000", "{process} {set}");
@@ -389,6 +463,7 @@ fn children_have_no_privileges() {
         }
     }
     assert_eq!(of_process(&status["daemon"]["network_pid"], "Seccomp"), "2");
+    assert_eq!(of_process(&status["daemon"]["lookup_process_pid"], "Seccomp"), "2");
     Pool::at(house.path("run/sock"))
         .ping("20260101test@example.com", Facilities::STARTTLS)
         .unwrap();
@@ -397,7 +472,7 @@ fn children_have_no_privileges() {
 #[test]
 fn children_are_not_for_people() {
     let house = House::new();
-    for command in ["network-process", "key-process", "background"] {
+    for command in ["network-process", "key-process", "lookup-process", "background"] {
         let output = house.output(&[command]);
         assert!(!output.status.success());
         assert!(text(&output.stderr).contains("by hand"), "{}", text(&output.stderr));

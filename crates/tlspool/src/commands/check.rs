@@ -38,7 +38,7 @@ fn problems(config: &Config) -> Vec<String> {
     let mut user = |key: &str, result: Result<(), UserError>| {
         problems.extend(result.err().map(|error| format!("{key}: {error}")));
     };
-    user("user, key_user", Accounts::find(config).map(drop));
+    user("user, key_user, lookup_user", Accounts::find(config).map(drop));
     user("socket", sockets::check_owners(config));
     for module in &config.keys.modules {
         if let Err(error) = std::fs::File::open(&module.path) {

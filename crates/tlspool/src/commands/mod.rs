@@ -27,6 +27,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Background) => background::daemon(cli),
         Some(Command::NetworkProcess) => child::network_process(),
         Some(Command::KeyProcess) => child::key_process(),
+        Some(Command::LookupProcess) => child::lookup_process(),
     }
 }
 

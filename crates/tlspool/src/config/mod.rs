@@ -6,12 +6,14 @@
 //! tlspool.toml(5); tests hold both to that.
 
 mod diagnose;
+mod lookups;
 mod places;
 mod values;
 
 pub use diagnose::ConfigError;
+pub use lookups::{Cache, Dns, Ldap};
 pub use places::Places;
-pub use values::{AbsolutePath, FileMode, GroupName, UserName};
+pub use values::{AbsolutePath, CacheServer, FileMode, Forwarder, GroupName, UserName};
 
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -43,6 +45,10 @@ pub struct Config {
     pub key_user: Option<UserName>,
     /// Its group; the user's own if absent.
     pub key_group: Option<GroupName>,
+    /// Whom the look-up process runs as, when started by root.
+    pub lookup_user: Option<UserName>,
+    /// Its group; the user's own if absent.
+    pub lookup_group: Option<GroupName>,
     /// The locked file with the number of the running daemon; `tlspool.pid` in `runtime_dir` if absent.
     pub pid_file: Option<AbsolutePath>,
     /// Folder of the control socket.
@@ -65,7 +71,13 @@ pub struct Config {
     pub trust: Trust,
     /// The protocol towards peers.
     pub tls: Tls,
-    /// How the network process is shut in.
+    /// Where names are resolved; absent: nothing is looked up, and there is no look-up process.
+    pub dns: Option<Dns>,
+    /// How directories are asked.
+    pub ldap: Ldap,
+    /// How long, and where, answers are remembered.
+    pub cache: Cache,
+    /// How the network process and the look-up process are shut in.
     pub confinement: Confinement,
     /// For those who look for faults.
     pub debug: Debug,
@@ -164,6 +176,9 @@ pub struct Limits {
     /// Handshakes at a time; those beyond wait their turn within their time.
     #[serde(deserialize_with = "at_least_one")]
     pub handshakes: u32,
+    /// Look-ups under way for one worker.
+    #[serde(deserialize_with = "at_least_one")]
+    pub look_ups: u32,
     /// Time for one handshake, when the request names none.
     #[serde(with = "duration")]
     pub handshake_timeout: Duration,
@@ -248,9 +263,9 @@ pub enum TlsVersion {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Confinement {
-    /// Which files the network process can reach.
+    /// Which files they can reach.
     pub landlock: Strictness,
-    /// Which system calls it can make.
+    /// Which system calls they can make.
     pub seccomp: Strictness,
 }
 
@@ -290,6 +305,8 @@ impl Config {
             group: None,
             key_user: user("tlspool-keys"),
             key_group: None,
+            lookup_user: user("tlspool-lookup"),
+            lookup_group: None,
             pid_file: None,
             runtime_dir: places.runtime_dir.clone(),
             database: places.database.clone(),
@@ -300,6 +317,9 @@ impl Config {
             keys: Keys::default(),
             trust: Trust::default(),
             tls: Tls::default(),
+            dns: None,
+            ldap: Ldap::default(),
+            cache: Cache::default(),
             confinement: Confinement::default(),
             debug: Debug::default(),
         }
@@ -373,7 +393,7 @@ impl Config {
                 ));
             }
         }
-        None
+        lookups::contradiction(self)
     }
 
     /// The PID file.
@@ -433,6 +453,7 @@ impl Default for Limits {
             sessions: 100_000,
             sessions_per_user: 50_000,
             handshakes: 4096,
+            look_ups: 8192,
             handshake_timeout: Duration::from_secs(30),
             callback_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_mins(10),

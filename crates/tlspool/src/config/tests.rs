@@ -44,6 +44,7 @@ fn full() -> Config {
     let path = |p: &str| AbsolutePath::new(p).unwrap();
     let mut config = Config::defaults();
     config.keys.modules.push(Module { path: path("/m.so"), args: None });
+    config.dns = Some(Dns::default());
     config
 }
 
@@ -77,6 +78,13 @@ fn the_values_in_the_example_are_the_defaults() {
     assert_eq!(config.log, Log::default());
     assert_eq!(config.confinement, Confinement::default());
     assert_eq!(config.debug, Debug::default());
+    let (dns, cache) = (config.dns.unwrap(), config.cache);
+    assert_eq!(
+        Dns { tls_anchors: None, root_anchor: None, root_hints: None, ..dns },
+        Dns::default()
+    );
+    assert_eq!(config.ldap, Ldap::default());
+    assert_eq!(Cache { key_file: None, ..cache }, Cache::default());
     assert_eq!(Keys { modules: Vec::new(), ..config.keys }, Keys::default());
 }
 
@@ -139,6 +147,13 @@ fn bad_values_are_named_with_what_would_be_right() {
             "leave one out",
         ),
         ("socket = []", "t.toml:1:10: socket:", "from 1 to 64"),
+        ("[dns]\nforwarders = [\"dns.example\"]", "t.toml:2:15: dns.forwarders", "an address such"),
+        ("[ldap]\nentries = 5", "t.toml:1:1: ldap:", "add a [dns] section"),
+        (
+            "[dns]\n[cache]\nservers = [\"127.0.0.1\"]",
+            "t.toml:3:11: cache.servers:",
+            "cache.key_file",
+        ),
         ("[limits\n", "t.toml:1:8: ", "]"),
     ] {
         let error = parse(text).unwrap_err();

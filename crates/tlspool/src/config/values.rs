@@ -7,6 +7,7 @@ use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 use std::marker::PhantomData;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// A value that is written as text in the configuration file.
@@ -47,7 +48,7 @@ macro_rules! text_serde {
         }
     )*};
 }
-text_serde!(FileMode, UserName, GroupName, AbsolutePath);
+text_serde!(FileMode, UserName, GroupName, AbsolutePath, Forwarder, CacheServer);
 
 /// Permission bits of a socket, written in octal: `"0660"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +156,77 @@ impl TextValue for AbsolutePath {
 
     fn to_text(&self) -> String {
         self.0.to_string_lossy().into_owned()
+    }
+}
+
+/// A DNS server: `"192.0.2.1"`, `"192.0.2.1:5353"`, `"[2001:db8::1]:53"`, or, over TLS,
+/// `"192.0.2.1#dns.example.net"`, `"192.0.2.1:8853#dns.example.net"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forwarder {
+    /// Address and port; the port is 53, or 853 over TLS, if none is written.
+    pub address: SocketAddr,
+    /// The name that its certificate must carry, if it is asked over TLS (RFC 7858).
+    pub tls: Option<String>,
+}
+
+impl TextValue for Forwarder {
+    const EXPECTED: &'static str = "an address such as \"192.0.2.1\" or \"[2001:db8::1]:5353\", \
+                                    or \"192.0.2.1#dns.example.net\" for DNS over TLS";
+
+    fn from_text(text: &str) -> Option<Self> {
+        let (address, tls) = match text.split_once('#') {
+            Some((address, name)) => (address, Some(name.to_ascii_lowercase())),
+            None => (text, None),
+        };
+        let is_name = |name: &String| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+            !name.is_empty() && name.len() <= 253 && name.bytes().all(plain)
+        };
+        let port = if tls.is_some() { 853 } else { 53 };
+        let address = match address.parse() {
+            Ok(address) => address,
+            Err(_) => SocketAddr::new(address.parse().ok()?, port),
+        };
+        tls.as_ref().is_none_or(is_name).then_some(Self { address, tls })
+    }
+
+    fn to_text(&self) -> String {
+        match &self.tls {
+            Some(name) => format!("{}#{name}", self.address),
+            None => self.address.to_string(),
+        }
+    }
+}
+
+/// A memcached server: `"127.0.0.1"`, `"192.0.2.1:11211"`, or the path of a UNIX socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CacheServer {
+    /// Over TCP.
+    Tcp(SocketAddr),
+    /// A UNIX socket.
+    Unix(AbsolutePath),
+}
+
+impl TextValue for CacheServer {
+    const EXPECTED: &'static str =
+        "an address such as \"127.0.0.1:11211\", or the path of a UNIX socket";
+
+    fn from_text(text: &str) -> Option<Self> {
+        if text.starts_with('/') {
+            return AbsolutePath::from_text(text).map(Self::Unix);
+        }
+        let address = match text.parse() {
+            Ok(address) => address,
+            Err(_) => SocketAddr::new(text.parse().ok()?, 11_211),
+        };
+        Some(Self::Tcp(address))
+    }
+
+    fn to_text(&self) -> String {
+        match self {
+            Self::Tcp(address) => address.to_string(),
+            Self::Unix(path) => path.to_text(),
+        }
     }
 }
 
@@ -271,5 +343,27 @@ mod tests {
         assert!(AbsolutePath::from_text("/run/x").is_some());
         assert!(AbsolutePath::from_text("run/x").is_none());
         assert!(AbsolutePath::from_text("").is_none());
+    }
+
+    #[test]
+    fn servers_are_addresses_with_ports_or_paths() {
+        for (text, written) in [
+            ("192.0.2.1", "192.0.2.1:53"),
+            ("2001:db8::1", "[2001:db8::1]:53"),
+            ("[2001:db8::1]:5353", "[2001:db8::1]:5353"),
+            ("192.0.2.1#DNS.example.net", "192.0.2.1:853#dns.example.net"),
+            ("192.0.2.1:8853#dns.example.net", "192.0.2.1:8853#dns.example.net"),
+        ] {
+            let forwarder = Forwarder::from_text(text).unwrap();
+            assert_eq!(forwarder.to_text(), written);
+            assert_eq!(Forwarder::from_text(written), Some(forwarder));
+        }
+        for text in ["", "dns.example.net", "192.0.2.1#", "192.0.2.1:99999", "192.0.2.1#a b"] {
+            assert_eq!(Forwarder::from_text(text), None, "{text}");
+        }
+        let server = |text| CacheServer::from_text(text).map(|server| server.to_text());
+        assert_eq!(server("127.0.0.1").unwrap(), "127.0.0.1:11211");
+        assert_eq!(server("/run/memcached.sock").unwrap(), "/run/memcached.sock");
+        assert_eq!(server("localhost:11211"), None);
     }
 }

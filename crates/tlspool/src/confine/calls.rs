@@ -1,10 +1,10 @@
-//! The system calls that the network process can make.
+//! The system calls that a confined process can make.
 //!
 //! Three kinds: those it needs; those that only an attacker wants, at which the process is killed; and
 //! all others, which fail with ENOSYS, so that a C library that tries a newer call first falls back to
 //! the older one.
 
-use super::Degree;
+use super::{Degree, Role};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch,
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// What a threaded program with sockets, SQLite and a clock needs.
+/// What a threaded program with sockets and a clock needs.
 const NEEDED: &[i64] = &[
     // bytes
     libc::SYS_read,
@@ -21,9 +21,7 @@ const NEEDED: &[i64] = &[
     libc::SYS_readv,
     libc::SYS_writev,
     libc::SYS_pread64,
-    libc::SYS_pwrite64,
     libc::SYS_preadv,
-    libc::SYS_pwritev,
     libc::SYS_sendfile,
     libc::SYS_splice,
     // sockets
@@ -33,7 +31,6 @@ const NEEDED: &[i64] = &[
     libc::SYS_sendto,
     libc::SYS_sendmsg,
     libc::SYS_sendmmsg,
-    libc::SYS_accept4,
     libc::SYS_connect,
     libc::SYS_socketpair,
     libc::SYS_shutdown,
@@ -71,14 +68,6 @@ const NEEDED: &[i64] = &[
     libc::SYS_getdents64,
     libc::SYS_getcwd,
     libc::SYS_lseek,
-    libc::SYS_flock,
-    libc::SYS_ftruncate,
-    libc::SYS_fallocate,
-    libc::SYS_fsync,
-    libc::SYS_fdatasync,
-    libc::SYS_fchmod,
-    libc::SYS_fchown,
-    libc::SYS_unlinkat,
     // memory
     libc::SYS_brk,
     libc::SYS_munmap,
@@ -87,7 +76,6 @@ const NEEDED: &[i64] = &[
     libc::SYS_mlock,
     libc::SYS_mlock2,
     libc::SYS_munlock,
-    libc::SYS_memfd_create,
     libc::SYS_membarrier,
     // threads, signals to itself, the end
     libc::SYS_futex,
@@ -134,6 +122,27 @@ const NEEDED: &[i64] = &[
     libc::SYS_uname,
 ];
 
+/// What the network process needs besides: it accepts programs, and SQLite writes files.
+const NETWORK: &[i64] = &[
+    libc::SYS_accept,
+    libc::SYS_accept4,
+    libc::SYS_pwrite64,
+    libc::SYS_pwritev,
+    libc::SYS_flock,
+    libc::SYS_ftruncate,
+    libc::SYS_fallocate,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+    libc::SYS_fchmod,
+    libc::SYS_fchown,
+    libc::SYS_unlinkat,
+    libc::SYS_memfd_create,
+];
+
+/// What the look-up process needs besides: questions to the DNS leave from ports that nobody can guess.
+/// (A socket that is bound but does not listen takes no connection.)
+const LOOKUP: &[i64] = &[libc::SYS_bind];
+
 /// Older forms of the same calls, which only some architectures have.
 #[cfg(target_arch = "x86_64")]
 const NEEDED_OLD: &[i64] = &[
@@ -147,13 +156,12 @@ const NEEDED_OLD: &[i64] = &[
     libc::SYS_select,
     libc::SYS_epoll_wait,
     libc::SYS_dup2,
-    libc::SYS_accept,
     libc::SYS_time,
 ];
 #[cfg(not(target_arch = "x86_64"))]
-const NEEDED_OLD: &[i64] = &[libc::SYS_accept];
+const NEEDED_OLD: &[i64] = &[];
 
-/// What no part of the network process ever does. An attempt is an attack.
+/// What no part of a confined process ever does. An attempt is an attack.
 const HOSTILE: &[i64] = &[
     libc::SYS_execve,
     libc::SYS_execveat,
@@ -205,9 +213,26 @@ fn when(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule,
     SeccompRule::new(vec![condition.map_err(|e| e.to_string())?]).map_err(|e| e.to_string())
 }
 
-fn needed() -> Result<Rules, String> {
+/// TCP or UDP, whatever flags come with it.
+fn internet_socket(family: i32, kind: i32) -> Result<SeccompRule, String> {
+    let flags = (libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) as u64;
+    let compare = |argument, operator, value: i32| {
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value as u64)
+    };
+    let of_family = compare(0, SeccompCmpOp::Eq, family);
+    let of_kind = compare(1, SeccompCmpOp::MaskedEq(!flags & 0xffff_ffff), kind);
+    let conditions = [of_family, of_kind].into_iter().collect::<Result<Vec<_>, _>>();
+    SeccompRule::new(conditions.map_err(|e| e.to_string())?).map_err(|e| e.to_string())
+}
+
+fn needed(role: Role) -> Result<Rules, String> {
     use SeccompCmpOp::{Eq, MaskedEq};
-    let mut rules: Rules = NEEDED.iter().chain(NEEDED_OLD).map(|call| (*call, vec![])).collect();
+    let own = match role {
+        Role::Network => NETWORK,
+        Role::Lookup => LOOKUP,
+    };
+    let calls = NEEDED.iter().chain(NEEDED_OLD).chain(own);
+    let mut rules: Rules = calls.map(|call| (*call, vec![])).collect();
     // Memory is never executable that was not so from the start.
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         let not_executable = when(2, MaskedEq(libc::PROT_EXEC as u64), 0)?;
@@ -217,8 +242,17 @@ fn needed() -> Result<Rules, String> {
     // C library uses clone.)
     let thread = libc::CLONE_THREAD as u64;
     rules.insert(libc::SYS_clone, vec![when(0, MaskedEq(thread), thread)?]);
-    // To the log, and to the name services; connections come from others.
-    rules.insert(libc::SYS_socket, vec![when(0, Eq, libc::AF_UNIX as u64)?]);
+    // To the log, to the name services, to memcached; other connections of the network process come from
+    // others.
+    let mut sockets = vec![when(0, Eq, libc::AF_UNIX as u64)?];
+    if role == Role::Lookup {
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM] {
+                sockets.push(internet_socket(family, kind)?);
+            }
+        }
+    }
+    rules.insert(libc::SYS_socket, sockets);
     let each = |argument, values: &mut dyn Iterator<Item = u64>| {
         values.map(|value| when(argument, Eq, value)).collect::<Result<Vec<_>, _>>()
     };
@@ -240,18 +274,18 @@ fn compile(
 }
 
 /// The two filters; the kernel asks both and takes the sterner answer.
-fn filters() -> Result<[BpfProgram; 2], String> {
+fn filters(role: Role) -> Result<[BpfProgram; 2], String> {
     let hostile = HOSTILE.iter().map(|call| (*call, vec![])).collect();
     Ok([
         compile(hostile, SeccompAction::Allow, SeccompAction::KillProcess)?,
-        compile(needed()?, SeccompAction::Errno(libc::ENOSYS as u32), SeccompAction::Allow)?,
+        compile(needed(role)?, SeccompAction::Errno(libc::ENOSYS as u32), SeccompAction::Allow)?,
     ])
 }
 
 /// Confines the calling thread.
-pub(super) fn restrict() -> Result<Degree, String> {
+pub(super) fn restrict(role: Role) -> Result<Degree, String> {
     // The first must still permit what installs the second.
-    for filter in filters()? {
+    for filter in filters(role)? {
         seccompiler::apply_filter(&filter).map_err(|e| e.to_string())?;
     }
     Ok(Degree::Full)
@@ -260,28 +294,57 @@ pub(super) fn restrict() -> Result<Degree, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::net::{AddressFamily, SocketType, socket};
 
     #[test]
     fn the_filters_compile_and_agree() {
-        filters().unwrap();
-        let needed = needed().unwrap();
-        for call in HOSTILE {
-            assert!(!needed.contains_key(call), "call {call} is both needed and hostile");
+        for role in [Role::Network, Role::Lookup] {
+            filters(role).unwrap();
+            let needed = needed(role).unwrap();
+            for call in HOSTILE {
+                assert!(!needed.contains_key(call), "call {call} is both needed and hostile");
+            }
         }
     }
 
-    #[test]
-    fn a_confined_thread_works_and_starts_no_program() {
-        std::thread::spawn(|| {
+    fn confined(role: Role, test: impl FnOnce() + Send + 'static) {
+        let thread = std::thread::spawn(move || {
             rustix::thread::set_no_new_privs(true).unwrap();
-            let calls = restrict().unwrap();
-            assert_eq!(calls, Degree::Full);
+            assert_eq!(restrict(role).unwrap(), Degree::Full);
+            test();
+        });
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_confined_thread_works_and_opens_no_connection() {
+        confined(Role::Network, || {
             std::thread::spawn(|| vec![1u8; 1 << 22].len()).join().unwrap();
             let error = std::net::TcpListener::bind("127.0.0.1:0").unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::ENOSYS));
             assert!(std::os::unix::net::UnixDatagram::unbound().is_ok());
-        })
-        .join()
-        .unwrap();
+        });
+    }
+
+    #[test]
+    fn a_look_up_thread_connects_and_accepts_nobody() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        confined(Role::Lookup, move || {
+            std::net::TcpStream::connect(address).unwrap();
+            let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            udp.send_to(b"question", udp.local_addr().unwrap()).unwrap();
+            let error = std::net::TcpListener::bind("127.0.0.1:0").unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ENOSYS), "no listen");
+            let error = listener.accept().unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ENOSYS), "no accept");
+            for (family, kind) in [
+                (AddressFamily::INET, SocketType::RAW),
+                (AddressFamily::NETLINK, SocketType::RAW),
+                (AddressFamily::PACKET, SocketType::DGRAM),
+            ] {
+                assert_eq!(socket(family, kind, None).unwrap_err(), rustix::io::Errno::NOSYS);
+            }
+        });
     }
 }

@@ -1,6 +1,6 @@
-//! The files that the network process can reach.
+//! The files that a confined process can reach.
 
-use super::Degree;
+use super::{Degree, Role};
 use crate::config::Config;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd,
@@ -17,20 +17,27 @@ const SYSTEM_ANCHORS: [&str; 5] = [
     "/usr/local/share/ca-certificates",
 ];
 
-/// Every path with what may be done below it.
+/// What a program needs that opens no files: where its output and its chance go.
+fn bare() -> Vec<(PathBuf, BitFlags<AccessFs>)> {
+    vec![
+        ("/dev/null".into(), make_bitflags!(AccessFs::{ReadFile | WriteFile})),
+        ("/dev/urandom".into(), AccessFs::ReadFile.into()),
+    ]
+}
+
+/// Every path of the network process with what may be done below it.
 fn allowed(config: &Config) -> Vec<(PathBuf, BitFlags<AccessFs>)> {
     let read_files: BitFlags<AccessFs> = AccessFs::ReadFile.into();
     let read = make_bitflags!(AccessFs::{ReadFile | ReadDir});
     // SQLite writes the file and makes its -wal and -shm beside it.
     let database = read | make_bitflags!(AccessFs::{WriteFile | MakeReg | RemoveFile | Truncate});
-    let mut paths = vec![
+    let mut paths = bare();
+    paths.extend([
         // passwd, group and nsswitch.conf, for the names of users. A rule on these files themselves would
         // end when useradd or an editor puts a new file in their place.
         ("/etc".into(), read_files),
         ("/proc/self".into(), read),
-        ("/dev/null".into(), make_bitflags!(AccessFs::{ReadFile | WriteFile})),
-        ("/dev/urandom".into(), read_files),
-    ];
+    ]);
     paths.extend(config.database.parent().map(|folder| (folder.to_owned(), database)));
     if config.trust.system {
         paths.extend(SYSTEM_ANCHORS.iter().map(|path| (PathBuf::from(path), read)));
@@ -66,21 +73,27 @@ pub(crate) fn anchors_within(old: &Config, new: &Config) -> bool {
 }
 
 /// Confines the calling thread. What is not there now cannot be reached later either.
-pub(super) fn restrict(config: &Config) -> Result<Degree, String> {
+pub(super) fn restrict(config: &Config, role: Role) -> Result<Degree, String> {
     let failed = |e: landlock::RulesetError| e.to_string();
     let abi = ABI::V6;
+    let (paths, ports) = match role {
+        // The process gets its connections as descriptors; it neither connects nor binds.
+        Role::Network => (allowed(config), AccessNet::from_all(abi)),
+        // It connects to any port: those of directories and revocation servers are in the DNS and in
+        // certificates. Nobody connects to it.
+        Role::Lookup => (bare(), AccessNet::BindTcp.into()),
+    };
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(abi))
         .map_err(failed)?
-        // The process gets its connections as descriptors; it neither connects nor binds.
-        .handle_access(AccessNet::from_all(abi))
+        .handle_access(ports)
         .map_err(failed)?
         .scope(Scope::from_all(abi))
         .map_err(failed)?
         .create()
         .map_err(failed)?;
-    for (path, access) in allowed(config) {
+    for (path, access) in paths {
         let Ok(fd) = PathFd::new(&path) else { continue };
         let access = if path.is_dir() { access } else { access & AccessFs::from_file(abi) };
         ruleset = ruleset.add_rule(PathBeneath::new(fd, access)).map_err(failed)?;
@@ -114,7 +127,7 @@ mod tests {
 
     #[test]
     fn nothing_can_be_executed_or_made_executable() {
-        for (path, access) in allowed(&Config::defaults()) {
+        for (path, access) in allowed(&Config::defaults()).into_iter().chain(bare()) {
             assert!(!access.contains(AccessFs::Execute), "{}", path.display());
         }
     }

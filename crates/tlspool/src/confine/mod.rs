@@ -1,8 +1,8 @@
-//! Shuts the network process in before the first byte from outside is parsed: which files it can reach
-//! (Landlock) and which system calls it can make (seccomp).
+//! Shuts the network process and the look-up process in before the first byte from outside is parsed: which
+//! files they can reach (Landlock) and which system calls they can make (seccomp).
 //!
 //! Called once by [`crate::child`], with one thread, after privileges are gone; threads started later
-//! inherit it. What the process needs from then on, it has as open descriptors, or it is listed in
+//! inherit it. What a process needs from then on, it has as open descriptors, or it is listed in
 //! [`files`] and [`calls`].
 
 mod calls;
@@ -13,18 +13,27 @@ pub(crate) use files::anchors_within;
 use crate::config::{Config, Strictness};
 use std::fmt;
 
-/// Why the network process cannot be shut in, while the configuration demands it.
+/// Who is shut in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The network process: gets its connections as descriptors, reads the database.
+    Network,
+    /// The look-up process: opens connections, and no file.
+    Lookup,
+}
+
+/// Why a process cannot be shut in, while the configuration demands it.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfineError {
     /// Landlock failed, or the kernel has too little of it.
     #[error(
-        "Landlock cannot confine the network process: {0}; use a kernel that has it enabled (security/lsm), \
+        "Landlock cannot confine the process: {0}; use a kernel that has it enabled (security/lsm), \
          or set confinement.landlock = \"best-effort\""
     )]
     Landlock(String),
     /// seccomp failed.
     #[error(
-        "seccomp cannot confine the network process: {0}; use a kernel that has it, or set \
+        "seccomp cannot confine the process: {0}; use a kernel that has it, or set \
          confinement.seccomp = \"best-effort\""
     )]
     Seccomp(String),
@@ -65,14 +74,14 @@ pub struct Confined {
 
 /// Confines the calling thread and all that it starts. Needs `no_new_privs`, which
 /// [`crate::users::drop_privileges`] has set.
-pub fn apply(config: &Config) -> Result<Confined, ConfineError> {
+pub fn apply(config: &Config, role: Role) -> Result<Confined, ConfineError> {
     // The name services load their libraries at first use; after this they need not be found again.
     let _ = crate::users::user_of(rustix::process::getuid().as_raw());
     let _ = crate::users::group("root");
     let wanted = &config.confinement;
     Ok(Confined {
-        landlock: reach(wanted.landlock, || files::restrict(config), ConfineError::Landlock)?,
-        seccomp: reach(wanted.seccomp, calls::restrict, ConfineError::Seccomp)?,
+        landlock: reach(wanted.landlock, || files::restrict(config, role), ConfineError::Landlock)?,
+        seccomp: reach(wanted.seccomp, || calls::restrict(role), ConfineError::Seccomp)?,
     })
 }
 

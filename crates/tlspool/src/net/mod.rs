@@ -15,6 +15,7 @@ mod identities;
 mod info;
 mod keys;
 mod limits;
+mod lookups;
 mod peer;
 mod pin;
 mod program;
@@ -270,6 +271,12 @@ async fn obey(channel: &AsyncChannel, shared: &Arc<Shared>) {
             Ok(Some((ToNetwork::KeyChannels, channels))) => {
                 for (worker, channel) in shared.workers.iter().zip(channels) {
                     worker.give(Task::KeyChannel(channel));
+                }
+            }
+            Ok(Some((ToNetwork::LookupChannels, channels))) => {
+                let mut channels = channels.into_iter();
+                for worker in &shared.workers {
+                    worker.give(Task::LookupChannel(channels.next()));
                 }
             }
             Ok(Some((ToNetwork::Status { id }, _))) => {

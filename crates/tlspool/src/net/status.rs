@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Value, json};
 
 use tlspool_keys::TokenStatus;
+use tlspool_lookup::process::Counters;
 use tokio::sync::oneshot;
 
 use super::shared::Shared;
@@ -20,6 +21,11 @@ pub(crate) async fn status(shared: &Arc<Shared>) -> Value {
         Some(true) => answered.await.unwrap_or_default(),
         _ => Vec::new(),
     };
+    let (answer, answered) = oneshot::channel();
+    let look_ups = match shared.workers.first().map(|worker| worker.give(Task::LookUps(answer))) {
+        Some(true) => answered.await.unwrap_or_default(),
+        _ => None,
+    };
     let waiting: Vec<_> =
         shared.waiting_tokens.lock().iter().map(|(_, label)| label.clone()).collect();
     let now = shared.started.elapsed().as_secs();
@@ -32,6 +38,7 @@ pub(crate) async fn status(shared: &Arc<Shared>) -> Value {
         "pin_program": shared.pins.is_attended(),
         "tokens_waiting_for_pin": waiting,
         "tokens": tokens.iter().map(token).collect::<Vec<_>>(),
+        "look_ups": look_ups.as_ref().map(counters),
         "per_second": {
             "handshakes": shared.handshake_rate.rate(now),
             "failed": shared.failure_rate.rate(now),
@@ -59,5 +66,19 @@ fn token(token: &TokenStatus) -> Value {
         "signatures": token.signatures,
         "failures": token.failures,
         "last_error": token.last_error,
+    })
+}
+
+fn counters(counters: &Counters) -> Value {
+    json!({
+        "under_way": counters.under_way,
+        "queries": counters.queries,
+        "present": counters.present,
+        "absent": counters.absent,
+        "failed": counters.failed,
+        "from_memory": counters.from_memory,
+        "from_memcached": counters.from_memcached,
+        "cancelled": counters.cancelled,
+        "refused": counters.refused,
     })
 }

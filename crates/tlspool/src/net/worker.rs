@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tlspool_engine::Cancel;
 use tlspool_keys::TokenStatus;
+use tlspool_lookup::process::Counters;
 use tlspool_validate::{Question, Refusal, Validated};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +19,7 @@ use super::connection;
 use super::identities::Identities;
 use super::keys::Keys;
 use super::limits::InUse;
+use super::lookups::Lookups;
 use super::peer::Peer;
 use super::settings::Settings;
 use super::shared::Shared;
@@ -32,12 +34,16 @@ pub(crate) enum Task {
     Starttls(Box<Request>),
     /// The key process was started anew.
     KeyChannel(OwnedFd),
+    /// The look-up process was started; without a channel: there is none any more.
+    LookupChannel(Option<OwnedFd>),
     /// The settings have changed.
     Reload,
     /// The time to drain is over: the sessions that are left end now.
     Cut,
     /// What does the key process say of its tokens?
     Tokens(oneshot::Sender<Vec<TokenStatus>>),
+    /// What has the look-up process done?
+    LookUps(oneshot::Sender<Option<Counters>>),
 }
 
 /// How others reach a worker.
@@ -51,6 +57,7 @@ pub(crate) struct Worker {
     pub(crate) index: usize,
     pub(crate) shared: Arc<Shared>,
     pub(crate) keys: Keys,
+    pub(crate) lookups: Lookups,
     pub(crate) identities: RefCell<Identities>,
     settings: RefCell<Arc<Settings>>,
     trust: Trust,
@@ -155,6 +162,7 @@ async fn work(start: Start) -> std::io::Result<()> {
     let worker = Rc::new(Worker {
         index,
         keys: Keys::new(key_channel)?,
+        lookups: Lookups::new(settings.config.dns.is_some()),
         identities: RefCell::new(Identities::new(settings.config.database.to_path_buf())),
         settings: RefCell::new(settings),
         trust: Trust::new(),
@@ -180,6 +188,13 @@ async fn work(start: Start) -> std::io::Result<()> {
                     let _ = answer.send(worker.keys.tokens().await.unwrap_or_default());
                 });
             }
+            Task::LookUps(answer) => {
+                let lookups = worker.lookups.clone();
+                tokio::task::spawn_local(async move {
+                    let _ = answer.send(lookups.counters().await);
+                });
+            }
+            Task::LookupChannel(channel) => worker.lookups.restarted(channel),
             Task::KeyChannel(channel) => worker.keys.restarted(channel),
             Task::Cut => worker.relays.borrow().values().for_each(Cancel::request),
             Task::Reload => {

@@ -1,10 +1,10 @@
-//! The two child processes: starting them and noticing their end.
+//! The child processes: starting them and noticing their end.
 //!
 //! A child is this very program, run again (`/proc/self/exe`, so also when the file was replaced by an
 //! upgrade). It gets one descriptor, a channel as its standard input; everything else follows over that.
 
-use super::message::{self, Account, AsyncChannel, KeydStart, NetworkStart};
-use crate::cli::{KEYD_COMMAND, NETWORK_COMMAND};
+use super::message::{self, Account, AsyncChannel, KeydStart, LookupStart, NetworkStart};
+use crate::cli::{KEYD_COMMAND, LOOKUP_COMMAND, NETWORK_COMMAND};
 use crate::config::{Config, Log, LogTarget};
 use crate::net::Listener;
 use crate::watched::Watched;
@@ -14,8 +14,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-/// Environment variables that children keep; the others stay with the supervisor.
-const NETWORK_ENVIRONMENT: [&str; 3] = ["SSL_CERT_FILE", "SSL_CERT_DIR", "RUST_BACKTRACE"];
+/// Environment variables that children which talk to others keep; the rest stays with the supervisor.
+const PLAIN_ENVIRONMENT: [&str; 3] = ["SSL_CERT_FILE", "SSL_CERT_DIR", "RUST_BACKTRACE"];
 
 /// What belongs to the supervisor and would confuse a child.
 const SUPERVISOR_ENVIRONMENT: [&str; 4] =
@@ -94,6 +94,21 @@ pub fn describe(status: io::Result<ExitStatus>) -> String {
     }
 }
 
+/// This program as a child without an environment.
+fn plain_command(name: &str, subcommand: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(name).arg(subcommand).env_clear();
+    for name in PLAIN_ENVIRONMENT {
+        command.envs(std::env::var_os(name).map(|value| (name, value)));
+    }
+    command
+}
+
+/// One channel for each worker: the network's ends, and the others.
+fn worker_channels(config: &Config) -> io::Result<(Vec<OwnedFd>, Vec<OwnedFd>)> {
+    (0..config.worker_count()).map(|_| message::pair()).collect()
+}
+
 /// Starts the network process and gives it what it needs.
 pub async fn start_network(
     config: &Config,
@@ -102,12 +117,7 @@ pub async fn start_network(
     become_user: Option<Account>,
     log: &Log,
 ) -> io::Result<Process> {
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0("tlspool: network").arg(NETWORK_COMMAND).env_clear();
-    for name in NETWORK_ENVIRONMENT {
-        command.envs(std::env::var_os(name).map(|value| (name, value)));
-    }
-    let process = Process::spawn(command, log)?;
+    let process = Process::spawn(plain_command("tlspool: network", NETWORK_COMMAND), log)?;
     let start = NetworkStart {
         config: config.clone(),
         listeners: listeners.iter().map(|l| l.path.clone()).collect(),
@@ -131,13 +141,7 @@ pub async fn start_keyd(
     become_user: Option<Account>,
     log: &Log,
 ) -> io::Result<(Process, Vec<OwnedFd>)> {
-    let mut network_ends = Vec::new();
-    let mut keyd_ends = Vec::new();
-    for _ in 0..config.worker_count() {
-        let (one, other) = message::pair()?;
-        network_ends.push(one);
-        keyd_ends.push(other);
-    }
+    let (network_ends, keyd_ends) = worker_channels(config)?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("tlspool-keyd").arg(KEYD_COMMAND);
     // Modules are told things by variables of their own (SOFTHSM2_CONF), so the rest is kept.
@@ -148,6 +152,21 @@ pub async fn start_keyd(
     let start = KeydStart { config: config.clone(), become_user, log: log.clone() };
     let fds: Vec<BorrowedFd<'_>> =
         std::iter::once(pin_memory.as_fd()).chain(keyd_ends.iter().map(AsFd::as_fd)).collect();
+    process.channel.send(&start, &fds).await?;
+    Ok((process, network_ends))
+}
+
+/// Starts the look-up process; the second part of the answer is the network's ends of its channels, one for
+/// each worker.
+pub async fn start_lookup(
+    config: &Config,
+    become_user: Option<Account>,
+    log: &Log,
+) -> io::Result<(Process, Vec<OwnedFd>)> {
+    let (network_ends, lookup_ends) = worker_channels(config)?;
+    let process = Process::spawn(plain_command("tlspool: lookup", LOOKUP_COMMAND), log)?;
+    let start = LookupStart { config: config.clone(), become_user, log: log.clone() };
+    let fds: Vec<BorrowedFd<'_>> = lookup_ends.iter().map(AsFd::as_fd).collect();
     process.channel.send(&start, &fds).await?;
     Ok((process, network_ends))
 }

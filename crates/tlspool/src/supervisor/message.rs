@@ -48,6 +48,17 @@ pub struct KeydStart {
     pub log: Log,
 }
 
+/// The first message to the look-up process. Descriptors: one channel for each worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LookupStart {
+    /// The configuration.
+    pub config: Config,
+    /// User and group to become, if the supervisor is root.
+    pub become_user: Option<Account>,
+    /// Where the log goes.
+    pub log: Log,
+}
+
 /// Whom a child process runs as.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
@@ -74,6 +85,9 @@ pub enum ToNetwork {
     },
     /// The key process was started anew. Descriptors: one channel for each worker.
     KeyChannels,
+    /// The look-up process was started. Descriptors: one channel for each worker; none if there is no
+    /// such process any more.
+    LookupChannels,
     /// Answers [`FromNetwork::WhichProgram`].
     Program {
         /// The id of the question.

@@ -1,18 +1,19 @@
 //! The supervisor: the process that the others are children of.
 //!
 //! It reads the configuration, binds the sockets, owns the PID file, hears signals, hands over to its
-//! successor (`-k`) and starts a key process again that died. It talks to no program and to no peer, and
+//! successor (`-k`) and starts a key or look-up process again that died. It talks to no program and to no peer, and
 //! holds neither keys nor PINs. One thread.
 //!
 //! ```text
 //!             ┌────────── Failed, ended ──────────► end, exit status 1
 //!   starting ─┴─ Ready ─► serving ─── TERM ───────► draining ── drained, time over, TERM ──► end
 //!                          │  ▲  └── Commit by -k ─► draining (sockets and files are the successor's)
-//!                          └──┘ HUP, key process restarted
+//!                          └──┘ HUP, key or look-up process restarted
 //! ```
 
 pub mod children;
 pub mod control;
+mod helper;
 pub mod message;
 pub mod pidfile;
 pub mod pin_memory;
@@ -27,7 +28,8 @@ use crate::logging;
 use crate::users::{self, UserError};
 use children::Process;
 use control::ControlSocket;
-use message::{Account, Channel, FromNetwork, ToFront};
+use helper::Helper;
+use message::{Account, Channel, FromNetwork, ToFront, ToNetwork};
 use pidfile::PidFileError;
 use running::Supervisor;
 use sockets::SocketError;
@@ -179,6 +181,7 @@ async fn daemon(
             .await
             .map_err(system("start the network process"))?;
     drop(key_channels);
+    let lookup = start_lookup(&config, &network, &accounts, &log).await?;
     let mut supervisor = Supervisor {
         config_file: options.config_file.clone(),
         log,
@@ -192,7 +195,8 @@ async fn daemon(
         listeners,
         pin_memory,
         network,
-        keyd: running::Keyd::started(keyd),
+        keyd: Helper::first(keyd),
+        lookup,
         control: None,
         pid_file,
         notifier,
@@ -215,6 +219,26 @@ async fn daemon(
         leave_terminal(&supervisor.log).map_err(system("leave the terminal"))?;
     }
     supervisor.serve().await
+}
+
+/// Starts the look-up process, if the configuration wants one. Its channels follow to the network
+/// process in a message of their own: all together might be more than one message can carry.
+async fn start_lookup(
+    config: &Config,
+    network: &Process,
+    accounts: &Accounts,
+    log: &Log,
+) -> Result<Helper, SupervisorError> {
+    if config.dns.is_none() {
+        return Ok(Helper::none());
+    }
+    let (process, channels) = children::start_lookup(config, accounts.lookup.clone(), log)
+        .await
+        .map_err(system("start the look-up process"))?;
+    let fds: Vec<_> = channels.iter().map(AsFd::as_fd).collect();
+    let sent = network.channel.send(&ToNetwork::LookupChannels, &fds).await;
+    sent.map_err(system("give the network process its look-up channels"))?;
+    Ok(Helper::first(process))
 }
 
 /// Waits for the network process to be ready.
@@ -243,6 +267,8 @@ async fn ready(
 pub(crate) struct Accounts {
     pub(crate) network: Option<Account>,
     pub(crate) keyd: Option<Account>,
+    /// `None` as well if there is no look-up process.
+    pub(crate) lookup: Option<Account>,
 }
 
 impl Accounts {
@@ -250,7 +276,16 @@ impl Accounts {
         Ok(Self {
             network: users::account(config.user.as_ref(), config.group.as_ref())?,
             keyd: users::account(config.key_user.as_ref(), config.key_group.as_ref())?,
+            lookup: lookup_account(config)?,
         })
+    }
+}
+
+/// Whom the look-up process runs as, if there is one.
+fn lookup_account(config: &Config) -> Result<Option<Account>, UserError> {
+    match config.dns {
+        Some(_) => users::account(config.lookup_user.as_ref(), config.lookup_group.as_ref()),
+        None => Ok(None),
     }
 }
 

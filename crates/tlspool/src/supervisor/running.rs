@@ -2,6 +2,7 @@
 
 use super::children::{self, Process};
 use super::control::{ANSWER_TIME, Answer, Asked, ControlSocket};
+use super::helper::Helper;
 use super::message::{ControlReply, ControlRequest, FromNetwork, ToNetwork};
 use super::pidfile::PidFile;
 use super::systemd::Notifier;
@@ -22,11 +23,6 @@ use tokio::time::Instant;
 
 /// The network process ends by itself when its `drain_timeout` is over; after this much more it is ended.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
-/// First and longest wait before a key process that died is started again.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(30));
-/// A key process that lived this long has earned the short wait again.
-const STABLE: Duration = Duration::from_mins(1);
-
 /// The signals of a daemon.
 pub(super) struct Signals {
     term: Signal,
@@ -49,38 +45,6 @@ impl Signals {
             _ = self.term.recv() => {}
             _ = self.int.recv() => {}
         }
-    }
-}
-
-/// The key process, or the wait for the next one.
-pub(super) struct Keyd {
-    process: Option<Process>,
-    since: Instant,
-    restart_at: Option<Instant>,
-    backoff: Duration,
-    restarts: u64,
-}
-
-impl Keyd {
-    pub(super) fn started(process: Process) -> Self {
-        Self {
-            process: Some(process),
-            since: Instant::now(),
-            restart_at: None,
-            backoff: BACKOFF.0,
-            restarts: 0,
-        }
-    }
-
-    /// The process has ended: when to start the next one.
-    fn died(&mut self) {
-        self.process = None;
-        self.backoff = if self.since.elapsed() > STABLE {
-            BACKOFF.0
-        } else {
-            (self.backoff * 2).min(BACKOFF.1)
-        };
-        self.restart_at = Some(Instant::now() + self.backoff);
     }
 }
 
@@ -107,7 +71,9 @@ pub(super) struct Supervisor {
     pub(super) owned_paths: Vec<PathBuf>,
     pub(super) pin_memory: OwnedFd,
     pub(super) network: Process,
-    pub(super) keyd: Keyd,
+    pub(super) keyd: Helper,
+    /// Without a process if look-ups are not configured.
+    pub(super) lookup: Helper,
     pub(super) control: Option<ControlSocket>,
     pub(super) pid_file: Option<PidFile>,
     pub(super) notifier: Notifier,
@@ -125,6 +91,8 @@ enum Event {
     NetworkEnded(io::Result<ExitStatus>),
     KeydEnded(io::Result<ExitStatus>),
     KeydDue,
+    LookupEnded(io::Result<ExitStatus>),
+    LookupDue,
     DrainOver,
     Asked(Asked),
     ControlBroken(io::Error),
@@ -178,19 +146,25 @@ impl Supervisor {
                     network_speaks = false;
                 }
                 Event::NetworkEnded(status) => return self.network_ended(status),
-                // Its channels are closed: the network process is at its end.
+                // Their channels are closed: the network process is at its end.
                 Event::KeydEnded(Ok(status)) if self.is_draining() && status.success() => {
-                    self.keyd.process = None;
+                    self.keyd.stop();
+                }
+                Event::LookupEnded(Ok(status)) if self.is_draining() && status.success() => {
+                    self.lookup.stop();
                 }
                 Event::KeydEnded(status) => {
-                    self.keyd.died();
-                    let again = self.keyd.backoff.as_millis();
-                    tracing::error!(
-                        "the key process {}; it is started again in {again} ms",
-                        children::describe(status)
-                    );
+                    let again = self.keyd.died().as_millis();
+                    let how = children::describe(status);
+                    tracing::error!("the key process {how}; it is started again in {again} ms");
                 }
                 Event::KeydDue => self.restart_keyd().await,
+                Event::LookupEnded(status) => {
+                    let again = self.lookup.died().as_millis();
+                    let how = children::describe(status);
+                    tracing::error!("the look-up process {how}; it is started again in {again} ms");
+                }
+                Event::LookupDue => self.restart_lookup().await,
                 Event::DrainOver => {
                     tracing::warn!("drain_timeout is over; the remaining sessions are cut");
                     self.network.life.kill();
@@ -228,8 +202,10 @@ impl Supervisor {
                 Err(e) => Event::NetworkBroken(e),
             },
             status = life.ended() => Event::NetworkEnded(status),
-            status = end_of(self.keyd.process.as_mut()) => Event::KeydEnded(status),
-            () = at(self.keyd.restart_at) => Event::KeydDue,
+            () = at(self.keyd.due()) => Event::KeydDue,
+            () = at(self.lookup.due()) => Event::LookupDue,
+            status = self.keyd.ended() => Event::KeydEnded(status),
+            status = self.lookup.ended() => Event::LookupEnded(status),
             () = at(drain_over) => Event::DrainOver,
             Some(asked) = asked.recv() => Event::Asked(asked),
             error = control_error(self.control.as_ref(), requests) => Event::ControlBroken(error),
@@ -301,6 +277,8 @@ impl Supervisor {
                 if keys_changed {
                     self.restart_keyd().await;
                 }
+                // It reads its files at its start only.
+                self.restart_lookup().await;
                 tracing::info!("configuration, certificates and trust anchors are read again");
             }
             Err(error) => tracing::error!("the old configuration stays: {error}"),
@@ -310,8 +288,7 @@ impl Supervisor {
 
     /// Starts a new key process and gives the network process its channels.
     async fn restart_keyd(&mut self) {
-        self.keyd.restart_at = None;
-        self.keyd.process = None;
+        self.keyd.stop();
         if !self.config.keys.remember_pins {
             match super::pin_memory::create() {
                 Ok(memory) => self.pin_memory = memory,
@@ -323,15 +300,42 @@ impl Supervisor {
             children::start_keyd(&self.config, &self.pin_memory, account, &self.log).await;
         match started {
             Ok((process, channels)) => {
-                self.keyd.process = Some(process);
-                self.keyd.since = Instant::now();
-                self.keyd.restarts += 1;
+                self.keyd.next(process);
                 let fds: Vec<_> = channels.iter().map(AsFd::as_fd).collect();
                 self.send(&ToNetwork::KeyChannels, &fds).await;
             }
             Err(error) => {
                 self.keyd.died();
                 tracing::error!(%error, "cannot start the key process; trying again");
+            }
+        }
+    }
+
+    /// Starts a new look-up process, if the configuration wants one, and gives the network process its
+    /// channels.
+    async fn restart_lookup(&mut self) {
+        let there_was_one = self.lookup.pid().is_some() || self.lookup.due().is_some();
+        self.lookup.stop();
+        if self.config.dns.is_none() {
+            if there_was_one {
+                self.send(&ToNetwork::LookupChannels, &[]).await;
+            }
+            return;
+        }
+        // The section may be new, and with it the user.
+        let started = match super::lookup_account(&self.config) {
+            Ok(account) => children::start_lookup(&self.config, account, &self.log).await,
+            Err(error) => Err(io::Error::other(error)),
+        };
+        match started {
+            Ok((process, channels)) => {
+                self.lookup.next(process);
+                let fds: Vec<_> = channels.iter().map(AsFd::as_fd).collect();
+                self.send(&ToNetwork::LookupChannels, &fds).await;
+            }
+            Err(error) => {
+                self.lookup.died();
+                tracing::error!(%error, "cannot start the look-up process; trying again");
             }
         }
     }
@@ -427,8 +431,10 @@ impl Supervisor {
             "started": started,
             "pid": std::process::id(),
             "network_pid": self.network.life.pid(),
-            "key_process_pid": self.keyd.process.as_ref().map(|process| process.life.pid()),
-            "key_process_restarts": self.keyd.restarts,
+            "key_process_pid": self.keyd.pid(),
+            "key_process_restarts": self.keyd.restarts(),
+            "lookup_process_pid": self.lookup.pid(),
+            "lookup_process_restarts": self.lookup.restarts(),
             "sockets": self.listeners.iter().map(|l| l.path.display().to_string()).collect::<Vec<_>>(),
             "log_lines_dropped": logging::dropped_lines(),
         });
@@ -439,13 +445,6 @@ impl Supervisor {
             }
             other => serde_json::json!({ "daemon": own, "network": other }),
         }
-    }
-}
-
-async fn end_of(process: Option<&mut Process>) -> io::Result<ExitStatus> {
-    match process {
-        Some(process) => process.life.ended().await,
-        None => std::future::pending().await,
     }
 }
 

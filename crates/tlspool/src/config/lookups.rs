@@ -1,0 +1,145 @@
+//! The sections about live look-ups: `[dns]`, which turns them on, `[ldap]` and `[cache]`.
+
+use super::values::{TextValue, at_least_one, duration};
+use super::{AbsolutePath, CacheServer, Config, Forwarder};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// `[dns]`: where names are resolved. Without this section nothing is looked up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dns {
+    /// Servers that resolve for us; without any, the root servers and those they lead to are asked.
+    pub forwarders: Vec<Forwarder>,
+    /// Who certifies the forwarders that are asked over TLS: a PEM file. The system's trust anchors if
+    /// absent.
+    pub tls_anchors: Option<AbsolutePath>,
+    /// Keys (DNSKEY) or their digests (DS) that sign the root, as in a zone file; IANA's if absent.
+    pub root_anchor: Option<AbsolutePath>,
+    /// Names and addresses of the root servers, as in a zone file; the well-known ones if absent.
+    pub root_hints: Option<AbsolutePath>,
+    /// Time for one question to one server.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// Questions under way at a time.
+    #[serde(deserialize_with = "at_least_one")]
+    pub queries: u32,
+}
+
+/// `[ldap]`: how directories are asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ldap {
+    /// Look-ups under way at all directories together.
+    #[serde(deserialize_with = "at_least_one")]
+    pub look_ups: u32,
+    /// Of these, at one directory.
+    #[serde(deserialize_with = "at_least_one")]
+    pub per_directory: u32,
+    /// Connections to all directories together.
+    #[serde(deserialize_with = "at_least_one")]
+    pub connections: u32,
+    /// Time for a look-up.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// Of this, time to connect.
+    #[serde(with = "duration")]
+    pub connect_timeout: Duration,
+    /// How long a connection stays open without use.
+    #[serde(with = "duration")]
+    pub idle: Duration,
+    /// Entries in one answer.
+    #[serde(deserialize_with = "at_least_one")]
+    pub entries: u32,
+    /// Bytes of one answer.
+    #[serde(deserialize_with = "at_least_one")]
+    pub answer_bytes: u32,
+}
+
+/// `[cache]`: how long, and where, answers are remembered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cache {
+    /// memcached servers; without any, answers are remembered in the daemon.
+    pub servers: Vec<CacheServer>,
+    /// The secret by which the pools that share the servers recognise each other's entries.
+    pub key_file: Option<AbsolutePath>,
+    /// How long an answer is good.
+    #[serde(with = "duration")]
+    pub lifetime: Duration,
+    /// How long the answer that there is nothing is good.
+    #[serde(with = "duration")]
+    pub negative_lifetime: Duration,
+    /// Time for memcached to answer; after that the look-up is made.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// Answers remembered in the daemon.
+    #[serde(deserialize_with = "at_least_one")]
+    pub entries: u32,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            forwarders: Vec::new(),
+            tls_anchors: None,
+            root_anchor: None,
+            root_hints: None,
+            timeout: Duration::from_secs(2),
+            queries: 4096,
+        }
+    }
+}
+
+impl Default for Ldap {
+    fn default() -> Self {
+        Self {
+            look_ups: 8192,
+            per_directory: 2048,
+            connections: 512,
+            timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(5),
+            idle: Duration::from_secs(30),
+            entries: 32,
+            answer_bytes: 1 << 20,
+        }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            key_file: None,
+            lifetime: Duration::from_hours(1),
+            negative_lifetime: Duration::from_mins(1),
+            timeout: Duration::from_millis(100),
+            entries: 10_000,
+        }
+    }
+}
+
+/// What no single value shows: the key at fault and what to do.
+pub(super) fn contradiction(config: &Config) -> Option<(String, String)> {
+    let needs_dns = |key: &str| {
+        let problem = "has no effect without look-ups; add a [dns] section, or leave this one out";
+        Some((key.to_owned(), problem.to_owned()))
+    };
+    if config.dns.is_none() {
+        if config.ldap != Ldap::default() {
+            return needs_dns("ldap");
+        }
+        if config.cache != Cache::default() {
+            return needs_dns("cache");
+        }
+    }
+    if let (Some(server), None) = (config.cache.servers.first(), &config.cache.key_file) {
+        let problem = format!(
+            "who can write to {} could vouch for anybody; name a file with at least 32 random bytes \
+             in cache.key_file",
+            server.to_text()
+        );
+        return Some(("cache.servers".into(), problem));
+    }
+    None
+}
