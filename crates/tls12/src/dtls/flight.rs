@@ -189,11 +189,16 @@ impl Timer {
         self.deadline = answered.then(|| now + self.timeout);
     }
 
-    /// The flight was answered. Without loss the timeout begins anew (RFC 6347 section 4.2.4.1).
+    /// The flight was answered. RFC 6347 section 4.2.4.1 would keep the timeout that its repetitions led to, until
+    /// a flight goes without; that makes a handshake over a lossy path wait for minutes. Half of it is as long as
+    /// the path was slow, and is soon short again where it was lossy.
     pub(super) fn stop(&mut self) {
-        if self.sendings <= 1 {
-            self.timeout = self.initial;
-        }
+        self.timeout = match self.sendings {
+            0 => self.timeout,
+            1 => self.initial,
+            _ => self.initial.max(self.timeout / 2),
+        };
+        self.sendings = 0;
         self.deadline = None;
     }
 
@@ -336,10 +341,10 @@ mod tests {
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         assert_eq!(timer.deadline(), None);
-        // After loss the next flight keeps the timeout; without, the one after begins anew.
+        // After loss the next flight begins with half of it; without, the one after begins anew.
         timer.stop();
         timer.start(true, now);
-        assert_eq!(timer.deadline(), Some(now + 60 * second));
+        assert_eq!(timer.deadline(), Some(now + 30 * second));
         timer.stop();
         timer.start(true, now);
         assert_eq!(timer.deadline(), Some(now + second));
