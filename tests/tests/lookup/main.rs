@@ -1,4 +1,6 @@
 //! Live look-ups against servers that we did not write, and against hostile ones.
 
 mod directory;
+mod fake;
+mod hostile;
 mod table;

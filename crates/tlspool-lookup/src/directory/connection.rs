@@ -342,6 +342,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     async fn next(&mut self) -> Result<(Message, usize), Trouble> {
         loop {
             let unread = &self.buffer[self.used..];
+            if unread.first().is_some_and(|tag| *tag != ber::SEQUENCE) {
+                return Err(Trouble::Malformed(ber::Malformed));
+            }
             match ber::extent(unread)? {
                 Some(length) if length > self.limit => {
                     return Err(Trouble::TooManyBytes(self.limit));
