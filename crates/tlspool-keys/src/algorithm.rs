@@ -76,6 +76,36 @@ impl SignScheme {
     }
 }
 
+/// What is signed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Payload<'a> {
+    /// A message, to be hashed by us.
+    Message(&'a [u8]),
+    /// A hash that somebody else has made; Ed25519 signs it as a message.
+    Digest(&'a [u8]),
+}
+
+impl<'a> Payload<'a> {
+    /// The bytes as they came, for schemes that do not hash.
+    pub(crate) fn bytes(self) -> &'a [u8] {
+        match self {
+            Self::Message(bytes) | Self::Digest(bytes) => bytes,
+        }
+    }
+
+    /// The hash to sign.
+    pub(crate) fn digest(
+        self,
+        algorithm: &'static digest::Algorithm,
+    ) -> Result<digest::Digest, KeyError> {
+        match self {
+            Self::Message(message) => Ok(digest::digest(algorithm, message)),
+            Self::Digest(hash) => digest::Digest::import_less_safe(hash, algorithm)
+                .map_err(|_| KeyError::Unsupported(format!("a hash of {} bytes", hash.len()))),
+        }
+    }
+}
+
 impl KeyAlgorithm {
     /// The schemes a key of this kind makes, best first.
     pub fn schemes(self) -> &'static [SignScheme] {

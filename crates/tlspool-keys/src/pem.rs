@@ -17,6 +17,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::algorithm::Payload;
 use crate::der;
 use crate::{KeyAlgorithm, KeyError, SignScheme};
 
@@ -93,6 +94,34 @@ impl PemKey {
             }
         }
         Ok(())
+    }
+
+    /// Signs a hash that somebody else has made.
+    pub(crate) fn sign_digest(
+        &self,
+        scheme: SignScheme,
+        digest: &[u8],
+    ) -> Result<Vec<u8>, KeyError> {
+        self.algorithm.check(scheme)?;
+        let failed = |_| KeyError::File(format!("{}: signing failed", self.path.display()));
+        let Some(algorithm) = scheme.digest() else {
+            let mut signature = Vec::new();
+            self.sign(scheme, digest, &mut signature)?;
+            return Ok(signature);
+        };
+        let digest = Payload::Digest(digest).digest(algorithm)?;
+        match &self.key {
+            PrivateKey::Ecdsa(key) => {
+                Ok(key.sign_digest(&digest).map_err(failed)?.as_ref().to_vec())
+            }
+            PrivateKey::Rsa(key) => {
+                let mut signature = vec![0; key.public_modulus_len()];
+                let encoding = rsa_encoding(scheme)?;
+                key.sign_digest(encoding, &digest, &mut signature).map_err(failed)?;
+                Ok(signature)
+            }
+            PrivateKey::Ed25519(_) => Err(KeyError::Unsupported(format!("{scheme:?} of a hash"))),
+        }
     }
 }
 

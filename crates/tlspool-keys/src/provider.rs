@@ -221,6 +221,27 @@ impl KeyStore {
         }
     }
 
+    /// As [`sign`](Self::sign), of a hash that the caller has made with the hash of `scheme`: for
+    /// formats that hash themselves, such as OpenPGP. With Ed25519 the hash is the message.
+    pub fn sign_digest(
+        &self,
+        id: &KeyId,
+        scheme: SignScheme,
+        digest: &[u8],
+    ) -> Result<Vec<u8>, KeyError> {
+        match self.key(id).ok_or(KeyError::UnknownKey)? {
+            Key::File(key) => key.key.sign_digest(scheme, digest),
+            Key::Token(key) => {
+                let token = key.token.clone();
+                let work = Work::SignDigest { key, scheme, digest: digest.to_vec() };
+                match token.run_here(&work)? {
+                    Done::Signature(signature) => Ok(signature),
+                    _ => Err(mixed_up()),
+                }
+            }
+        }
+    }
+
     /// Reads certificates, leaf first: those of a file, or those that the URI selects on a token,
     /// with the issuers that the token also holds.
     pub fn certificates(&self, uri: &KeyUri) -> Result<Vec<Vec<u8>>, KeyError> {

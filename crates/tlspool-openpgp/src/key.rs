@@ -163,16 +163,16 @@ fn sooner(one: Option<SystemTime>, other: Option<SystemTime>) -> Option<SystemTi
 }
 
 /// AlgorithmIdentifiers in DER (RFC 3279 section 2.3.1, RFC 5480, RFC 8410).
-mod identifier {
-    pub(super) const RSA: &[u8] =
+pub(crate) mod identifier {
+    pub(crate) const RSA: &[u8] =
         &[0x30, 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 5, 0];
-    pub(super) const P256: &[u8] = &[
+    pub(crate) const P256: &[u8] = &[
         0x30, 19, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3,
         1, 7,
     ];
-    pub(super) const P384: &[u8] =
+    pub(crate) const P384: &[u8] =
         &[0x30, 16, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 5, 0x2b, 0x81, 4, 0, 0x22];
-    pub(super) const ED25519: &[u8] = &[0x30, 5, 6, 3, 0x2b, 0x65, 0x70];
+    pub(crate) const ED25519: &[u8] = &[0x30, 5, 6, 3, 0x2b, 0x65, 0x70];
 }
 
 /// The SubjectPublicKeyInfo of a key; else the name of its kind.

@@ -14,7 +14,9 @@ mod certificate;
 mod error;
 mod key;
 mod limits;
+pub mod make;
 mod names;
+mod signer;
 mod standing;
 mod voucher;
 
@@ -23,4 +25,5 @@ pub use error::{Date, Fault, MergeError, NotCertified, Part, ReadError, Unfit};
 pub use key::{Algorithm, KeyState, SigningKey};
 pub use limits::Limits;
 pub use names::UserId;
+pub use signer::{Hash, RemoteError, RemoteKey};
 pub use voucher::Voucher;

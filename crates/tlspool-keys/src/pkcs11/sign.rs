@@ -6,24 +6,23 @@ use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::ObjectHandle;
 use cryptoki::session::Session;
 
-use aws_lc_rs::digest;
-
 use super::Fault;
+use crate::algorithm::Payload;
 use crate::{KeyError, SignScheme, der};
 
-/// Signs a message; the result is encoded as TLS wants it.
+/// Signs; the result is encoded as TLS wants it.
 pub(super) fn sign(
     session: &Session,
     key: ObjectHandle,
     scheme: SignScheme,
-    message: &[u8],
+    payload: Payload<'_>,
 ) -> Result<Vec<u8>, Fault> {
     let Some(algorithm) = scheme.digest() else {
         let mechanism = Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Ed25519));
-        return Ok(session.sign(&mechanism, key, message)?);
+        return Ok(session.sign(&mechanism, key, payload.bytes())?);
     };
-    let hash = digest::digest(algorithm, message);
-    let hash = hash.as_ref();
+    let digest = payload.digest(algorithm)?;
+    let hash = digest.as_ref();
     if let Some(info) = der::digest_info(scheme, hash) {
         return Ok(session.sign(&Mechanism::RsaPkcs, key, &info)?);
     }

@@ -25,6 +25,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::load::{Found, Module};
 use super::watch::{Caller, Watch};
 use super::{Fault, objects, sign};
+use crate::algorithm::Payload;
 use crate::pin::{PinMemory, PinSource};
 use crate::uri::Pkcs11Uri;
 use crate::{KeyError, KeyId, KeyInfo, SignScheme, TokenName, TokenStatus};
@@ -123,6 +124,7 @@ pub(crate) struct TokenKey {
 /// Something to do on a session.
 pub(crate) enum Work {
     Sign { key: Arc<TokenKey>, scheme: SignScheme, message: Vec<u8> },
+    SignDigest { key: Arc<TokenKey>, scheme: SignScheme, digest: Vec<u8> },
     Open { uri: Pkcs11Uri, text: String },
     Certificates { uri: Pkcs11Uri },
 }
@@ -379,7 +381,7 @@ impl Token {
             }
             state.idle.pop_if(|lane| lane.session.is_some())?
         };
-        let result = self.sign(&mut lane, key, scheme, message);
+        let result = self.sign(&mut lane, key, scheme, Payload::Message(message));
         self.put_back(lane);
         match result {
             Ok(signature) => Some(Ok(signature)),
@@ -459,7 +461,10 @@ impl Token {
     fn attempt(&self, lane: &mut Lane, work: &Work) -> Result<Done, Fault> {
         match work {
             Work::Sign { key, scheme, message } => {
-                self.sign(lane, key, *scheme, message).map(Done::Signature)
+                self.sign(lane, key, *scheme, Payload::Message(message)).map(Done::Signature)
+            }
+            Work::SignDigest { key, scheme, digest } => {
+                self.sign(lane, key, *scheme, Payload::Digest(digest)).map(Done::Signature)
             }
             Work::Open { uri, text } => self.with_session(lane, |token, pkcs11, open, caller| {
                 token.login(pkcs11, &open.session, uri.pin_source.as_deref(), caller)?;
@@ -495,7 +500,7 @@ impl Token {
         lane: &mut Lane,
         key: &TokenKey,
         scheme: SignScheme,
-        message: &[u8],
+        payload: Payload<'_>,
     ) -> Result<Vec<u8>, Fault> {
         key.info.algorithm.check(scheme)?;
         self.with_session(lane, |token, pkcs11, open, caller| {
@@ -513,7 +518,7 @@ impl Token {
             };
             let signature = {
                 let _calling = caller.call();
-                sign::sign(&open.session, object, scheme, message)?
+                sign::sign(&open.session, object, scheme, payload)?
             };
             token.signatures.fetch_add(1, Ordering::Relaxed);
             token.took(start.elapsed());

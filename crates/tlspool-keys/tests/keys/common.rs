@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA256,
     RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256,
     RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, UnparsedPublicKey, VerificationAlgorithm,
 };
 use tlspool_keys::pin::{Pin, PinReply, PinRequest, PinSource};
-use tlspool_keys::{KeyInfo, KeyStore, KeyStoreConfig, KeyUri, ModuleConfig, SignScheme};
+use tlspool_keys::{KeyError, KeyInfo, KeyStore, KeyStoreConfig, KeyUri, ModuleConfig, SignScheme};
 
 pub const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
 pub const PIN: &str = "1234";
@@ -170,5 +171,27 @@ pub fn check_all_schemes(store: &KeyStore, key: &KeyInfo) {
         let signature = store.sign(&key.id, scheme, message).unwrap();
         assert!(verifies(key, scheme, message, &signature), "{scheme:?} with {}", key.uri);
         assert!(!verifies(key, scheme, b"other", &signature), "{scheme:?} with {}", key.uri);
+        // A hash that was made elsewhere makes the same kind of signature.
+        let Some(hash) = hash(scheme) else { continue };
+        let digest = digest::digest(hash, message);
+        let signature = store.sign_digest(&key.id, scheme, digest.as_ref()).unwrap();
+        assert!(verifies(key, scheme, message, &signature), "{scheme:?} with {}", key.uri);
+        let short = &digest.as_ref()[1..];
+        let error = store.sign_digest(&key.id, scheme, short);
+        assert!(matches!(error, Err(KeyError::Unsupported(_))), "{error:?}");
+    }
+}
+
+/// The hash of a scheme; none if it signs the message itself.
+fn hash(scheme: SignScheme) -> Option<&'static digest::Algorithm> {
+    use SignScheme::{
+        EcdsaP256Sha256, EcdsaP384Sha384, Ed25519, RsaPkcs1Sha256, RsaPkcs1Sha384, RsaPkcs1Sha512,
+        RsaPssSha256, RsaPssSha384, RsaPssSha512,
+    };
+    match scheme {
+        RsaPkcs1Sha256 | EcdsaP256Sha256 | RsaPssSha256 => Some(&digest::SHA256),
+        RsaPkcs1Sha384 | EcdsaP384Sha384 | RsaPssSha384 => Some(&digest::SHA384),
+        RsaPkcs1Sha512 | RsaPssSha512 => Some(&digest::SHA512),
+        Ed25519 => None,
     }
 }

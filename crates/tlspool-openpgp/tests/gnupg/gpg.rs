@@ -31,7 +31,10 @@ impl Drop for Gpg {
 
 impl Gpg {
     pub(crate) fn new() -> Self {
-        Self { home: tempfile::tempdir().unwrap() }
+        let gpg = Self { home: tempfile::tempdir().unwrap() };
+        // Makes the trust database, which revocations are written to.
+        gpg.run(0, &["--trust-model", "pgp", "--check-trustdb"]);
+        gpg
     }
 
     pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {

@@ -1,6 +1,7 @@
 //! Certificates made by GnuPG, read by us.
 
 mod gpg;
+mod making;
 mod reading;
 mod standing;
 mod voucher;
