@@ -13,6 +13,8 @@ packages="$packages openssl gnutls-bin curl"
 packages="$packages gnupg"
 # look-ups: a directory and its tools, OpenPGP keys to put into it, a cache
 packages="$packages slapd ldap-utils sq memcached"
+# DNS: signed zones, their server, and a resolver to forward to
+packages="$packages nsd ldnsutils unbound"
 # tests: Python programs, manual pages, the core dump
 packages="$packages python3 mandoc gdb procps"
 

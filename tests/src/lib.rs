@@ -15,6 +15,7 @@ pub mod memcached;
 pub mod net;
 pub mod process;
 pub mod slapd;
+pub mod zones;
 
 pub use authority::{Authority, Leaf};
 pub use house::{Daemon, House, PIN, SOFTHSM};

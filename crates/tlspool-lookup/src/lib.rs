@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod directory;
+pub mod dns;
 mod flights;
 mod lookups;
 pub mod names;

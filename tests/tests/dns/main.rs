@@ -1,0 +1,4 @@
+//! The resolver against signed zones, and against servers that lie.
+
+mod support;
+mod zones;

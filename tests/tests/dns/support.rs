@@ -1,0 +1,67 @@
+//! A resolver for zones that a test serves, and short questions to it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use tlspool_lookup::dns::{
+    AnchorSource, DnsSettings, Forwarder, Protocol, Resolver, UpstreamSettings,
+};
+use tlspool_lookup::names::{LookupFailure, Names, Proven, TlsaSet};
+use tlspool_tests::LIMIT;
+use tlspool_tests::zones::Zones;
+use tlspool_validate::sources::Transport;
+
+/// A digest for records.
+pub(crate) const DIGEST: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+/// Settings that ask `address`.
+pub(crate) fn settings(address: SocketAddr, anchor: PathBuf) -> DnsSettings {
+    let forwarder = Forwarder { address, protocol: Protocol::UdpTcp };
+    DnsSettings {
+        upstream: UpstreamSettings::Forwarders(vec![forwarder]),
+        anchors: AnchorSource::File(anchor),
+        ..DnsSettings::default()
+    }
+}
+
+/// A resolver that asks the server of `zones`.
+pub(crate) fn resolver(zones: &Zones) -> Resolver {
+    Resolver::new(&settings(zones.address(), zones.anchor())).unwrap()
+}
+
+pub(crate) fn deadline() -> Instant {
+    Instant::now() + LIMIT
+}
+
+/// The TLSA records of `host` at TCP port 443.
+pub(crate) async fn tlsa(
+    resolver: &Resolver,
+    host: &str,
+) -> Result<Proven<TlsaSet>, LookupFailure> {
+    resolver.tlsa(host, 443, Transport::Tcp, deadline()).await
+}
+
+#[track_caller]
+pub(crate) fn secure(result: &Result<Proven<TlsaSet>, LookupFailure>) -> &TlsaSet {
+    match result {
+        Ok(Proven::Secure(set)) => set,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+pub(crate) fn absent(result: &Result<Proven<TlsaSet>, LookupFailure>, expected: &str) {
+    match result {
+        Ok(Proven::Absent(why)) => assert!(why.contains(expected), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+pub(crate) fn bogus(result: &Result<Proven<TlsaSet>, LookupFailure>, expected: &str) {
+    match result {
+        Err(LookupFailure::Bogus { why, .. }) => assert!(why.contains(expected), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
