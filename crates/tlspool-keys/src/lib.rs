@@ -17,6 +17,7 @@ pub mod algorithm;
 pub mod client;
 mod der;
 mod error;
+mod files;
 mod info;
 pub mod ipc;
 mod pem;

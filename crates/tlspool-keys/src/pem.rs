@@ -13,9 +13,10 @@ use aws_lc_rs::signature::{
     KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384,
     RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
 };
+use base64ct::{Base64, Encoding};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::algorithm::Payload;
 use crate::der;
@@ -23,6 +24,9 @@ use crate::{KeyAlgorithm, KeyError, SignScheme};
 
 /// Larger files are refused: a chain of certificates takes a few KiB.
 const MAX_FILE: u64 = 1 << 20;
+
+/// What stands behind `-----BEGIN`: PKCS #8, SEC 1, PKCS #1.
+const KEY_LABELS: [&str; 3] = ["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"];
 
 /// A private key read from a file.
 pub(crate) struct PemKey {
@@ -194,8 +198,10 @@ fn is_der(bytes: &[u8]) -> bool {
 
 fn parse_key(path: &Path, bytes: &[u8]) -> Result<PrivateKey, KeyError> {
     let fail = |text: &str| KeyError::File(format!("key file {}: {text}", path.display()));
-    let mut der = if is_der(bytes) {
-        PrivateKeyDer::try_from(bytes.to_vec()).map_err(fail)?
+    // Everything below refers to `bytes` or to `section`, both of which are wiped.
+    let section;
+    let der = if is_der(bytes) {
+        PrivateKeyDer::try_from(bytes).map_err(fail)?
     } else {
         let says = |needle: &[u8]| bytes.windows(needle.len()).any(|w| w == needle);
         if says(b"BEGIN ENCRYPTED PRIVATE KEY") || says(b"Proc-Type: 4,ENCRYPTED") {
@@ -204,14 +210,44 @@ fn parse_key(path: &Path, bytes: &[u8]) -> Result<PrivateKey, KeyError> {
                  openssl pkey, or import it into a token",
             ));
         }
-        PrivateKeyDer::from_pem_slice(bytes).map_err(|e| match e {
-            rustls_pki_types::pem::Error::NoItemsFound => fail("has no BEGIN PRIVATE KEY"),
-            e => fail(&e.to_string()),
-        })?
+        let (label, text) =
+            pem_section(bytes).ok_or_else(|| fail("has no BEGIN PRIVATE KEY, or no END for it"))?;
+        section = decode(&text).ok_or_else(|| fail("is not in base64"))?;
+        match label {
+            "PRIVATE KEY" => PrivateKeyDer::Pkcs8(section.as_slice().into()),
+            "EC PRIVATE KEY" => PrivateKeyDer::Sec1(section.as_slice().into()),
+            _ => PrivateKeyDer::Pkcs1(section.as_slice().into()),
+        }
     };
-    let key = load(&der).ok_or_else(|| unreadable(path));
-    der.zeroize();
-    key
+    load(&der).ok_or_else(|| unreadable(path))
+}
+
+/// The first private key of a PEM file: its label, and its base64 without white space. Our own
+/// reading, because those of the libraries leave copies of the text behind.
+fn pem_section(bytes: &[u8]) -> Option<(&'static str, Zeroizing<Vec<u8>>)> {
+    let mut lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let label = lines.find_map(|line| {
+        let label = line.strip_prefix(b"-----BEGIN ")?.strip_suffix(b"-----")?;
+        KEY_LABELS.into_iter().find(|known| known.as_bytes() == label)
+    })?;
+    let end = format!("-----END {label}-----");
+    // Room for all of it at once, so that nothing is left behind by growing.
+    let mut text = Zeroizing::new(Vec::with_capacity(bytes.len()));
+    for line in lines {
+        if line == end.as_bytes() {
+            return Some((label, text));
+        }
+        text.extend(line.iter().filter(|byte| !byte.is_ascii_whitespace()));
+    }
+    None
+}
+
+/// In constant time: what stands there is the key.
+fn decode(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let mut der = Zeroizing::new(vec![0; text.len() / 4 * 3]);
+    let length = Base64::decode(text, &mut der).ok()?.len();
+    der.truncate(length);
+    Some(der)
 }
 
 fn load(der: &PrivateKeyDer<'_>) -> Option<PrivateKey> {

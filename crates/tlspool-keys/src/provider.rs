@@ -13,6 +13,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use crate::files::Files;
 use crate::pem::{self, PemKey};
 use crate::pin::{PinMemory, PinSource};
 use crate::pkcs11::Fault;
@@ -43,6 +44,9 @@ pub struct KeyStoreConfig {
     /// A `module-path` in a URI must name a configured module, or one in these directories. Whoever
     /// may name a URI may then load any library in them, so there are none unless you add some.
     pub module_dirs: Vec<PathBuf>,
+    /// Folders whose files may be keys, certificates and PIN sources; empty: any file that this
+    /// process can read. Nobody but administrators should be able to write in them.
+    pub file_dirs: Vec<PathBuf>,
     /// Sessions, and so threads, for each token.
     pub sessions_per_token: usize,
     /// Requests that may wait for each token.
@@ -60,6 +64,7 @@ impl Default for KeyStoreConfig {
         Self {
             modules: Vec::new(),
             module_dirs: Vec::new(),
+            file_dirs: Vec::new(),
             sessions_per_token: 4,
             queue_per_token: 4096,
             pin_prompts: 3,
@@ -170,6 +175,7 @@ impl KeyStore {
                 sessions: config.sessions_per_token.max(1),
                 queue: config.queue_per_token.max(1),
                 prompts: config.pin_prompts.max(1),
+                files: Files::new(config.file_dirs.clone()),
             },
             config,
             modules: Mutex::default(),
@@ -246,7 +252,7 @@ impl KeyStore {
     /// with the issuers that the token also holds.
     pub fn certificates(&self, uri: &KeyUri) -> Result<Vec<Vec<u8>>, KeyError> {
         match uri {
-            KeyUri::File(path) => pem::certificates(path),
+            KeyUri::File(path) => self.certificates_in(path),
             KeyUri::Pkcs11(uri) => {
                 let work = Work::Certificates { uri: (**uri).clone() };
                 match self.resolve(uri)?.run_here(&work)? {
@@ -374,7 +380,14 @@ impl KeyStore {
         self.keys.lock().by_id.pop(id);
     }
 
+    /// The certificates of a file.
+    pub(crate) fn certificates_in(&self, path: &Path) -> Result<Vec<Vec<u8>>, KeyError> {
+        self.around.files.permit(path)?;
+        pem::certificates(path)
+    }
+
     pub(crate) fn open_file(&self, path: &Path, text: &str) -> Result<Arc<FileKey>, KeyError> {
+        self.around.files.permit(path)?;
         let known = {
             let mut keys = self.keys.lock();
             let id = keys.files.get(text).copied();

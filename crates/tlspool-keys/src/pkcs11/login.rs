@@ -87,6 +87,7 @@ impl Token {
             return Ok(true);
         }
         let Some(path) = pin_source else { return Ok(false) };
+        self.files().permit(path)?;
         let pin = Pin::from_file(path)?;
         let wrong = || {
             let file = path.display();

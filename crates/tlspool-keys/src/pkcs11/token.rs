@@ -26,6 +26,7 @@ use super::load::{Found, Module};
 use super::watch::{Caller, Watch};
 use super::{Fault, objects, sign};
 use crate::algorithm::Payload;
+use crate::files::Files;
 use crate::pin::{PinMemory, PinSource};
 use crate::uri::Pkcs11Uri;
 use crate::{KeyError, KeyId, KeyInfo, SignScheme, TokenName, TokenStatus};
@@ -51,6 +52,7 @@ pub(crate) struct Token {
     max_queue: usize,
     /// How often a person is asked before those who wait are told that it is locked.
     prompts: u32,
+    files: Files,
     login: Mutex<u32>,
     /// Held while objects are searched or copied.
     objects: Mutex<()>,
@@ -153,6 +155,7 @@ pub(crate) struct Surroundings {
     pub(crate) sessions: usize,
     pub(crate) queue: usize,
     pub(crate) prompts: u32,
+    pub(crate) files: Files,
 }
 
 impl Token {
@@ -170,6 +173,7 @@ impl Token {
             max_lanes: around.sessions.clamp(1, permitted),
             max_queue: around.queue,
             prompts: around.prompts,
+            files: around.files.clone(),
             login: Mutex::new(0),
             objects: Mutex::new(()),
             logged_in: AtomicBool::new(false),
@@ -202,6 +206,10 @@ impl Token {
 
     pub(super) fn prompts(&self) -> u32 {
         self.prompts
+    }
+
+    pub(super) fn files(&self) -> &Files {
+        &self.files
     }
 
     pub(super) fn login_lock(&self) -> MutexGuard<'_, u32> {

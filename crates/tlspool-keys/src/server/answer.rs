@@ -10,7 +10,7 @@ use crate::pin::Pin;
 use crate::pkcs11::token::{Done, Job, Reply, TokenKey, Work};
 use crate::provider::{Key, mixed_up};
 use crate::uri::{KeyUri, Pkcs11Uri};
-use crate::{KeyError, KeyId, KeyInfo, SignScheme, pem};
+use crate::{KeyError, KeyId, KeyInfo, SignScheme};
 
 /// No request waits longer, whatever it says.
 const MAX_DEADLINE: Duration = Duration::from_mins(10);
@@ -83,7 +83,7 @@ impl Server {
             },
             Request::Certificates { uri } => match KeyUri::parse(uri) {
                 Err(error) => self.failed(to, &error.into()),
-                Ok(KeyUri::File(path)) => self.certificates(to, pem::certificates(&path)),
+                Ok(KeyUri::File(path)) => self.certificates(to, self.store.certificates_in(&path)),
                 Ok(KeyUri::Pkcs11(uri)) => self.certificates_on_token(to, *uri),
             },
             Request::Pin { prompt, pin } => {

@@ -140,3 +140,24 @@ fn reads_chains_in_pem_and_single_certificates_in_der() {
     assert_eq!(read("der").unwrap(), read("chain").unwrap()[..1]);
     assert!(read("key").unwrap_err().to_string().contains("no BEGIN CERTIFICATE"));
 }
+
+#[test]
+fn only_files_in_the_configured_folders_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let inside = dir.path().join("keys");
+    std::fs::create_dir(&inside).unwrap();
+    ec_key(&inside.join("key.pem"));
+    ec_key(&dir.path().join("key.pem"));
+    let config = KeyStoreConfig { file_dirs: vec![inside.clone()], ..KeyStoreConfig::default() };
+    let store = KeyStore::new(config, Arc::new(NoPins));
+    assert!(store.open(&uri(&format!("file:{}/key.pem", inside.display()))).is_ok());
+    for path in
+        [format!("{}/key.pem", dir.path().display()), format!("{}/../key.pem", inside.display())]
+    {
+        let uri = uri(&format!("file:{path}"));
+        for refused in [store.open(&uri).map(drop), store.certificates(&uri).map(drop)] {
+            let text = refused.unwrap_err().to_string();
+            assert!(text.contains("file_dirs"), "{text}");
+        }
+    }
+}

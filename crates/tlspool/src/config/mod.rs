@@ -197,6 +197,9 @@ pub struct Keys {
     /// PKCS #11 modules to load.
     #[serde(rename = "module")]
     pub modules: Vec<Module>,
+    /// Folders in which `file:` URIs may name keys, certificates and PIN sources; empty: any file that
+    /// the key process can read.
+    pub file_dirs: Vec<AbsolutePath>,
     /// Sessions opened on one token, and so signatures that it makes at a time.
     #[serde(deserialize_with = "at_least_one")]
     pub sessions_per_token: u32,
@@ -238,7 +241,8 @@ pub struct Trust {
 pub struct Tls {
     /// The oldest version spoken.
     pub min_version: TlsVersion,
-    /// Session tickets a server sends after a full TLS 1.3 handshake; 0 = no resumption.
+    /// Session tickets a server sends after a full TLS 1.3 handshake, with its first data; 0 = no
+    /// resumption.
     pub tickets: u32,
     /// How long a ticket is good; its key rotates twice as often.
     #[serde(with = "duration")]
@@ -424,6 +428,7 @@ impl Keys {
         };
         KeyStoreConfig {
             modules: self.modules.iter().map(module).collect(),
+            file_dirs: self.file_dirs.iter().map(|dir| dir.to_path_buf()).collect(),
             sessions_per_token: self.sessions_per_token as usize,
             pin_prompts: self.pin_prompts,
             module_timeout_ms: self.module_timeout.as_millis() as u64,
@@ -465,6 +470,7 @@ impl Default for Keys {
     fn default() -> Self {
         Self {
             modules: Vec::new(),
+            file_dirs: Vec::new(),
             sessions_per_token: 8,
             module_timeout: Duration::from_secs(10),
             pin_prompts: 3,
