@@ -77,6 +77,12 @@ impl Series {
     }
 }
 
+/// The value below which this share of `values` is; 0 if there are none.
+pub(crate) fn percentile(mut values: Vec<u32>, share: f64) -> f64 {
+    values.sort_unstable();
+    values.get((values.len() as f64 * share) as usize).map_or(0.0, |value| f64::from(*value))
+}
+
 /// Three significant digits or so.
 pub(crate) fn digits(value: f64) -> String {
     match value.abs() {

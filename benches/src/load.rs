@@ -13,6 +13,7 @@ use rustls::pki_types::ServerName;
 use crate::backend::{Backend, ECHO, ONE, SINK, SOURCE};
 use crate::client::{self, BULK, Client, Got};
 use crate::error::{BenchError, During, Result};
+use crate::figures::percentile;
 use crate::interrupt;
 use crate::procs::Programs;
 
@@ -71,6 +72,8 @@ pub(crate) struct Figures {
     pub(crate) p50_us: f64,
     /// 99th percentile.
     pub(crate) p99_us: f64,
+    /// All these times.
+    pub(crate) times_us: Vec<u32>,
     /// Share of handshakes that were resumed.
     pub(crate) resumed: f64,
 }
@@ -164,13 +167,9 @@ impl Load {
             _ => 1.0,
         };
         let operations = done as f64 / unit;
-        let mut times = std::mem::take(
+        let times_us = std::mem::take(
             &mut *self.shared.times_us.lock().unwrap_or_else(PoisonError::into_inner),
         );
-        times.sort_unstable();
-        let at = |share: f64| {
-            times.get((times.len() as f64 * share) as usize).map_or(0.0, |us| f64::from(*us))
-        };
         let cpu_us_of: HashMap<String, f64> = after
             .cpu
             .iter()
@@ -183,8 +182,9 @@ impl Load {
             rate: operations / (after.at - before.at).as_secs_f64(),
             cpu_us: cpu_us_of.values().sum(),
             cpu_us_of,
-            p50_us: at(0.5),
-            p99_us: at(0.99),
+            p50_us: percentile(times_us.clone(), 0.5),
+            p99_us: percentile(times_us.clone(), 0.99),
+            times_us,
             resumed: (after.resumed - before.resumed) as f64 / operations,
         })
     }

@@ -16,10 +16,11 @@ mod own;
 mod pool;
 mod procs;
 mod report;
+mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use rustix::process::{Resource, Rlimit};
@@ -32,6 +33,9 @@ use crate::figures::{Results, SCENARIOS, Scenario, digits};
 use crate::load::Window;
 use crate::own::Own;
 use crate::report::Method;
+
+/// Memory hardly differs between rounds, and these take long.
+const IDLE_ROUNDS: usize = 2;
 
 /// Time for a candidate with idle sessions to give memory back.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -61,6 +65,11 @@ struct Options {
     /// Folder of the release build
     #[arg(long, default_value = "target/release")]
     programs: PathBuf,
+    /// For this program itself: signs on a token for the time of a window, and says how often
+    #[arg(long, hide = true)]
+    token_rate: Option<PathBuf>,
+    #[arg(long, hide = true, default_value = "")]
+    token_pin: String,
     /// Where to write the report; without it, standard output
     #[arg(long)]
     out: Option<PathBuf>,
@@ -89,6 +98,13 @@ fn main() -> ExitCode {
 }
 
 fn compare(options: &Options) -> Result<()> {
+    let default_window = if options.quick { 400 } else { 1200 };
+    let count = Duration::from_millis(options.window_ms.unwrap_or(default_window));
+    if let Some(module) = &options.token_rate {
+        println!("{}", token::measure(module, &options.token_pin, count)?);
+        return Ok(());
+    }
+    let begun = Instant::now();
     options.suite.choose();
     raise_limits()?;
     interrupt::watch()?;
@@ -102,9 +118,6 @@ fn compare(options: &Options) -> Result<()> {
         backend: backend.address,
         programs: &options.programs,
     };
-    let default_window = if options.quick { 400 } else { 2000 };
-    let window_ms = options.window_ms.unwrap_or(default_window);
-    let count = Duration::from_millis(window_ms);
     let window = Window { warm: count / 5 + Duration::from_millis(100), count };
     let method = Method {
         rounds: options.rounds.unwrap_or(if options.quick { 2 } else { 5 }),
@@ -117,11 +130,11 @@ fn compare(options: &Options) -> Result<()> {
     let scenarios: Vec<&Scenario> = SCENARIOS.iter().filter(|s| options.wants(s.id)).collect();
     let mut results = Results::default();
     for round in 1..=method.rounds {
-        eprintln!("round {round} of {}", method.rounds);
+        eprintln!("round {round} of {}, {} s", method.rounds, begun.elapsed().as_secs());
         if !scenarios.is_empty() {
             work_round(&candidates, &scenarios, &setting, window, &backend, &mut results)?;
         }
-        if options.wants("idle") {
+        if options.wants("idle") && round <= IDLE_ROUNDS {
             idle_round(&candidates, &setting, method.idle_sessions, &mut results)?;
         }
     }
@@ -137,6 +150,7 @@ fn compare(options: &Options) -> Result<()> {
             own.slow_token(&setting, method.rounds, window, &backend)?;
         }
     }
+    eprintln!("done after {} s", begun.elapsed().as_secs());
     let report = report::write(&results, &own, &method, &options.programs);
     if let Some(path) = &options.out {
         return std::fs::write(path, report).during(format!("writing {}", path.display()));
