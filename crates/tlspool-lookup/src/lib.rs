@@ -6,6 +6,7 @@
 pub mod directory;
 pub mod dns;
 mod flights;
+pub mod http;
 mod lookups;
 pub mod names;
 pub mod process;
