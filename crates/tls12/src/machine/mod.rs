@@ -1,0 +1,892 @@
+//! The connection: one handshake state machine for both roles, over either record layer.
+//!
+//! ```text
+//!             ┌────────────────────────────────────────────────┐
+//!             ▼                                                │ refused (no_renegotiation)
+//!   Fresh ─► Handshake ─► Anonymous ─► Handshake ─► Open ◄─► Handshake
+//!               │  (precursor only)                  ▲│
+//!               └────────────────────────────────────┘└─► Closed   (also from everywhere else, on a fault)
+//! ```
+//! *Open* alone carries data. A handshake that runs over an open connection leaves it open: data that the peer
+//! sent before it joined still arrives. [`client`] and [`server`] hold the states within a handshake.
+
+mod client;
+mod server;
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::codec::{CertificateType, PeerCertificate, Signed, kind};
+use crate::config::{Anonymous, ClientConfig, Common, Credential, Renegotiation, ServerConfig};
+use crate::crypto::{Group, KeyKind, SignatureScheme, Transcript, VerifyError, verify_signature};
+use crate::error::{Alert, Error};
+use crate::keys::{Exporter, Role, Secrets, VERIFY_DATA};
+use crate::record::{Incoming, MAX_IDLE, Message, Stream, content};
+use crate::suite::{Authentication, Suite};
+use crate::ticket::ClientSession;
+use crate::transport::Transport;
+
+/// What the caller must do next.
+#[derive(Debug)]
+pub enum Output {
+    /// Send what was put into the buffer; of datagrams it is one.
+    Send,
+    /// Give this plaintext to the application.
+    Data(Vec<u8>),
+    /// Choose what to show; answer with [`Connection::chosen`].
+    ChooseCredential(Box<ChooseCredential>),
+    /// Sign; answer with [`Connection::signed`].
+    Sign(Box<SignRequest>),
+    /// Judge the peer; answer with [`Connection::verified`].
+    Verify(Box<Verify>),
+    /// Keep this to resume it another time.
+    Session(Box<ClientSession>),
+    /// Both sides are who [`Connection::summary`] says. Data may flow.
+    Established,
+    /// A renegotiation is done. [`Connection::summary`] is new.
+    Renegotiated(Renegotiated),
+    /// The peer does not renegotiate. Everything stays as it was.
+    RenegotiationRefused,
+    /// The peer sends no more data. Ours may still flow.
+    PeerClosed,
+    /// It is over. What was put into the buffer before tells the peer.
+    Closed(Closed),
+    /// Call [`Connection::handle_timeout`] at this time, or bring bytes earlier.
+    WaitUntil(Instant),
+    /// Bring bytes, or the answer that was asked for.
+    Idle,
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Closed {
+    /// Both sides said that they are finished.
+    Cleanly,
+    /// Otherwise.
+    Failed(Error),
+}
+
+/// A credential is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChooseCredential {
+    /// Which side we are.
+    pub role: Role,
+    /// The name that the client asks for.
+    pub server_name: Option<String>,
+    /// Types that both sides take, best first. A client shows the one that was negotiated.
+    pub certificate_types: Vec<CertificateType>,
+    /// Signatures that the peer takes, by its preference. The key must be able to make one of them.
+    pub schemes: Vec<SignatureScheme>,
+    /// Names of authorities that a server takes, DER; empty: any.
+    pub authorities: Vec<Vec<u8>>,
+    /// Another handshake went before on this connection.
+    pub renegotiation: bool,
+    /// The renegotiation is ours.
+    pub requested: bool,
+}
+
+/// A signature is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignRequest {
+    /// By its key.
+    pub credential: Arc<Credential>,
+    /// How.
+    pub scheme: SignatureScheme,
+    /// Over this, hashed as the scheme says.
+    pub message: Vec<u8>,
+}
+
+impl SignRequest {
+    /// The digest to sign; `None` for Ed25519, which signs the message itself.
+    pub fn digest(&self) -> Option<crate::crypto::Digest> {
+        self.scheme.digest(&self.message)
+    }
+}
+
+/// A judgement is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verify {
+    /// What the peer has shown; `None`: it was asked, and has nothing.
+    pub peer: Option<PeerCertificate>,
+    /// It was shown in the session that is resumed; trust may have changed since.
+    pub resumed: bool,
+    /// Another handshake went before on this connection.
+    pub renegotiation: bool,
+    /// The renegotiation is ours: the identity may be another one than before.
+    pub requested: bool,
+}
+
+/// What a renegotiation has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Renegotiated {
+    /// We asked for it, not the peer.
+    pub requested: bool,
+    /// The peer shows something else than before. If it was not `requested`, close the connection: the
+    /// application believes to speak with somebody else.
+    pub peer_changed: bool,
+    /// We show something else than before.
+    pub shown_changed: bool,
+}
+
+/// What was agreed in the latest handshake.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// The cipher suite.
+    pub suite: &'static Suite,
+    /// The group of the key exchange; none in a resumed session.
+    pub group: Option<Group>,
+    /// What the peer has shown; `None` if nothing.
+    pub peer: Option<PeerCertificate>,
+    /// SubjectPublicKeyInfo of the peer's key, as the caller answered; empty if none.
+    pub peer_key: Vec<u8>,
+    /// What we have shown.
+    pub shown: Option<Arc<Credential>>,
+    /// The name that the client asked for.
+    pub server_name: Option<String>,
+    /// The application protocol.
+    pub alpn: Option<Vec<u8>>,
+    /// An earlier session was resumed.
+    pub resumed: bool,
+    /// No certificate of this connection was visible on the wire.
+    pub private: bool,
+}
+
+/// What hellos agree on.
+#[derive(Clone)]
+struct Agreed {
+    suite: &'static Suite,
+    client_random: [u8; 32],
+    server_random: [u8; 32],
+    certificate_type: CertificateType,
+    alpn: Option<Vec<u8>>,
+    ticket: bool,
+}
+
+/// A handshake that is about to be, or is, complete.
+struct Completion {
+    secrets: Secrets,
+    group: Option<Group>,
+    peer: Option<PeerCertificate>,
+    peer_key: Vec<u8>,
+    shown: Option<Arc<Credential>>,
+    server_name: Option<String>,
+    alpn: Option<Vec<u8>>,
+    resumed: bool,
+    client_session: Option<ClientSession>,
+    renegotiation: bool,
+    requested: bool,
+    client_verify: [u8; VERIFY_DATA],
+    server_verify: [u8; VERIFY_DATA],
+    tls_unique: [u8; VERIFY_DATA],
+}
+
+impl Completion {
+    fn new(
+        secrets: Secrets,
+        agreed: &Agreed,
+        server_name: Option<String>,
+        renegotiation: bool,
+        requested: bool,
+    ) -> Self {
+        Self {
+            secrets,
+            group: None,
+            peer: None,
+            peer_key: Vec::new(),
+            shown: None,
+            server_name,
+            alpn: agreed.alpn.clone(),
+            resumed: false,
+            client_session: None,
+            renegotiation,
+            requested,
+            client_verify: [0; VERIFY_DATA],
+            server_verify: [0; VERIFY_DATA],
+            tls_unique: [0; VERIFY_DATA],
+        }
+    }
+}
+
+/// What a message leads to.
+enum Step {
+    Client(Box<client::Handshake>),
+    Server(Box<server::Handshake>),
+    /// The handshake is over.
+    Done,
+}
+
+/// The latest finished handshake.
+struct Session {
+    exporter: Exporter,
+    summary: Summary,
+    client_verify: [u8; VERIFY_DATA],
+    server_verify: [u8; VERIFY_DATA],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// No handshake is finished.
+    Fresh,
+    /// A precursor is: the next must authenticate.
+    Anonymous,
+    /// Data may flow.
+    Open,
+    Closed,
+}
+
+enum Config {
+    Client(Arc<ClientConfig>),
+    Server(Arc<ServerConfig>),
+}
+
+impl Config {
+    fn common(&self) -> &Common {
+        match self {
+            Self::Client(config) => &config.common,
+            Self::Server(config) => &config.common,
+        }
+    }
+}
+
+/// What outlives a handshake.
+struct Core {
+    config: Config,
+    transport: Transport,
+    events: VecDeque<Output>,
+    session: Option<Session>,
+    phase: Phase,
+    /// A HelloRequest of ours waits for its ClientHello.
+    requested: bool,
+    /// When the peer's latest renegotiation began.
+    renegotiated: Option<Instant>,
+    /// Messages without effect in a row.
+    idle: u32,
+    said_close: bool,
+    heard_close: bool,
+}
+
+impl Core {
+    /// Sends a handshake message.
+    fn say(&mut self, transcript: &mut Transcript, kind: u8, body: &[u8]) {
+        let raw = self.transport.queue(kind, body);
+        transcript.add(&raw);
+    }
+
+    fn ask(&mut self, question: Output) {
+        self.events.push_back(question);
+    }
+
+    /// A handshake is finished on both sides.
+    fn complete(&mut self, completion: Completion) -> Result<Step, Error> {
+        let anonymous = completion.secrets.suite.is_anonymous();
+        let before = self.session.take();
+        let private = self.phase == Phase::Anonymous
+            || before.as_ref().is_some_and(|before| before.summary.private);
+        let peer_changed = before.as_ref().is_none_or(|b| b.summary.peer != completion.peer);
+        let shown_changed = before.as_ref().is_none_or(|b| b.summary.shown != completion.shown);
+        self.session = Some(Session {
+            exporter: Exporter::new(&completion.secrets, completion.tls_unique),
+            summary: Summary {
+                suite: completion.secrets.suite,
+                group: completion.group,
+                peer: completion.peer,
+                peer_key: completion.peer_key,
+                shown: completion.shown,
+                server_name: completion.server_name,
+                alpn: completion.alpn,
+                resumed: completion.resumed,
+                private,
+            },
+            client_verify: completion.client_verify,
+            server_verify: completion.server_verify,
+        });
+        if let Some(session) = completion.client_session {
+            self.events.push_back(Output::Session(Box::new(session)));
+        }
+        if self.phase == Phase::Open {
+            let requested = completion.requested;
+            self.events.push_back(Output::Renegotiated(Renegotiated {
+                requested,
+                peer_changed,
+                shown_changed,
+            }));
+            return Ok(Step::Done);
+        }
+        debug_assert_eq!(completion.renegotiation, self.phase == Phase::Anonymous);
+        if anonymous && self.config.common().anonymous != Anonymous::Final {
+            self.phase = Phase::Anonymous;
+            return match &self.config {
+                Config::Client(config) => {
+                    let config = config.clone();
+                    client::Handshake::start(self, &config, true)
+                        .map(|handshake| Step::Client(Box::new(handshake)))
+                }
+                Config::Server(_) => Ok(Step::Done),
+            };
+        }
+        self.phase = Phase::Open;
+        self.events.push_back(Output::Established);
+        Ok(Step::Done)
+    }
+
+    /// Something came that changes nothing.
+    fn nothing(&mut self) -> Result<(), Error> {
+        self.idle += 1;
+        if self.idle > MAX_IDLE { Err(Error::Flood) } else { Ok(()) }
+    }
+
+    /// May the peer begin a renegotiation now? If not, it is told.
+    fn admits_renegotiation(&mut self, now: Option<Instant>) -> Result<bool, Error> {
+        let admitted = match (self.config.common().renegotiation, self.renegotiated, now) {
+            (Renegotiation::Refuse, ..) => false,
+            (Renegotiation::AtMostEvery(interval), Some(latest), Some(now)) => {
+                now.saturating_duration_since(latest) >= interval
+            }
+            (Renegotiation::AtMostEvery(_), ..) => true,
+        };
+        if admitted && !self.said_close {
+            self.renegotiated = now;
+            self.idle = 0;
+            return Ok(true);
+        }
+        self.nothing()?;
+        self.transport.queue_alert(Alert::NO_RENEGOTIATION)?;
+        Ok(false)
+    }
+}
+
+/// A TLS 1.2 or DTLS 1.2 connection.
+pub struct Connection {
+    core: Core,
+    handshake: Option<Step>,
+    now: Option<Instant>,
+}
+
+impl Connection {
+    /// A client. Its ClientHello waits in [`Self::poll_output`].
+    pub fn client(config: Arc<ClientConfig>) -> Result<Self, Error> {
+        let mut connection = Self::new(
+            Config::Client(config.clone()),
+            Transport::Stream(Stream::default()),
+        );
+        connection.say_hello(&config, true)?;
+        Ok(connection)
+    }
+
+    /// A server.
+    pub fn server(config: Arc<ServerConfig>) -> Self {
+        Self::new(Config::Server(config), Transport::Stream(Stream::default()))
+    }
+
+    fn new(config: Config, transport: Transport) -> Self {
+        let core = Core {
+            config,
+            transport,
+            events: VecDeque::new(),
+            session: None,
+            phase: Phase::Fresh,
+            requested: false,
+            renegotiated: None,
+            idle: 0,
+            said_close: false,
+            heard_close: false,
+        };
+        Self { core, handshake: None, now: None }
+    }
+
+    fn say_hello(&mut self, config: &Arc<ClientConfig>, requested: bool) -> Result<(), Error> {
+        let handshake = client::Handshake::start(&mut self.core, config, requested)?;
+        self.handshake = Some(Step::Client(Box::new(handshake)));
+        Ok(())
+    }
+
+    // ---- what comes in
+
+    /// Takes what the peer sent: any piece of a stream, or one datagram. What it means comes out of
+    /// [`Self::poll_output`]. Of a stream, bring no more than some records while a question waits.
+    pub fn handle_input(&mut self, bytes: &[u8], now: Instant) {
+        self.now = Some(now);
+        if self.core.phase == Phase::Closed {
+            return;
+        }
+        if let Err(error) = self.core.transport.receive(bytes) {
+            return self.fail(error);
+        }
+        self.pump();
+    }
+
+    /// Time has passed; see [`Output::WaitUntil`].
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = Some(now);
+    }
+
+    /// The stream from the peer ended.
+    pub fn handle_end(&mut self) {
+        if self.core.phase == Phase::Closed {
+            return;
+        }
+        if self.core.heard_close {
+            self.close_if_both();
+        } else {
+            self.end(Closed::Failed(Error::Truncated));
+        }
+    }
+
+    /// The answer to [`Output::ChooseCredential`]. `None`: nothing to show, which ends a server's
+    /// handshake unless it may stay anonymous. An alert ends it in any case.
+    pub fn chosen(&mut self, credential: Result<Option<Arc<Credential>>, Alert>) {
+        self.resume(|step, core| {
+            let credential = credential.map_err(Error::Refused)?;
+            match step {
+                Some(Step::Client(handshake)) => handshake.chosen(core, credential),
+                Some(Step::Server(handshake)) => handshake.chosen(core, credential),
+                _ => Err(Error::Misuse("no credential was to be chosen")),
+            }
+        });
+    }
+
+    /// The answer to [`Output::Sign`]: the signature as TLS carries it (ECDSA: DER), or none.
+    pub fn signed(&mut self, signature: Option<Vec<u8>>) {
+        self.resume(|step, core| {
+            let signature = signature.ok_or(Error::NoSignature)?;
+            match step {
+                Some(Step::Client(handshake)) => handshake.signed(core, signature),
+                Some(Step::Server(handshake)) => handshake.signed(core, signature),
+                _ => Err(Error::Misuse("no signature was asked for")),
+            }
+        });
+    }
+
+    /// The answer to [`Output::Verify`]: the SubjectPublicKeyInfo (DER) of the key that the peer signs
+    /// with, whatever the kind of certificate, or the alert to send. For a peer that showed nothing, and for a
+    /// resumed session, the key is not used.
+    pub fn verified(&mut self, key: Result<Vec<u8>, Alert>) {
+        self.resume(|step, core| match step {
+            Some(Step::Client(handshake)) => handshake.verified(core, key),
+            Some(Step::Server(handshake)) => handshake.verified(core, key),
+            _ => Err(Error::Misuse("nobody was to be verified")),
+        });
+    }
+
+    fn resume(&mut self, with: impl FnOnce(Option<Step>, &mut Core) -> Result<Step, Error>) {
+        if self.core.phase == Phase::Closed {
+            return;
+        }
+        let step = self.handshake.take();
+        match with(step, &mut self.core) {
+            Ok(step) => {
+                self.go(step);
+                self.pump();
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn go(&mut self, step: Step) {
+        self.handshake = match step {
+            Step::Done => None,
+            step => Some(step),
+        };
+    }
+
+    /// Whether an answer is waited for: until then nothing is read.
+    pub fn is_asking(&self) -> bool {
+        match &self.handshake {
+            Some(Step::Client(handshake)) => handshake.is_asking(),
+            Some(Step::Server(handshake)) => handshake.is_asking(),
+            _ => false,
+        }
+    }
+
+    fn pump(&mut self) {
+        while self.core.phase != Phase::Closed && !self.is_asking() {
+            let done = match self.core.transport.next() {
+                Ok(Some(incoming)) => self.incoming(incoming),
+                Ok(None) => return,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = done {
+                self.fail(error);
+            }
+        }
+    }
+
+    fn incoming(&mut self, incoming: Incoming) -> Result<(), Error> {
+        match incoming {
+            Incoming::Handshake(message) => self.message(&message),
+            Incoming::ChangeCipherSpec => {
+                let step = match self.handshake.take() {
+                    Some(Step::Client(handshake)) => handshake.change_cipher_spec(&mut self.core)?,
+                    Some(Step::Server(handshake)) => handshake.change_cipher_spec(&mut self.core)?,
+                    _ => return Err(Error::Unexpected("ChangeCipherSpec")),
+                };
+                self.go(step);
+                Ok(())
+            }
+            Incoming::Alert { fatal, alert } => self.alert(fatal, alert),
+            Incoming::Data(data) => {
+                self.admit_data()?;
+                self.core.events.push_back(Output::Data(data));
+                Ok(())
+            }
+        }
+    }
+
+    /// May data of the peer's arrive now?
+    fn admit_data(&mut self) -> Result<(), Error> {
+        match self.core.phase {
+            Phase::Anonymous => return Err(Error::DataInAnonymousPhase),
+            Phase::Open if !self.core.heard_close => {}
+            _ => return Err(Error::Unexpected("application data")),
+        }
+        // What was on its way when the renegotiation began still counts; once the peer has joined,
+        // it has no reason to send any.
+        let joined = match &self.handshake {
+            Some(Step::Client(handshake)) => !handshake.is_fresh(),
+            Some(Step::Server(_)) => true,
+            _ => false,
+        };
+        if joined && !self.core.transport.is_datagram() {
+            return Err(Error::Unexpected("application data"));
+        }
+        self.core.idle = 0;
+        Ok(())
+    }
+
+    fn message(&mut self, message: &Message) -> Result<(), Error> {
+        let core = &mut self.core;
+        let step = match (self.handshake.take(), message.kind()) {
+            (handshake, kind::HELLO_REQUEST) => {
+                let Config::Client(config) = &core.config else {
+                    return Err(Error::Unexpected("HelloRequest"));
+                };
+                if !message.body().is_empty() {
+                    return Err(Error::Malformed("HelloRequest"));
+                }
+                let config = config.clone();
+                match handshake {
+                    // RFC 5246 section 7.4.1.1: ignored during a handshake.
+                    Some(step) => {
+                        core.nothing()?;
+                        step
+                    }
+                    None if core.admits_renegotiation(self.now)? => Step::Client(Box::new(
+                        client::Handshake::start(core, &config, false)?,
+                    )),
+                    None => Step::Done,
+                }
+            }
+            (Some(Step::Client(handshake)), _) => handshake.message(core, message)?,
+            (Some(Step::Server(handshake)), _) => handshake.message(core, message)?,
+            (_, kind::CLIENT_HELLO) => {
+                let Config::Server(config) = &core.config else {
+                    return Err(Error::Unexpected("ClientHello"));
+                };
+                let config = config.clone();
+                let requested = std::mem::take(&mut core.requested);
+                let open = core.phase == Phase::Open;
+                if open && !requested && !core.admits_renegotiation(self.now)? {
+                    Step::Done
+                } else {
+                    server::Handshake::start(core, &config, message, requested)?
+                }
+            }
+            (_, other) => return Err(Error::Unexpected(crate::codec::name(other))),
+        };
+        self.go(step);
+        Ok(())
+    }
+
+    fn alert(&mut self, fatal: bool, alert: Alert) -> Result<(), Error> {
+        let core = &mut self.core;
+        match alert {
+            Alert::CLOSE_NOTIFY => {
+                core.heard_close = true;
+                if core.phase == Phase::Open {
+                    core.events.push_back(Output::PeerClosed);
+                    self.close_if_both();
+                } else {
+                    self.end(Closed::Failed(Error::PeerAlert(alert)));
+                }
+            }
+            Alert::NO_RENEGOTIATION if !fatal => {
+                let refused = match &self.handshake {
+                    Some(Step::Client(handshake)) => handshake.is_fresh() && handshake.requested,
+                    None => std::mem::take(&mut core.requested),
+                    _ => false,
+                };
+                match (core.phase, refused) {
+                    (Phase::Anonymous, _) => return Err(Error::StaysAnonymous),
+                    (Phase::Open, true) => {
+                        self.handshake = None;
+                        core.events.push_back(Output::RenegotiationRefused);
+                    }
+                    _ => core.nothing()?,
+                }
+            }
+            _ if fatal => self.end(Closed::Failed(Error::PeerAlert(alert))),
+            _ => core.nothing()?,
+        }
+        Ok(())
+    }
+
+    fn close_if_both(&mut self) {
+        if self.core.said_close && self.core.heard_close {
+            self.end(Closed::Cleanly);
+        }
+    }
+
+    fn fail(&mut self, error: Error) {
+        if let Some(alert) = error.alert() {
+            // If even the alert cannot be made, the peer sees the connection end.
+            let _ = self.core.transport.queue_alert(alert);
+        }
+        self.end(Closed::Failed(error));
+    }
+
+    fn end(&mut self, how: Closed) {
+        self.handshake = None;
+        self.core.phase = Phase::Closed;
+        // Questions are moot; data that arrived whole is not.
+        self.core.events.retain(|event| {
+            !matches!(event, Output::Verify(_) | Output::Sign(_) | Output::ChooseCredential(_))
+        });
+        self.core.events.push_back(Output::Closed(how));
+    }
+
+    // ---- what goes out
+
+    /// What to do next; call it until it says [`Output::Idle`] or [`Output::WaitUntil`]. Bytes to send are
+    /// appended to `buf`.
+    pub fn poll_output(&mut self, buf: &mut Vec<u8>) -> Output {
+        match self.core.transport.output(buf) {
+            Ok(true) => return Output::Send,
+            Ok(false) => {}
+            Err(error) => self.end(Closed::Failed(error)),
+        }
+        self.core.events.pop_front().unwrap_or(Output::Idle)
+    }
+
+    /// Sends data. Only while [`Self::may_send`].
+    pub fn send(&mut self, data: &[u8]) -> Result<(), Error> {
+        if !self.may_send() {
+            return Err(Error::Misuse("no data can be sent now"));
+        }
+        self.core.transport.queue_data(data)
+    }
+
+    /// Whether data can be sent now: the connection is open, no handshake runs, and the key is not used up.
+    pub fn may_send(&self) -> bool {
+        self.core.phase == Phase::Open
+            && self.handshake.is_none()
+            && !self.core.said_close
+            && self.core.transport.may_seal()
+    }
+
+    /// Says that no more data follows. The peer's may still arrive.
+    pub fn close(&mut self) {
+        if self.core.phase == Phase::Closed || self.core.said_close {
+            return;
+        }
+        self.core.said_close = true;
+        if let Err(error) = self.core.transport.queue_alert(Alert::CLOSE_NOTIFY) {
+            return self.end(Closed::Failed(error));
+        }
+        if self.core.phase == Phase::Open {
+            self.close_if_both();
+        } else {
+            self.end(Closed::Failed(Error::Refused(Alert::USER_CANCELED)));
+        }
+    }
+
+    /// Ends the connection with an alert, for a reason of the caller's.
+    pub fn abort(&mut self, alert: Alert) {
+        if self.core.phase != Phase::Closed {
+            self.fail(Error::Refused(alert));
+        }
+    }
+
+    /// Asks for a renegotiation, from now on with this configuration if there is one. It ends with
+    /// [`Output::Renegotiated`] or [`Output::RenegotiationRefused`]; a peer may also ignore a server's wish.
+    pub fn renegotiate(&mut self, config: Option<NewConfig>) -> Result<(), Error> {
+        if self.core.phase != Phase::Open || self.handshake.is_some() || self.core.said_close {
+            return Err(Error::Misuse("a renegotiation needs an open connection at rest"));
+        }
+        match (&mut self.core.config, config) {
+            (_, None) => {}
+            (Config::Client(old), Some(NewConfig::Client(new))) => *old = new,
+            (Config::Server(old), Some(NewConfig::Server(new))) => *old = new,
+            _ => return Err(Error::Misuse("a configuration of the other role")),
+        }
+        match &self.core.config {
+            Config::Client(config) => {
+                let config = config.clone();
+                self.say_hello(&config, true)
+            }
+            Config::Server(_) => {
+                self.core.requested = true;
+                self.core.transport.queue(kind::HELLO_REQUEST, &[]);
+                self.core.transport.end_flight();
+                Ok(())
+            }
+        }
+    }
+
+    // ---- what is known
+
+    /// What was agreed; `None` before [`Output::Established`].
+    pub fn summary(&self) -> Option<&Summary> {
+        self.core.session.as_ref().filter(|_| self.core.phase == Phase::Open).map(|s| &s.summary)
+    }
+
+    /// Keying material of the latest handshake; `None` before [`Output::Established`].
+    pub fn exporter(&self) -> Option<Exporter> {
+        self.core
+            .session
+            .as_ref()
+            .filter(|_| self.core.phase == Phase::Open)
+            .map(|s| s.exporter.clone())
+    }
+
+    /// The server's certificate, whoever of us that is: what tls-server-end-point hashes (RFC 5929 section
+    /// 4), with the hash of the certificate's signature, SHA-256 instead of MD5 and SHA-1.
+    pub fn server_certificate(&self) -> Option<&PeerCertificate> {
+        let summary = self.summary()?;
+        match &self.core.config {
+            Config::Client(_) => summary.peer.as_ref(),
+            Config::Server(_) => summary.shown.as_ref().map(|credential| &credential.certificate),
+        }
+    }
+
+    /// Which side we are.
+    pub fn role(&self) -> Role {
+        match self.core.config {
+            Config::Client(_) => Role::Client,
+            Config::Server(_) => Role::Server,
+        }
+    }
+
+    /// Whether a handshake runs.
+    pub fn is_handshaking(&self) -> bool {
+        self.handshake.is_some() || matches!(self.core.phase, Phase::Fresh | Phase::Anonymous)
+    }
+
+    // ---- the data path, for a relay that owns its buffers
+
+    /// Bytes in front of the plaintext of a record that we seal.
+    pub fn prefix(&self) -> usize {
+        self.core.transport.prefix()
+    }
+
+    /// Bytes behind it.
+    pub fn suffix(&self) -> usize {
+        self.core.transport.suffix()
+    }
+
+    /// Seals application data in `room`: prefix, `length` bytes of plaintext, suffix, and maybe more that is
+    /// not touched. Returns the record's length. First send all that [`Self::poll_output`] has.
+    pub fn seal(&mut self, room: &mut [u8], length: usize) -> Result<usize, Error> {
+        if !self.may_send() || self.core.transport.has_output() {
+            return Err(Error::Misuse("no data can be sealed now"));
+        }
+        self.core.transport.seal(content::APPLICATION_DATA, room, length)
+    }
+
+    /// Length of the record that begins with these bytes, header included; `None` if its header is not whole
+    /// yet.
+    pub fn record_length(&self, bytes: &[u8]) -> Result<Option<usize>, Error> {
+        self.core.transport.record_length(bytes)
+    }
+
+    /// Opens a whole record in place. `Some`: where its plaintext is. `None`: it was none of data; call
+    /// [`Self::poll_output`], and while [`Self::is_handshaking`], bring bytes to [`Self::handle_input`]
+    /// instead. An error has ended the connection; its alert waits in [`Self::poll_output`].
+    pub fn open(
+        &mut self,
+        record: &mut [u8],
+        now: Instant,
+    ) -> Result<Option<Range<usize>>, Error> {
+        if self.core.phase != Phase::Open || self.handshake.is_some() {
+            return Err(Error::Misuse("a handshake runs: bring bytes to handle_input"));
+        }
+        self.now = Some(now);
+        let opened = self.open_record(record);
+        if let Err(error) = &opened {
+            self.fail(error.clone());
+        }
+        opened
+    }
+
+    fn open_record(&mut self, record: &mut [u8]) -> Result<Option<Range<usize>>, Error> {
+        let (kind, plain) = self.core.transport.open(record)?;
+        if kind == content::APPLICATION_DATA {
+            self.admit_data()?;
+            return Ok(Some(plain));
+        }
+        if let Some(incoming) = self.core.transport.fragment(kind, &record[plain])? {
+            self.incoming(incoming)?;
+        }
+        self.pump();
+        Ok(None)
+    }
+
+    /// Bytes of a record that is not whole, once no handshake runs: a relay that took over goes on with them.
+    pub fn take_unread(&mut self) -> Vec<u8> {
+        self.core.transport.take_unread()
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("role", &self.role())
+            .field("phase", &self.core.phase)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A configuration that replaces the present one.
+#[derive(Debug, Clone)]
+pub enum NewConfig {
+    /// A client's.
+    Client(Arc<ClientConfig>),
+    /// A server's.
+    Server(Arc<ServerConfig>),
+}
+
+/// Which suites a key of this kind fits.
+fn authentication_of(kind: KeyKind) -> Authentication {
+    match kind {
+        KeyKind::Rsa => Authentication::Rsa,
+        KeyKind::EcdsaP256 | KeyKind::EcdsaP384 | KeyKind::Ed25519 => Authentication::Ecdsa,
+    }
+}
+
+/// Which suites signatures of this scheme fit.
+fn authentication_by(scheme: SignatureScheme) -> Authentication {
+    if scheme.fits(KeyKind::Rsa) { Authentication::Rsa } else { Authentication::Ecdsa }
+}
+
+fn check_signature(
+    common: &Common,
+    key: &[u8],
+    message: &[u8],
+    signed: &Signed,
+    what: &'static str,
+) -> Result<(), Error> {
+    let scheme = SignatureScheme::from_code_point(signed.scheme)
+        .filter(|scheme| common.schemes.contains(scheme))
+        .ok_or(Error::Illegal("a signature scheme that was not offered"))?;
+    verify_signature(scheme, key, message, &signed.signature).map_err(|error| match error {
+        VerifyError::UnsupportedKey => {
+            Error::UnsupportedCertificate("its key is of a kind that is not supported")
+        }
+        VerifyError::WrongScheme => Error::Illegal("a signature scheme that does not fit the key"),
+        VerifyError::BadSignature => Error::Decrypt(what),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,372 @@
+//! The record layer of TLS 1.2 (RFC 5246 section 6): headers, protection, and handshake messages out of
+//! their fragments.
+//!
+//! [`Stream`] serves the state machine; its `seal` and `open` serve a relay, in place and without
+//! allocation. It knows keys and sequence numbers, and nothing of what messages mean.
+
+use std::ops::Range;
+
+use crate::codec::framed;
+use crate::crypto::{RecordKey, TAG_LEN};
+use crate::error::{Alert, Error};
+
+/// Most plaintext in a record.
+pub const MAX_PLAINTEXT: usize = 1 << 14;
+/// Type, version and length in front of a record of TLS.
+pub const HEADER: usize = 5;
+/// Most that protection may add (RFC 5246 section 6.2.3).
+const MAX_EXPANSION: usize = 2048;
+/// Longest record on the wire.
+pub const MAX_RECORD: usize = HEADER + MAX_PLAINTEXT + MAX_EXPANSION;
+/// Bytes from the peer that are kept while the caller thinks about a question, or a record is not whole.
+const MAX_INCOMING: usize = 256 * 1024;
+/// Longest handshake message: a chain of large certificates fits.
+pub(crate) const MAX_MESSAGE: usize = 1 << 16;
+/// Records without data, and messages without effect, that a peer may send in a row.
+pub(crate) const MAX_IDLE: u32 = 32;
+/// Records that one key may seal: 2^24.5 for AES-GCM (draft-irtf-cfrg-aead-limits), with room for alerts.
+const SEAL_LIMIT: u64 = (1 << 24) - 64;
+
+/// TLS 1.2 in a record header.
+const VERSION: [u8; 2] = [3, 3];
+/// What the first record of a client says, for servers that know no better (RFC 5246 appendix E.1).
+const FIRST_VERSION: [u8; 2] = [3, 1];
+
+/// Content types (RFC 5246 section 6.2.1).
+pub mod content {
+    #![allow(missing_docs)]
+    pub const CHANGE_CIPHER_SPEC: u8 = 20;
+    pub const ALERT: u8 = 21;
+    pub const HANDSHAKE: u8 = 22;
+    pub const APPLICATION_DATA: u8 = 23;
+}
+
+/// Something whole that the peer sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Incoming {
+    Handshake(Message),
+    ChangeCipherSpec,
+    Alert { fatal: bool, alert: Alert },
+    Data(Vec<u8>),
+}
+
+/// A handshake message with the header that the transcript covers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Message {
+    pub(crate) raw: Vec<u8>,
+    pub(crate) header: usize,
+}
+
+impl Message {
+    pub(crate) fn kind(&self) -> u8 {
+        self.raw[0]
+    }
+
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.raw[self.header..]
+    }
+}
+
+/// One direction of one epoch.
+#[derive(Debug)]
+pub(crate) struct Protection {
+    pub(crate) key: RecordKey,
+    seq: u64,
+}
+
+impl Protection {
+    pub(crate) const fn new(key: RecordKey) -> Self {
+        Self { key, seq: 0 }
+    }
+}
+
+/// Both directions of a byte stream.
+#[derive(Debug, Default)]
+pub(crate) struct Stream {
+    tx: Option<Protection>,
+    rx: Option<Protection>,
+    /// Records to send.
+    out: Vec<u8>,
+    /// Handshake messages not yet in a record.
+    flight: Vec<u8>,
+    spoken: bool,
+    heard: bool,
+    /// Bytes from the peer, those before `taken` already dealt with.
+    incoming: Vec<u8>,
+    taken: usize,
+    /// Handshake bytes not yet dealt with, those before `message_taken` already are.
+    messages: Vec<u8>,
+    message_taken: usize,
+    idle: u32,
+}
+
+impl Stream {
+    /// Bytes in front of the plaintext of a record that we seal.
+    pub(crate) fn prefix(&self) -> usize {
+        let explicit = self.tx.as_ref().map_or(0, |tx| tx.key.aead().explicit_nonce_len());
+        HEADER + explicit
+    }
+
+    /// Bytes behind it.
+    pub(crate) fn suffix(&self) -> usize {
+        if self.tx.is_some() { TAG_LEN } else { 0 }
+    }
+
+    /// Whether the key may seal more data.
+    pub(crate) fn may_seal(&self) -> bool {
+        self.tx.as_ref().is_some_and(|tx| tx.seq < SEAL_LIMIT)
+    }
+
+    /// Seals the record in `room`: prefix, `length` bytes of plaintext, suffix, and maybe more that is
+    /// not touched. Returns the record's length.
+    pub(crate) fn seal(
+        &mut self,
+        kind: u8,
+        room: &mut [u8],
+        length: usize,
+    ) -> Result<usize, Error> {
+        const NO_ROOM: Error = Error::Misuse("no room for the record");
+        let total = self.prefix() + length + self.suffix();
+        let record = room.get_mut(..total).ok_or(NO_ROOM)?;
+        let [high, low] = ((total - HEADER) as u16).to_be_bytes();
+        let [major, minor] = if self.spoken { VERSION } else { FIRST_VERSION };
+        record[..HEADER].copy_from_slice(&[kind, major, minor, high, low]);
+        if let Some(tx) = &mut self.tx {
+            tx.key.seal_in_place(tx.seq, kind, VERSION, &mut record[HEADER..])?;
+            tx.seq = tx.seq.checked_add(1).ok_or(Error::Internal("the sequence number ended"))?;
+        }
+        Ok(total)
+    }
+
+    /// Length of the record that begins with these bytes, header included; `None` if its header is not
+    /// whole yet.
+    pub(crate) fn record_length(&self, bytes: &[u8]) -> Result<Option<usize>, Error> {
+        let Some(&kind) = bytes.first() else { return Ok(None) };
+        if !(content::CHANGE_CIPHER_SPEC..=content::APPLICATION_DATA).contains(&kind) {
+            return Err(if self.heard {
+                Error::Unexpected("a record of an unknown type")
+            } else {
+                Error::NotTls
+            });
+        }
+        let [_, major, minor, high, low, ..] = *bytes else { return Ok(None) };
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        let limit = MAX_PLAINTEXT + if self.rx.is_some() { MAX_EXPANSION } else { 0 };
+        if major != 3 || self.rx.is_some() && minor != 3 {
+            Err(if self.heard { Error::Version } else { Error::NotTls })
+        } else if length > limit {
+            Err(Error::RecordOverflow)
+        } else {
+            Ok(Some(HEADER + length))
+        }
+    }
+
+    /// Opens a whole record in place. Returns its content type and where its plaintext is.
+    pub(crate) fn open(&mut self, record: &mut [u8]) -> Result<(u8, Range<usize>), Error> {
+        let Some((&kind, fragment)) =
+            record.split_at_mut_checked(HEADER).and_then(|(h, f)| Some((h.first()?, f)))
+        else {
+            return Err(Error::BadRecord);
+        };
+        let plain = match &mut self.rx {
+            Some(rx) => {
+                let opened = rx.key.open_in_place(rx.seq, kind, VERSION, fragment);
+                let opened = opened.map_err(|_| Error::BadRecord)?;
+                rx.seq = rx.seq.checked_add(1).ok_or(Error::BadRecord)?;
+                opened
+            }
+            None => 0..fragment.len(),
+        };
+        if plain.len() > MAX_PLAINTEXT {
+            return Err(Error::RecordOverflow);
+        }
+        self.heard = true;
+        if kind == content::APPLICATION_DATA && !plain.is_empty() {
+            self.idle = 0;
+        } else if kind != content::HANDSHAKE || plain.is_empty() {
+            // Handshake messages are bounded by what the state machine takes.
+            self.idle += 1;
+            if self.idle > MAX_IDLE {
+                return Err(Error::Flood);
+            }
+        }
+        if kind != content::HANDSHAKE && self.has_partial_message() {
+            return Err(Error::Unexpected("another record within a handshake message"));
+        }
+        Ok((kind, HEADER + plain.start..HEADER + plain.end))
+    }
+
+    /// Takes what the peer sent.
+    pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        if self.taken > 0 {
+            self.incoming.drain(..self.taken);
+            self.taken = 0;
+        }
+        if self.incoming.len() + bytes.len() > MAX_INCOMING {
+            return Err(Error::TooMuch("bytes at once"));
+        }
+        self.incoming.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// The next whole thing of what was received.
+    pub(crate) fn next(&mut self) -> Result<Option<Incoming>, Error> {
+        loop {
+            if let Some(message) = self.next_message()? {
+                return Ok(Some(Incoming::Handshake(message)));
+            }
+            let waiting = &self.incoming[self.taken..];
+            let Some(length) = self.record_length(waiting)?.filter(|l| waiting.len() >= *l) else {
+                return Ok(None);
+            };
+            let record = self.taken..self.taken + length;
+            self.taken = record.end;
+            let mut incoming = std::mem::take(&mut self.incoming);
+            let opened = self.open(&mut incoming[record.clone()]);
+            let incoming_of = opened.and_then(|(kind, plain)| {
+                let plain = &incoming[record.start + plain.start..record.start + plain.end];
+                self.fragment(kind, plain)
+            });
+            if self.taken == incoming.len() {
+                // An idle connection keeps no buffer.
+                self.taken = 0;
+                incoming = Vec::new();
+            }
+            self.incoming = incoming;
+            if let Some(whole) = incoming_of? {
+                return Ok(Some(whole));
+            }
+        }
+    }
+
+    /// Takes the plaintext of a record. `None` if it belongs to a handshake message.
+    pub(crate) fn fragment(&mut self, kind: u8, plain: &[u8]) -> Result<Option<Incoming>, Error> {
+        match kind {
+            content::HANDSHAKE => {
+                if plain.is_empty() {
+                    return Err(Error::Unexpected("an empty handshake record"));
+                }
+                self.messages.extend_from_slice(plain);
+                Ok(None)
+            }
+            content::CHANGE_CIPHER_SPEC if plain == [1] => Ok(Some(Incoming::ChangeCipherSpec)),
+            content::CHANGE_CIPHER_SPEC => Err(Error::Malformed("ChangeCipherSpec")),
+            content::ALERT => match *plain {
+                [level @ (1 | 2), alert] => {
+                    Ok(Some(Incoming::Alert { fatal: level == 2, alert: Alert(alert) }))
+                }
+                [_, _] => Err(Error::Illegal("the level of an alert")),
+                _ => Err(Error::Malformed("alert")),
+            },
+            _ if plain.is_empty() => Ok(None),
+            _ => Ok(Some(Incoming::Data(plain.to_vec()))),
+        }
+    }
+
+    fn next_message(&mut self) -> Result<Option<Message>, Error> {
+        let waiting = &self.messages[self.message_taken..];
+        let [_, a, b, c, ..] = *waiting else { return Ok(None) };
+        let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        if length > MAX_MESSAGE {
+            return Err(Error::TooMuch("bytes in a handshake message"));
+        }
+        let Some(raw) = waiting.get(..4 + length) else { return Ok(None) };
+        let message = Message { raw: raw.to_vec(), header: 4 };
+        self.message_taken += raw.len();
+        if self.message_taken == self.messages.len() {
+            self.messages = Vec::new();
+            self.message_taken = 0;
+        }
+        Ok(Some(message))
+    }
+
+    /// Whether handshake bytes wait that no record boundary may cut.
+    pub(crate) fn has_partial_message(&self) -> bool {
+        self.message_taken < self.messages.len()
+    }
+
+    /// Received bytes that are not dealt with: the beginning of a record.
+    pub(crate) fn take_unread(&mut self) -> Vec<u8> {
+        let mut incoming = std::mem::take(&mut self.incoming);
+        incoming.drain(..std::mem::take(&mut self.taken));
+        incoming
+    }
+
+    // ---- sending
+
+    /// Whether something waits to be sent.
+    pub(crate) fn has_output(&self) -> bool {
+        !self.out.is_empty() || !self.flight.is_empty()
+    }
+
+    /// Queues a handshake message; returns what the transcript covers.
+    pub(crate) fn queue(&mut self, kind: u8, body: &[u8]) -> Vec<u8> {
+        let raw = framed(kind, body);
+        self.flight.extend_from_slice(&raw);
+        raw
+    }
+
+    /// Puts the queued messages into records.
+    pub(crate) fn flush(&mut self) -> Result<(), Error> {
+        let flight = std::mem::take(&mut self.flight);
+        for fragment in flight.chunks(MAX_PLAINTEXT) {
+            self.seal_small(content::HANDSHAKE, fragment)?;
+        }
+        Ok(())
+    }
+
+    /// Says ChangeCipherSpec, and protects with `next` from there on.
+    pub(crate) fn change_tx(&mut self, next: Protection) -> Result<(), Error> {
+        self.flush()?;
+        self.seal_small(content::CHANGE_CIPHER_SPEC, &[1])?;
+        self.tx = Some(next);
+        Ok(())
+    }
+
+    /// The peer said ChangeCipherSpec.
+    pub(crate) fn change_rx(&mut self, next: Protection) -> Result<(), Error> {
+        if self.has_partial_message() {
+            return Err(Error::Unexpected("ChangeCipherSpec"));
+        }
+        self.rx = Some(next);
+        Ok(())
+    }
+
+    /// Queues an alert, behind what was queued before.
+    pub(crate) fn queue_alert(&mut self, alert: Alert) -> Result<(), Error> {
+        self.flush()?;
+        let level = if alert.is_warning() { 1 } else { 2 };
+        self.seal_small(content::ALERT, &[level, alert.0])
+    }
+
+    /// Queues data as records.
+    pub(crate) fn queue_data(&mut self, data: &[u8]) -> Result<(), Error> {
+        self.flush()?;
+        data.chunks(MAX_PLAINTEXT)
+            .try_for_each(|part| self.seal_small(content::APPLICATION_DATA, part))
+    }
+
+    fn seal_small(&mut self, kind: u8, payload: &[u8]) -> Result<(), Error> {
+        let (start, prefix) = (self.out.len(), self.prefix());
+        let mut out = std::mem::take(&mut self.out);
+        out.resize(start + prefix + payload.len() + self.suffix(), 0);
+        out[start + prefix..][..payload.len()].copy_from_slice(payload);
+        let sealed = self.seal(kind, &mut out[start..], payload.len());
+        self.out = out;
+        sealed.map(|_| ())
+    }
+
+    /// The first flight is over: both sides know the version.
+    pub(crate) fn version_agreed(&mut self) {
+        self.spoken = true;
+    }
+
+    /// Moves what is to be sent to the end of `buf`; `false` if there is nothing.
+    pub(crate) fn output(&mut self, buf: &mut Vec<u8>) -> Result<bool, Error> {
+        self.flush()?;
+        let any = !self.out.is_empty();
+        buf.append(&mut self.out);
+        self.out = Vec::new();
+        Ok(any)
+    }
+}
