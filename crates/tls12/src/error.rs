@@ -168,10 +168,9 @@ impl Error {
     /// What the peer is told; `None` if there is nobody to tell.
     pub const fn alert(&self) -> Option<Alert> {
         Some(match self {
-            Self::NotTls
-            | Self::Unexpected(_)
-            | Self::DataInAnonymousPhase
-            | Self::Flood => Alert::UNEXPECTED_MESSAGE,
+            Self::NotTls | Self::Unexpected(_) | Self::DataInAnonymousPhase | Self::Flood => {
+                Alert::UNEXPECTED_MESSAGE
+            }
             Self::Malformed(_) | Self::TooMuch(_) => Alert::DECODE_ERROR,
             Self::Illegal(_) => Alert::ILLEGAL_PARAMETER,
             Self::UnsupportedExtension(_) => Alert::UNSUPPORTED_EXTENSION,

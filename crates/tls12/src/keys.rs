@@ -83,14 +83,14 @@ impl Secrets {
         prf(self.suite.hash, self.master.as_ref(), label, &[digest], &mut data)?;
         Ok(data)
     }
+}
 
-    /// Compares the peer's Finished, in constant time.
-    pub(crate) fn check(&self, expected: &[u8; VERIFY_DATA], body: &[u8]) -> Result<(), Error> {
-        if body.len() != VERIFY_DATA {
-            return Err(Error::Malformed("Finished"));
-        }
-        if equal(expected, body) { Ok(()) } else { Err(Error::Decrypt("Finished")) }
+/// Compares the peer's Finished, in constant time.
+pub(crate) fn check_finished(expected: &[u8; VERIFY_DATA], body: &[u8]) -> Result<(), Error> {
+    if body.len() != VERIFY_DATA {
+        return Err(Error::Malformed("Finished"));
     }
+    if equal(expected, body) { Ok(()) } else { Err(Error::Decrypt("Finished")) }
 }
 
 /// Computes keying material of one session; independent of the connection's further life.
@@ -171,11 +171,11 @@ mod tests {
         let secrets = secrets();
         let data = secrets.verify_data(Role::Client, &[5; 32]).unwrap();
         assert_ne!(data, secrets.verify_data(Role::Server, &[5; 32]).unwrap());
-        assert_eq!(secrets.check(&data, &data), Ok(()));
+        assert_eq!(check_finished(&data, &data), Ok(()));
         let mut other = data;
         other[11] ^= 1;
-        assert_eq!(secrets.check(&data, &other), Err(Error::Decrypt("Finished")));
-        assert_eq!(secrets.check(&data, &data[..11]), Err(Error::Malformed("Finished")));
+        assert_eq!(check_finished(&data, &other), Err(Error::Decrypt("Finished")));
+        assert_eq!(check_finished(&data, &data[..11]), Err(Error::Malformed("Finished")));
     }
 
     #[test]

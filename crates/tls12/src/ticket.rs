@@ -80,7 +80,8 @@ impl Sealed {
         out.u16(self.suite.code);
         out.bytes(self.master.as_ref());
         out.vec8(self.server_name.as_deref().unwrap_or_default().as_bytes());
-        let kind = self.peer.as_ref().map_or(CertificateType::X509, |p| p.certificate_type());
+        let kind =
+            self.peer.as_ref().map_or(CertificateType::X509, PeerCertificate::certificate_type);
         out.u8(kind.code());
         out.bytes(&encode_certificate(kind, self.peer.as_ref(), Framing::Rfc6091));
         out

@@ -15,24 +15,39 @@ pub(crate) enum Transport {
 
 impl Transport {
     pub(crate) const fn is_datagram(&self) -> bool {
-        false
+        match self {
+            Self::Stream(_) => false,
+        }
     }
 
     /// What hellos say.
     pub(crate) const fn version(&self) -> [u8; 2] {
-        [3, 3]
+        match self {
+            Self::Stream(_) => [3, 3],
+        }
     }
 
     /// Does a client that says this speak what we speak?
     pub(crate) fn check_version(&self, version: [u8; 2]) -> Result<(), Error> {
-        if version[0] == 3 && version[1] >= 3 { Ok(()) } else { Err(Error::Version) }
+        let speaks = match self {
+            Self::Stream(_) => version[0] == 3 && version[1] >= 3,
+        };
+        if speaks { Ok(()) } else { Err(Error::Version) }
     }
 
     /// A handshake begins.
-    pub(crate) fn begin(&mut self, _renegotiation: bool) {}
+    pub(crate) fn begin(&mut self, _renegotiation: bool) {
+        match self {
+            Self::Stream(_) => {}
+        }
+    }
 
     /// Our flight is whole: it is the peer's turn.
-    pub(crate) fn end_flight(&mut self) {}
+    pub(crate) fn end_flight(&mut self) {
+        match self {
+            Self::Stream(_) => {}
+        }
+    }
 
     pub(crate) fn version_agreed(&mut self) {
         match self {

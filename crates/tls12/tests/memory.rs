@@ -162,14 +162,15 @@ fn names_and_protocols() {
     assert_eq!(pair.server.chosen[0].server_name, None);
 }
 
-fn tickets() -> Option<Arc<TicketKeys>> {
+fn tickets() -> Arc<TicketKeys> {
     let current = Arc::new(TicketKey::generate().unwrap());
-    Some(Arc::new(TicketKeys { current, previous: vec![], lifetime: 600 }))
+    Arc::new(TicketKeys { current, previous: vec![], lifetime: 600 })
 }
 
 #[test]
 fn resumption() {
-    let answer = ServerConfig { tickets: tickets(), client_auth: ClientAuth::Required, ..server() };
+    let answer =
+        ServerConfig { tickets: Some(tickets()), client_auth: ClientAuth::Required, ..server() };
     let mut pair = Pair::new(ClientConfig { wants_session: true, ..client() }, answer.clone());
     pair.run();
     pair.check_open();
@@ -196,7 +197,7 @@ fn resumption() {
     // Another scope, other keys, another name, another credential, no ticket at all: full handshakes.
     let mut elsewhere = answer.clone();
     elsewhere.scope = [1; 32];
-    let other_keys = ServerConfig { tickets: tickets(), ..answer.clone() };
+    let other_keys = ServerConfig { tickets: Some(tickets()), ..answer.clone() };
     let no_tickets = ServerConfig { tickets: None, ..answer.clone() };
     for other in [elsewhere, other_keys, no_tickets] {
         let mut pair = Pair::new(again.clone(), other);
@@ -229,7 +230,7 @@ fn resumption() {
 
 #[test]
 fn resumption_does_not_forget_what_is_demanded() {
-    let keys = tickets();
+    let keys = Some(tickets());
     let lenient = ServerConfig { tickets: keys.clone(), ..server() };
     let mut pair = Pair::new(ClientConfig { wants_session: true, ..client() }, lenient);
     pair.run();
@@ -380,7 +381,7 @@ fn renegotiation_by_either_side() {
         for _ in 0..3 {
             let side = if who == Role::Client { &mut pair.client } else { &mut pair.server };
             side.connection.renegotiate(None).unwrap();
-            pair.later(Duration::from_secs(60));
+            pair.later(Duration::from_mins(1));
             pair.run();
             pair.check_open();
         }

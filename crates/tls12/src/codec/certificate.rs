@@ -263,11 +263,9 @@ mod tests {
         let subkey = [&[2, 8][..], &KEY_ID, &[0, 0, 2, 0x99, 0xAA]].concat();
         let by_fingerprint = [&[3, 8][..], &KEY_ID, &[20], &[0xEE; 20]].concat();
         let empty = [1, 0, 0, 0];
-        for (shown, rfc) in [
-            (Some(openpgp()), &subkey[..]),
-            (Some(fingerprint()), &by_fingerprint),
-            (None, &empty),
-        ] {
+        for (shown, rfc) in
+            [(Some(openpgp()), &subkey[..]), (Some(fingerprint()), &by_fingerprint), (None, &empty)]
+        {
             assert_eq!(encode(shown.as_ref(), Framing::Rfc6091), rfc);
             let deployed = [&[0, 0, rfc.len() as u8][..], rfc].concat();
             assert_eq!(encode(shown.as_ref(), Framing::Deployed), deployed);
@@ -292,12 +290,12 @@ mod tests {
         let malformed = Err(Error::Malformed("Certificate"));
         for bad in [
             &[][..],
-            &[0, 0, 0, 1, 0, 0, 0],                                // zero in front, then more
-            &[1, 0, 0, 1, 7],                                      // empty that is not
-            &[2, 7, 1, 2, 3, 4, 5, 6, 7, 0, 0, 1, 9],              // short key id
-            &[2, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0],              // no certificate
-            &[2, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 2, 9],           // lying length
-            &[3, 8, 1, 2, 3, 4, 5, 6, 7, 8, 2, 9, 9],              // short fingerprint
+            &[0, 0, 0, 1, 0, 0, 0], // zero in front, then more
+            &[1, 0, 0, 1, 7],       // empty that is not
+            &[2, 7, 1, 2, 3, 4, 5, 6, 7, 0, 0, 1, 9], // short key id
+            &[2, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0], // no certificate
+            &[2, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 2, 9], // lying length
+            &[3, 8, 1, 2, 3, 4, 5, 6, 7, 8, 2, 9, 9], // short fingerprint
         ] {
             assert_eq!(decode_certificate(CertificateType::OpenPgp, bad), malformed, "{bad:?}");
         }

@@ -317,9 +317,7 @@ fn server_name(body: &mut Reader<'_>) -> Result<Option<String>, Error> {
         if kind != HOST_NAME {
             continue;
         }
-        let valid = !name.is_empty()
-            && name.len() <= 255
-            && name.iter().all(|byte| byte.is_ascii_graphic());
+        let valid = !name.is_empty() && name.len() <= 255 && name.iter().all(u8::is_ascii_graphic);
         if !valid || found.is_some() {
             return Err(Error::Illegal("the server name"));
         }
@@ -406,6 +404,8 @@ mod tests {
         }
     }
 
+    type Strip = fn(&mut ClientExtensions);
+
     #[test]
     fn server_hello_round_trip_and_unsolicited_extensions() {
         let hello = ServerHello {
@@ -429,7 +429,6 @@ mod tests {
         for cut in 0..bytes.len() {
             assert_eq!(ServerHello::decode(&bytes[..cut], &offered).is_ok(), cut == 70, "{cut}");
         }
-        type Strip = fn(&mut ClientExtensions);
         let strips: [(u16, Strip); 6] = [
             (0, |e| e.server_name = None),
             (11, |e| e.point_formats = None),
@@ -479,15 +478,15 @@ mod tests {
         assert_eq!(twice, Err(Error::Illegal("an extension that occurs twice")));
         assert!(with_extensions(&[0, 99, 0, 1, 7]).is_ok());
         for bad in [
-            &[0, 23, 0, 1, 0][..],          // EMS with a body
-            &[0, 9, 0, 1, 0],               // no certificate type
-            &[0, 10, 0, 2, 0, 0],           // no group
-            &[0, 10, 0, 3, 0, 1, 29],       // half a group
-            &[0, 13, 0, 5, 0, 2, 4, 1, 0],  // something behind the schemes
-            &[0, 16, 0, 2, 0, 0],           // no protocol
-            &[0, 16, 0, 3, 0, 1, 0],        // an empty protocol
-            &[0, 0, 0, 2, 0, 0],            // no name
-            &[0xFF, 1, 0, 2, 2, 0],         // a lying length
+            &[0, 23, 0, 1, 0][..],         // EMS with a body
+            &[0, 9, 0, 1, 0],              // no certificate type
+            &[0, 10, 0, 2, 0, 0],          // no group
+            &[0, 10, 0, 3, 0, 1, 29],      // half a group
+            &[0, 13, 0, 5, 0, 2, 4, 1, 0], // something behind the schemes
+            &[0, 16, 0, 2, 0, 0],          // no protocol
+            &[0, 16, 0, 3, 0, 1, 0],       // an empty protocol
+            &[0, 0, 0, 2, 0, 0],           // no name
+            &[0xFF, 1, 0, 2, 2, 0],        // a lying length
         ] {
             assert_eq!(with_extensions(bad), malformed, "{bad:?}");
         }

@@ -22,10 +22,11 @@ use crate::codec::{
 };
 use crate::config::{Anonymous, ClientConfig, Credential};
 use crate::crypto::{
-    Group, KeyShare, RecordKey, SignatureScheme, Transcript, dh_group_from_params, equal, key_kind, random,
+    Group, KeyShare, RecordKey, SignatureScheme, Transcript, dh_group_from_params, equal, key_kind,
+    random,
 };
 use crate::error::{Alert, Error};
-use crate::keys::{Role, Secrets};
+use crate::keys::{Role, Secrets, check_finished};
 use crate::record::Message;
 use crate::suite::{Authentication, SUITES, Suite};
 use crate::ticket::ClientSession;
@@ -101,9 +102,10 @@ impl Handshake {
             !renegotiation
                 && !common.anonymous.is_precursor()
                 && suites.contains(&session.suite)
-                && session.peer.as_ref().is_none_or(|peer| {
-                    common.certificate_types.contains(&peer.certificate_type())
-                })
+                && session
+                    .peer
+                    .as_ref()
+                    .is_none_or(|peer| common.certificate_types.contains(&peer.certificate_type()))
         });
         let conceal = config.conceal_name && !renegotiation;
         let types = &common.certificate_types;
@@ -379,9 +381,7 @@ impl Handshake {
             return Err(Error::Misuse("no credential was to be chosen"));
         };
         let certificate_type = server.agreed.certificate_type;
-        if credential
-            .as_ref()
-            .is_some_and(|c| c.certificate.certificate_type() != certificate_type)
+        if credential.as_ref().is_some_and(|c| c.certificate.certificate_type() != certificate_type)
         {
             return Err(Error::Misuse("the credential is not of the negotiated type"));
         }
@@ -496,7 +496,7 @@ impl Handshake {
         let secrets = &keyed.completion.secrets;
         let digest = self.transcript.digest(secrets.suite.hash);
         let expected = secrets.verify_data(Role::Server, digest.as_ref())?;
-        secrets.check(&expected, message.body())?;
+        check_finished(&expected, message.body())?;
         self.transcript.add(&message.raw);
         keyed.completion.server_verify = expected;
         if keyed.resumed {

@@ -11,7 +11,12 @@
 //! sent before it joined still arrives. [`client`] and [`server`] hold the states within a handshake.
 
 mod client;
+mod output;
 mod server;
+
+pub use output::{
+    ChooseCredential, Closed, NewConfig, Output, Renegotiated, SignRequest, Summary, Verify,
+};
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -27,131 +32,6 @@ use crate::record::{Incoming, MAX_IDLE, Message, Stream, content};
 use crate::suite::{Authentication, Suite};
 use crate::ticket::ClientSession;
 use crate::transport::Transport;
-
-/// What the caller must do next.
-#[derive(Debug)]
-pub enum Output {
-    /// Send what was put into the buffer; of datagrams it is one.
-    Send,
-    /// Give this plaintext to the application.
-    Data(Vec<u8>),
-    /// Choose what to show; answer with [`Connection::chosen`].
-    ChooseCredential(Box<ChooseCredential>),
-    /// Sign; answer with [`Connection::signed`].
-    Sign(Box<SignRequest>),
-    /// Judge the peer; answer with [`Connection::verified`].
-    Verify(Box<Verify>),
-    /// Keep this to resume it another time.
-    Session(Box<ClientSession>),
-    /// Both sides are who [`Connection::summary`] says. Data may flow.
-    Established,
-    /// A renegotiation is done. [`Connection::summary`] is new.
-    Renegotiated(Renegotiated),
-    /// The peer does not renegotiate. Everything stays as it was.
-    RenegotiationRefused,
-    /// The peer sends no more data. Ours may still flow.
-    PeerClosed,
-    /// It is over. What was put into the buffer before tells the peer.
-    Closed(Closed),
-    /// Call [`Connection::handle_timeout`] at this time, or bring bytes earlier.
-    WaitUntil(Instant),
-    /// Bring bytes, or the answer that was asked for.
-    Idle,
-}
-
-/// How a connection ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Closed {
-    /// Both sides said that they are finished.
-    Cleanly,
-    /// Otherwise.
-    Failed(Error),
-}
-
-/// A credential is wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChooseCredential {
-    /// Which side we are.
-    pub role: Role,
-    /// The name that the client asks for.
-    pub server_name: Option<String>,
-    /// Types that both sides take, best first. A client shows the one that was negotiated.
-    pub certificate_types: Vec<CertificateType>,
-    /// Signatures that the peer takes, by its preference. The key must be able to make one of them.
-    pub schemes: Vec<SignatureScheme>,
-    /// Names of authorities that a server takes, DER; empty: any.
-    pub authorities: Vec<Vec<u8>>,
-    /// Another handshake went before on this connection.
-    pub renegotiation: bool,
-    /// The renegotiation is ours.
-    pub requested: bool,
-}
-
-/// A signature is wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SignRequest {
-    /// By its key.
-    pub credential: Arc<Credential>,
-    /// How.
-    pub scheme: SignatureScheme,
-    /// Over this, hashed as the scheme says.
-    pub message: Vec<u8>,
-}
-
-impl SignRequest {
-    /// The digest to sign; `None` for Ed25519, which signs the message itself.
-    pub fn digest(&self) -> Option<crate::crypto::Digest> {
-        self.scheme.digest(&self.message)
-    }
-}
-
-/// A judgement is wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verify {
-    /// What the peer has shown; `None`: it was asked, and has nothing.
-    pub peer: Option<PeerCertificate>,
-    /// It was shown in the session that is resumed; trust may have changed since.
-    pub resumed: bool,
-    /// Another handshake went before on this connection.
-    pub renegotiation: bool,
-    /// The renegotiation is ours: the identity may be another one than before.
-    pub requested: bool,
-}
-
-/// What a renegotiation has changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Renegotiated {
-    /// We asked for it, not the peer.
-    pub requested: bool,
-    /// The peer shows something else than before. If it was not `requested`, close the connection: the
-    /// application believes to speak with somebody else.
-    pub peer_changed: bool,
-    /// We show something else than before.
-    pub shown_changed: bool,
-}
-
-/// What was agreed in the latest handshake.
-#[derive(Debug, Clone)]
-pub struct Summary {
-    /// The cipher suite.
-    pub suite: &'static Suite,
-    /// The group of the key exchange; none in a resumed session.
-    pub group: Option<Group>,
-    /// What the peer has shown; `None` if nothing.
-    pub peer: Option<PeerCertificate>,
-    /// SubjectPublicKeyInfo of the peer's key, as the caller answered; empty if none.
-    pub peer_key: Vec<u8>,
-    /// What we have shown.
-    pub shown: Option<Arc<Credential>>,
-    /// The name that the client asked for.
-    pub server_name: Option<String>,
-    /// The application protocol.
-    pub alpn: Option<Vec<u8>>,
-    /// An earlier session was resumed.
-    pub resumed: bool,
-    /// No certificate of this connection was visible on the wire.
-    pub private: bool,
-}
 
 /// What hellos agree on.
 #[derive(Clone)]
@@ -366,12 +246,10 @@ pub struct Connection {
 
 impl Connection {
     /// A client. Its ClientHello waits in [`Self::poll_output`].
-    pub fn client(config: Arc<ClientConfig>) -> Result<Self, Error> {
-        let mut connection = Self::new(
-            Config::Client(config.clone()),
-            Transport::Stream(Stream::default()),
-        );
-        connection.say_hello(&config, true)?;
+    pub fn client(config: &Arc<ClientConfig>) -> Result<Self, Error> {
+        let mut connection =
+            Self::new(Config::Client(config.clone()), Transport::Stream(Stream::default()));
+        connection.say_hello(config, true)?;
         Ok(connection)
     }
 
@@ -518,8 +396,12 @@ impl Connection {
             Incoming::Handshake(message) => self.message(&message),
             Incoming::ChangeCipherSpec => {
                 let step = match self.handshake.take() {
-                    Some(Step::Client(handshake)) => handshake.change_cipher_spec(&mut self.core)?,
-                    Some(Step::Server(handshake)) => handshake.change_cipher_spec(&mut self.core)?,
+                    Some(Step::Client(handshake)) => {
+                        handshake.change_cipher_spec(&mut self.core)?
+                    }
+                    Some(Step::Server(handshake)) => {
+                        handshake.change_cipher_spec(&mut self.core)?
+                    }
                     _ => return Err(Error::Unexpected("ChangeCipherSpec")),
                 };
                 self.go(step);
@@ -572,9 +454,9 @@ impl Connection {
                         core.nothing()?;
                         step
                     }
-                    None if core.admits_renegotiation(self.now)? => Step::Client(Box::new(
-                        client::Handshake::start(core, &config, false)?,
-                    )),
+                    None if core.admits_renegotiation(self.now)? => {
+                        Step::Client(Box::new(client::Handshake::start(core, &config, false)?))
+                    }
                     None => Step::Done,
                 }
             }
@@ -803,11 +685,7 @@ impl Connection {
     /// Opens a whole record in place. `Some`: where its plaintext is. `None`: it was none of data; call
     /// [`Self::poll_output`], and while [`Self::is_handshaking`], bring bytes to [`Self::handle_input`]
     /// instead. An error has ended the connection; its alert waits in [`Self::poll_output`].
-    pub fn open(
-        &mut self,
-        record: &mut [u8],
-        now: Instant,
-    ) -> Result<Option<Range<usize>>, Error> {
+    pub fn open(&mut self, record: &mut [u8], now: Instant) -> Result<Option<Range<usize>>, Error> {
         if self.core.phase != Phase::Open || self.handshake.is_some() {
             return Err(Error::Misuse("a handshake runs: bring bytes to handle_input"));
         }
@@ -847,15 +725,6 @@ impl std::fmt::Debug for Connection {
     }
 }
 
-/// A configuration that replaces the present one.
-#[derive(Debug, Clone)]
-pub enum NewConfig {
-    /// A client's.
-    Client(Arc<ClientConfig>),
-    /// A server's.
-    Server(Arc<ServerConfig>),
-}
-
 /// Which suites a key of this kind fits.
 fn authentication_of(kind: KeyKind) -> Authentication {
     match kind {
@@ -887,6 +756,3 @@ fn check_signature(
         VerifyError::BadSignature => Error::Decrypt(what),
     })
 }
-
-#[cfg(test)]
-mod tests;

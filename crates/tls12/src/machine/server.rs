@@ -24,11 +24,9 @@ use crate::codec::{
 use crate::config::{Anonymous, ClientAuth, Credential, ServerConfig};
 use crate::crypto::{Group, KeyShare, RecordKey, SignatureScheme, Transcript, equal, random};
 use crate::error::{Alert, Error};
-use crate::keys::{Role, Secrets};
+use crate::keys::{Role, Secrets, check_finished};
 use crate::record::Message;
-use crate::suite::{
-    EMPTY_RENEGOTIATION_INFO_SCSV, Exchange, FALLBACK_SCSV, SUITES, Suite,
-};
+use crate::suite::{EMPTY_RENEGOTIATION_INFO_SCSV, Exchange, FALLBACK_SCSV, SUITES, Suite};
 use crate::ticket::Sealed;
 
 /// End of the random of a server that could do TLS 1.3 (RFC 8446 section 4.1.3).
@@ -195,7 +193,7 @@ impl Handshake {
         let agreed = self.server_hello(core, suite, CertificateType::X509, false, false)?;
         let (share, exchange) = self.share(suite)?;
         core.say(&mut self.transcript, kind::SERVER_KEY_EXCHANGE, &exchange.encode());
-        self.hello_done(core, Ours { agreed, shown: None, share })
+        Ok(self.hello_done(core, Ours { agreed, shown: None, share }))
     }
 
     /// The caller's choice of what to show.
@@ -214,9 +212,10 @@ impl Handshake {
         if !self.types.contains(&certificate_type) {
             return Err(Error::Misuse("the credential is of a type that the client does not take"));
         }
-        let scheme = credential.schemes.iter().find(|scheme| {
-            self.schemes.contains(scheme) && self.suite_for(**scheme).is_some()
-        });
+        let scheme = credential
+            .schemes
+            .iter()
+            .find(|scheme| self.schemes.contains(scheme) && self.suite_for(**scheme).is_some());
         let (Some(scheme), Some(suite)) =
             (scheme.copied(), scheme.and_then(|scheme| self.suite_for(*scheme)))
         else {
@@ -266,12 +265,10 @@ impl Handshake {
             ClientAuth::Requested => true,
             ClientAuth::Required => sealed.peer.is_some(),
         };
-        let type_fits = sealed.peer.as_ref().is_none_or(|peer| {
-            self.types.contains(&peer.certificate_type())
-        });
+        let type_fits =
+            sealed.peer.as_ref().is_none_or(|peer| self.types.contains(&peer.certificate_type()));
         let same_name = sealed.server_name == self.hello.extensions.server_name;
-        let fits =
-            authenticated && type_fits && same_name && self.suites.contains(&sealed.suite);
+        let fits = authenticated && type_fits && same_name && self.suites.contains(&sealed.suite);
         fits.then_some(sealed)
     }
 
@@ -340,10 +337,10 @@ impl Handshake {
         exchange.signed = Some(Signed { scheme: scheme.code_point(), signature });
         core.say(&mut self.transcript, kind::SERVER_KEY_EXCHANGE, &exchange.encode());
         self.state = State::Choose;
-        self.hello_done(core, ours)
+        Ok(self.hello_done(core, ours))
     }
 
-    fn hello_done(mut self, core: &mut Core, ours: Ours) -> Result<Step, Error> {
+    fn hello_done(mut self, core: &mut Core, ours: Ours) -> Step {
         let asks = self.config.client_auth != ClientAuth::None && !ours.agreed.suite.is_anonymous();
         if asks {
             let schemes = self.config.common.schemes.iter().map(|s| s.code_point()).collect();
@@ -354,7 +351,7 @@ impl Handshake {
         core.transport.end_flight();
         self.state =
             if asks { State::Certificate(ours) } else { State::ClientKeyExchange(ours, None) };
-        Ok(Step::Server(Box::new(self)))
+        Step::Server(Box::new(self))
     }
 
     pub(crate) fn message(mut self, core: &mut Core, message: &Message) -> Result<Step, Error> {
@@ -491,8 +488,7 @@ impl Handshake {
             resumed: true,
             ..Completion::new(secrets, &agreed, server_name, false, false)
         };
-        let keyed =
-            Keyed { completion, resumed: true, ticket: true, tx: Some(tx), rx: Some(rx) };
+        let keyed = Keyed { completion, resumed: true, ticket: true, tx: Some(tx), rx: Some(rx) };
         let mut keyed = self.prove(core, keyed)?;
         keyed.completion.tls_unique = keyed.completion.server_verify;
         self.state = State::ChangeCipherSpec(keyed);
@@ -518,7 +514,7 @@ impl Handshake {
         let secrets = &keyed.completion.secrets;
         let digest = self.transcript.digest(secrets.suite.hash);
         let expected = secrets.verify_data(Role::Client, digest.as_ref())?;
-        secrets.check(&expected, message.body())?;
+        check_finished(&expected, message.body())?;
         self.transcript.add(&message.raw);
         keyed.completion.client_verify = expected;
         if !keyed.resumed {

@@ -185,7 +185,7 @@ impl Side {
     }
 
     pub fn client(config: ClientConfig, credentials: Vec<Arc<Credential>>) -> Self {
-        Self::new(Connection::client(Arc::new(config)).unwrap(), credentials)
+        Self::new(Connection::client(&Arc::new(config)).unwrap(), credentials)
     }
 
     pub fn server(config: ServerConfig, credentials: Vec<Arc<Credential>>) -> Self {
