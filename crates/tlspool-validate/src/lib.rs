@@ -12,6 +12,7 @@
 mod anchors;
 pub mod dane;
 mod pkix;
+pub mod policy;
 mod refusal;
 pub mod sources;
 
