@@ -1,30 +1,40 @@
 //! Is the peer who it says it is, and whom we wanted?
 //!
-//! A [`Validator`] answers a [`Question`] about a peer's certificate chain with [`Validated`] names or
-//! a [`Refusal`] that a person can act on. [`PkixValidator`] asks trust anchors (RFC 5280); validators
-//! that ask live sources stand beside it behind the same trait.
+//! [`PolicyValidator`] answers an [`Inquiry`] about a peer with [`Validated`] names or a [`Refusal`]
+//! that a person can act on. It evaluates the [policy] that applies, whose predicates ask
+//! trust anchors ([`PkixValidator`], RFC 5280), TLSA records ([`dane`]), directories, pins, revocation.
 //!
-//! Validation reads no file and copies no anchor: [`TrustAnchors`] is built once, shared, and swapped
-//! whole when files or the trust table change. The proof that the peer holds the key (the handshake's
+//! Validation reads no file and does no I/O: what must be looked up is asked of [`sources::Sources`], what
+//! the tables say of [`Tables`]. [`TrustAnchors`] and [`RevocationLists`] are built once, shared, and
+//! swapped whole when files or the trust table change. The proof that the peer holds the key (the handshake's
 //! signature) is the TLS engine's business.
 #![forbid(unsafe_code)]
 
 mod anchors;
 pub mod dane;
+mod evaluate;
+mod inquiry;
 mod pkix;
 pub mod policy;
+mod predicates;
 mod refusal;
+mod revocation;
 pub mod sources;
-
-use std::future::Future;
-use std::pin::Pin;
+pub mod trace;
+mod validator;
 
 pub use anchors::{AnchorError, Loaded, SystemAnchors, TableAnchor, TrustAnchors, is_authority};
+pub use inquiry::{
+    Applicable, Commit, Credential, Endpoint, Inquiry, Negotiated, NoTables, Refused, Side, Tables,
+    Validated,
+};
 pub use pkix::PkixValidator;
 pub use refusal::Refusal;
+pub use revocation::crl::{RevocationListError, RevocationLists};
 pub use rustls_pki_types::{CertificateDer, UnixTime};
+use tlspool_identity::DoNai;
 pub use tlspool_identity::x509::Legacy;
-use tlspool_identity::{DoNai, How};
+pub use validator::{LdapMatch, PolicySettings, PolicyValidator};
 
 /// Whose certificate it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +45,7 @@ pub enum Peer {
     Client,
 }
 
-/// What a validator is asked.
+/// A chain, and what it should be good for.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
     /// The peer's certificates as it sent them, its own first.
@@ -50,28 +60,4 @@ pub struct Question<'a> {
     pub service: &'a str,
     /// The time of the handshake.
     pub now: UnixTime,
-}
-
-/// The names that a peer has proved.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Validated {
-    /// The one to report: the wanted name (its domain, if that answered for it), else the first
-    /// that the credential carries. Never a wildcard.
-    pub identity: DoNai,
-    /// Further names in the credential.
-    pub others: Vec<DoNai>,
-    /// How it carries the wanted name; none if none was wanted. [`How::DomainForUser`] means that the
-    /// freedom was used.
-    pub how: Option<How>,
-    /// Who vouched: `pkix`.
-    pub source: &'static str,
-}
-
-/// A validator's answer, when it is there.
-pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Validated, Refusal>> + 'a>>;
-
-/// One source of trust, or a policy over several.
-pub trait Validator {
-    /// Answers `question`; may wait for the network.
-    fn validate<'a>(&'a self, question: Question<'a>) -> Answer<'a>;
 }

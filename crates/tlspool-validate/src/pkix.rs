@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer, TrustAnchor, UnixTime};
 use tlspool_identity::x509::{self, CertificateNames, Legacy, NameSource};
 use tlspool_identity::{Match, matches};
-use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
+use webpki::{EndEntityCert, KeyUsage, RevocationOptions, VerifiedPath};
 use x509_parser::oid_registry::OID_X509_EXT_NAME_CONSTRAINTS;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
-use crate::{Answer, Peer, Question, Refusal, TrustAnchors, Validated, Validator};
+use crate::{Peer, Question, Refusal, TrustAnchors, Validated};
 
 /// Validates against trust anchors. One may serve all threads.
 #[derive(Debug)]
@@ -67,15 +67,44 @@ impl PkixValidator {
         Ok(names)
     }
 
+    /// The SubjectPublicKeyInfo of who issued the peer's certificate, if there is a path to it.
+    pub(crate) fn issuer_key(
+        &self,
+        question: &Question<'_>,
+    ) -> Option<SubjectPublicKeyInfoDer<'static>> {
+        let anchors = Arc::clone(&self.anchors.read().unwrap_or_else(PoisonError::into_inner));
+        let (set, _) = anchors.of(question.service);
+        let [leaf, rest @ ..] = question.chain else { return None };
+        let end_entity = EndEntityCert::try_from(leaf).ok()?;
+        let path = find_path(&end_entity, rest, &set.authorities, question, &|_| true).ok()?;
+        Some(path.issuer_spki().as_ref().to_vec().into())
+    }
+
+    /// Looks for a path in which nothing is revoked.
+    pub(crate) fn verify(
+        &self,
+        question: &Question<'_>,
+        revocation: RevocationOptions<'_>,
+    ) -> Result<(), webpki::Error> {
+        let anchors = Arc::clone(&self.anchors.read().unwrap_or_else(PoisonError::into_inner));
+        let (set, _) = anchors.of(question.service);
+        let [leaf, rest @ ..] = question.chain else { return Err(webpki::Error::UnknownIssuer) };
+        let end_entity = EndEntityCert::try_from(leaf)?;
+        end_entity.verify_for_usage(
+            webpki::ALL_VERIFICATION_ALGS,
+            &set.authorities,
+            rest,
+            question.now,
+            usage(question.peer),
+            Some(revocation),
+            None,
+        )?;
+        Ok(())
+    }
+
     /// Whether names in the subject count.
     pub(crate) fn legacy(&self) -> Legacy {
         self.legacy
-    }
-}
-
-impl Validator for PkixValidator {
-    fn validate<'a>(&'a self, question: Question<'a>) -> Answer<'a> {
-        Box::pin(async move { self.check(&question) })
     }
 }
 
@@ -88,10 +117,6 @@ pub(crate) fn find_path<'p>(
     question: &Question<'_>,
     accept: &dyn Fn(&VerifiedPath<'_>) -> bool,
 ) -> Result<VerifiedPath<'p>, webpki::Error> {
-    let usage = match question.peer {
-        Peer::Server => KeyUsage::server_auth(),
-        Peer::Client => KeyUsage::client_auth(),
-    };
     let accept = |path: &VerifiedPath<'_>| {
         if accept(path) { Ok(()) } else { Err(webpki::Error::UnknownIssuer) }
     };
@@ -100,10 +125,18 @@ pub(crate) fn find_path<'p>(
         anchors,
         intermediates,
         question.now,
-        usage,
+        usage(question.peer),
         None,
         Some(&accept),
     )
+}
+
+/// The extended key usage that a peer's certificate must have, if it has any.
+pub(crate) fn usage(peer: Peer) -> KeyUsage {
+    match peer {
+        Peer::Server => KeyUsage::server_auth(),
+        Peer::Client => KeyUsage::client_auth(),
+    }
 }
 
 /// Time and usage of a certificate that is itself trusted.
@@ -172,7 +205,7 @@ fn name(names: &mut CertificateNames, question: &Question<'_>) -> Result<Validat
     };
     let others = names.identities.drain(..).map(|certified| certified.name);
     let others = others.filter(|other| *other != identity).collect();
-    Ok(Validated { identity, others, how, source: "pkix" })
+    Ok(Validated { identity, others, how, source: "pkix", trace: None, commits: Vec::new() })
 }
 
 pub(crate) fn carried(names: &CertificateNames) -> Vec<String> {
@@ -180,7 +213,7 @@ pub(crate) fn carried(names: &CertificateNames) -> Vec<String> {
     names.identities().map(ToString::to_string).chain(wildcards).collect()
 }
 
-fn unusable(names: &CertificateNames) -> Vec<String> {
+pub(crate) fn unusable(names: &CertificateNames) -> Vec<String> {
     let wildcards = names
         .wildcards
         .iter()

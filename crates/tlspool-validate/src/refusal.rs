@@ -66,6 +66,27 @@ pub enum Refusal {
         /// What the credential carries.
         carried: Vec<String>,
     },
+    /// It was revoked.
+    #[error("the certificate has been revoked, says {0}; the peer needs a new one")]
+    Revoked(String),
+    /// The policy does not hold.
+    #[error(
+        "the policy for {of} does not hold ({expression}): {}; see: tlspool policy explain",
+        reasons.join("; ")
+    )]
+    Policy {
+        /// Whose policy: its side and selector.
+        of: String,
+        /// What should hold.
+        expression: String,
+        /// What each predicate at fault came to.
+        reasons: Vec<String>,
+        /// The alert of a predicate that has one of its own.
+        alert: Option<u8>,
+    },
+    /// The policies cannot be read.
+    #[error("no peer can be believed, because the policies cannot be read: {0}")]
+    NoPolicy(String),
 }
 
 impl Refusal {
@@ -75,6 +96,9 @@ impl Refusal {
             Self::NoCertificate => 116,
             Self::NotYetValid(_) | Self::Expired(_) => 45,
             Self::UnknownIssuer { .. } => 48,
+            Self::Revoked(_) => 44,
+            Self::Policy { alert, .. } => alert.unwrap_or(46),
+            Self::NoPolicy(_) => 80,
             Self::BadSignature => 51,
             Self::Unsupported(_) | Self::WrongUsage(_) => 43,
             Self::Malformed(_)

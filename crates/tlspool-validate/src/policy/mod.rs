@@ -22,7 +22,7 @@ use std::sync::LazyLock;
 pub use parse::{ExpressionError, Mistake};
 pub(crate) use survey::{blame, survey};
 #[cfg(test)]
-pub(crate) use tests::Random;
+pub(crate) use tests::{Random, reference};
 
 /// Longest text of an expression, in bytes.
 pub const MAX_LENGTH: usize = 1024;
@@ -222,12 +222,12 @@ impl Expression {
         &self.root
     }
 
-    /// Whether `predicate` stands in it.
-    pub fn mentions(&self, predicate: Predicate) -> bool {
+    /// Whether `predicate` stands in it with a `?`.
+    pub(crate) fn accepts_absence(&self, predicate: Predicate) -> bool {
         fn within(node: &Node, wanted: Predicate) -> bool {
             match node {
                 Node::Constant(_) => false,
-                Node::Holds { predicate, .. } => *predicate == wanted,
+                Node::Holds { predicate, or_absent } => *or_absent && *predicate == wanted,
                 Node::Not(inner) => within(inner, wanted),
                 Node::And(parts) | Node::Or(parts) => parts.iter().any(|part| within(part, wanted)),
             }

@@ -74,13 +74,11 @@ pub enum Mistake {
 }
 
 fn hint(meant: Option<&str>) -> String {
-    match meant {
-        Some(word) => format!("did you mean {word}?"),
-        None => {
-            let words = Predicate::ALL.map(Predicate::as_str).join(", ");
-            format!("there are {words}, true and false")
-        }
+    if let Some(word) = meant {
+        return format!("did you mean {word}?");
     }
+    let words = Predicate::ALL.map(Predicate::as_str).join(", ");
+    format!("there are {words}, true and false")
 }
 
 fn character_hint(character: char) -> &'static str {
@@ -144,9 +142,11 @@ impl At {
     }
 }
 
+#[allow(clippy::struct_field_names)] // "next" is not a Parser
 struct Parser<'t> {
     text: &'t str,
-    at: usize,
+    /// How much of it was read.
+    read: usize,
     next: At,
     depth: usize,
 }
@@ -160,7 +160,7 @@ pub(super) fn parse(text: &str) -> Result<Node, ExpressionError> {
         return Err(whole(Mistake::Empty));
     }
     let nothing = At { token: Token::End, at: 0, length: 0 };
-    let mut parser = Parser { text, at: 0, next: nothing, depth: 0 };
+    let mut parser = Parser { text, read: 0, next: nothing, depth: 0 };
     parser.advance()?;
     let root = parser.any_of()?;
     match parser.next.token {
@@ -239,8 +239,8 @@ impl Parser<'_> {
     }
 
     fn advance(&mut self) -> Result<(), ExpressionError> {
-        let rest = &self.text[self.at..];
-        let begun = self.at + (rest.len() - rest.trim_start().len());
+        let rest = &self.text[self.read..];
+        let begun = self.read + (rest.len() - rest.trim_start().len());
         let rest = &self.text[begun..];
         let Some(first) = rest.chars().next() else {
             self.next = At { token: Token::End, at: self.text.len(), length: 0 };
@@ -266,7 +266,7 @@ impl Parser<'_> {
             }
         };
         self.next = At { token, at: begun, length };
-        self.at = begun + length;
+        self.read = begun + length;
         Ok(())
     }
 }
@@ -296,14 +296,14 @@ fn token_of(word: &str) -> Result<Token, Mistake> {
         "not" => Token::Not,
         "true" | "1" => Token::Constant(true),
         "false" | "0" => Token::Constant(false),
-        other => match Predicate::ALL.into_iter().find(|predicate| predicate.as_str() == other) {
-            Some(predicate) => Token::Predicate(predicate),
-            None => {
-                let meant = nearest(other);
-                let word = word.chars().take(40).collect();
-                return Err(Mistake::UnknownWord { word, meant });
-            }
-        },
+        other => {
+            let known = Predicate::ALL.into_iter().find(|predicate| predicate.as_str() == other);
+            let unknown = || Mistake::UnknownWord {
+                word: word.chars().take(40).collect(),
+                meant: nearest(other),
+            };
+            Token::Predicate(known.ok_or_else(unknown)?)
+        }
     };
     Ok(token)
 }

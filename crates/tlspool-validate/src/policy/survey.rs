@@ -19,8 +19,8 @@ impl Set {
         self.0 & 1 << predicate.index() != 0
     }
 
-    pub(crate) fn insert(&mut self, predicate: Predicate) {
-        self.0 |= 1 << predicate.index();
+    fn of(predicate: Predicate) -> Self {
+        Self(1 << predicate.index())
     }
 
     pub(crate) fn iter(self) -> impl Iterator<Item = Predicate> {
@@ -42,14 +42,10 @@ pub(crate) fn survey(expressions: &[&Expression], board: &Board) -> Result<bool,
 fn node(node: &Node, straight: bool, board: &Board) -> Result<bool, Set> {
     match node {
         Node::Constant(value) => Ok(*value == straight),
-        Node::Holds { predicate, or_absent } => match board[predicate.index()] {
-            Some(verdict) => Ok(satisfied(verdict, *or_absent, straight)),
-            None => {
-                let mut open = Set::default();
-                open.insert(*predicate);
-                Err(open)
-            }
-        },
+        Node::Holds { predicate, or_absent } => {
+            let known = board[predicate.index()];
+            known.map_or(Err(Set::of(*predicate)), |v| Ok(satisfied(v, *or_absent, straight)))
+        }
         Node::Not(inner) => self::node(inner, !straight, board),
         // De Morgan: behind `not`, `and` and `or` change places.
         Node::And(parts) if straight => all(parts.iter(), straight, board),
