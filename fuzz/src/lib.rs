@@ -12,7 +12,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustls::SignatureScheme;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use tlspool_engine::{Credential, Host, Refusal, SignatureFailure};
+use tlspool_engine::{Credential, Host, Refusal, ShownByPeer, SignatureFailure};
 
 /// A certificate authority for `example.com`, in DER.
 pub const ROOT: &[u8] = include_bytes!("../fixtures/root.der");
@@ -95,7 +95,7 @@ impl Host for FuzzHost {
         Ok(signed.as_ref().to_vec())
     }
 
-    async fn verify(&mut self, _chain: Vec<CertificateDer<'static>>) -> Result<(), Refusal> {
+    async fn verify(&mut self, _peer: ShownByPeer) -> Result<(), Refusal> {
         self.asked = true;
         Ok(())
     }

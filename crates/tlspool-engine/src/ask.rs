@@ -12,8 +12,8 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, Signer, SigningKey};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureAlgorithm,
-    SignatureScheme,
+    CertificateError, CommonState, DigitallySignedStruct, DistinguishedName, Error, NamedGroup,
+    ProtocolVersion, SignatureAlgorithm, SignatureScheme,
 };
 
 use crate::config::PeerAuthentication;
@@ -43,11 +43,53 @@ pub trait Host {
         message: &[u8],
     ) -> impl Future<Output = Result<Vec<u8>, SignatureFailure>>;
 
-    /// Is the peer that shows this chain (leaf first) acceptable?
-    fn verify(
-        &mut self,
-        chain: Vec<CertificateDer<'static>>,
-    ) -> impl Future<Output = Result<(), Refusal>>;
+    /// Is this peer acceptable?
+    fn verify(&mut self, peer: ShownByPeer) -> impl Future<Output = Result<(), Refusal>>;
+}
+
+/// What a peer shows of itself, and what was agreed with it before it did.
+#[derive(Debug, Clone)]
+pub struct ShownByPeer {
+    /// Its certificates, leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The OCSP response that a server stapled (RFC 6066 section 8); empty if none.
+    pub ocsp: Vec<u8>,
+    /// What was agreed.
+    pub agreed: Agreed,
+}
+
+/// The properties of a session that a policy may demand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Agreed {
+    /// Certificates are encrypted (TLS 1.3).
+    pub private: bool,
+    /// The key exchange resists quantum computers.
+    pub post_quantum: bool,
+    /// The key exchange is ephemeral.
+    pub forward_secrecy: bool,
+}
+
+impl Agreed {
+    /// What the connection has agreed on so far. A client that verifies a server and does not know the
+    /// version yet speaks TLS 1.2: there alone the certificate may come with the ServerHello.
+    pub(crate) fn of(common: &CommonState) -> Self {
+        let group = common.negotiated_key_exchange_group().map(|group| group.name());
+        Self {
+            private: common.protocol_version() == Some(ProtocolVersion::TLSv1_3),
+            post_quantum: matches!(
+                group,
+                Some(
+                    NamedGroup::X25519MLKEM768
+                        | NamedGroup::secp256r1MLKEM768
+                        | NamedGroup::MLKEM512
+                        | NamedGroup::MLKEM768
+                        | NamedGroup::MLKEM1024
+                )
+            ),
+            // rustls has no suite without, and resumes TLS 1.3 sessions with a new exchange only.
+            forward_secrecy: true,
+        }
+    }
 }
 
 /// A certificate chain and the name of its private key.
@@ -88,7 +130,7 @@ pub(crate) enum Question {
     ServerCredential { sni: Option<String>, schemes: Vec<SignatureScheme> },
     ClientCredential { schemes: Vec<SignatureScheme> },
     Sign { credential: Arc<Credential>, scheme: SignatureScheme, message: Vec<u8> },
-    Verify { chain: Vec<CertificateDer<'static>> },
+    Verify(ShownByPeer),
 }
 
 /// The answer.
@@ -206,13 +248,19 @@ pub(crate) struct AskAboutPeer {
 }
 
 impl AskAboutPeer {
-    fn ask(&self, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>]) -> Result<(), Error> {
+    fn ask(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        ocsp: &[u8],
+    ) -> Result<(), Error> {
         if self.authentication == PeerAuthentication::Ignored {
             return Ok(());
         }
         let chain =
             std::iter::once(leaf).chain(rest).map(|c| c.clone().into_owned()).collect::<Vec<_>>();
-        match ask(Question::Verify { chain }) {
+        let agreed = context().ok_or_else(outside)?.agreed();
+        match ask(Question::Verify(ShownByPeer { chain, ocsp: ocsp.to_vec(), agreed })) {
             Some(Answer::Verified(result)) => result.map_err(Error::InvalidCertificate),
             _ => Err(outside()),
         }
@@ -225,10 +273,10 @@ impl ServerCertVerifier for AskAboutPeer {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
+        ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.ask(end_entity, intermediates)?;
+        self.ask(end_entity, intermediates, ocsp_response)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -274,7 +322,7 @@ impl ClientCertVerifier for AskAboutPeer {
         intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.ask(end_entity, intermediates)?;
+        self.ask(end_entity, intermediates, &[])?;
         Ok(ClientCertVerified::assertion())
     }
 

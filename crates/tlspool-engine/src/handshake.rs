@@ -13,10 +13,10 @@ use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 use rustls::{CommonState, HandshakeKind, ProtocolVersion, SupportedCipherSuite};
 use zeroize::Zeroizing;
 
-use crate::ask::{Answer, Credential, Host, Question, Refusal};
+use crate::ask::{Agreed, Answer, Credential, Host, Question, Refusal, ShownByPeer};
 use crate::binding::{Exporter, Sender, Transcript};
 use crate::config::{Engine, PeerAuthentication};
-use crate::coroutine::{Progress, Step, within};
+use crate::coroutine::{Progress, Step, context, within};
 use crate::record::{Kernel, Traffic, alert};
 use crate::socket::Socket;
 use crate::tickets::Scope;
@@ -71,6 +71,8 @@ pub struct Summary {
 pub struct Established {
     /// What was agreed.
     pub summary: Summary,
+    /// The same, as policies see it.
+    pub agreed: Agreed,
     /// The peer's chain, leaf first; also known for a resumed session.
     pub peer_chain: Vec<CertificateDer<'static>>,
     /// If the job asked for it.
@@ -156,7 +158,14 @@ pub async fn run<H: Host>(
     if job.authentication != PeerAuthentication::Ignored
         && !already_verified
         && !established.peer_chain.is_empty()
-        && let Err(refusal) = errand.host.verify(established.peer_chain.clone()).await
+        && let Err(refusal) = errand
+            .host
+            .verify(ShownByPeer {
+                chain: established.peer_chain.clone(),
+                ocsp: Vec::new(),
+                agreed: established.agreed,
+            })
+            .await
     {
         established.refuse(socket).await;
         return Err(HandshakeError::Refused(refusal.text));
@@ -183,6 +192,7 @@ pub(crate) struct Context {
     shown: RefCell<Option<Arc<Credential>>>,
     /// A certificate, or none, was chosen in this very handshake.
     chose: Cell<bool>,
+    agreed: Cell<Agreed>,
 }
 
 impl Context {
@@ -194,7 +204,17 @@ impl Context {
             secret: RefCell::default(),
             shown: RefCell::default(),
             chose: Cell::new(false),
+            agreed: Cell::new(Agreed {
+                private: false,
+                post_quantum: false,
+                forward_secrecy: true,
+            }),
         }
+    }
+
+    /// What was agreed before the record that is being looked at.
+    pub(crate) fn agreed(&self) -> Agreed {
+        self.agreed.get()
     }
 
     /// The host chose what to show as a client.
@@ -277,9 +297,9 @@ impl<H: Host> Errand<'_, H> {
                     }
                 }
             }
-            Question::Verify { chain } => {
+            Question::Verify(peer) => {
                 self.verified = true;
-                match self.host.verify(chain).await {
+                match self.host.verify(peer).await {
                     Ok(()) => Answer::Verified(Ok(())),
                     Err(refusal) => {
                         let alert = refusal.certificate.clone();
@@ -350,7 +370,12 @@ struct Incoming {
 macro_rules! advance {
     ($machine:ident, $connection:ident, $us:expr, $peer:expr) => {{
         $machine.incoming.show_record();
+        let context = context();
         loop {
+            // Certificates come in a later record than what is agreed, except in TLS 1.2.
+            if let Some(context) = &context {
+                context.agreed.set(Agreed::of(&*$connection));
+            }
             let UnbufferedStatus { discard, state } =
                 $connection.process_tls_records($machine.incoming.shown());
             let (mut stop, mut encoded) = (None, None);
@@ -520,6 +545,7 @@ impl Machine {
                 .unwrap_or("none"),
             resumed: common.handshake_kind() == Some(HandshakeKind::Resumed),
         };
+        let agreed = Agreed::of(common);
         let peer_chain = common
             .peer_certificates()
             .map(|chain| chain.iter().map(|c| c.clone().into_owned()).collect())
@@ -550,7 +576,7 @@ impl Machine {
             context.set_shown(None);
         }
         let shown = context.shown();
-        Ok(Established { summary, peer_chain, exporter, shown, traffic })
+        Ok(Established { summary, agreed, peer_chain, exporter, shown, traffic })
     }
 }
 

@@ -20,7 +20,7 @@ pub mod relay;
 pub mod socket;
 mod tickets;
 
-pub use ask::{Credential, Host, Refusal, SignatureFailure};
+pub use ask::{Agreed, Credential, Host, Refusal, ShownByPeer, SignatureFailure};
 pub use config::{Engine, EngineOptions, PeerAuthentication};
 pub use handshake::{Established, HandshakeError, Job, Role, Summary};
 pub use relay::{Cancel, End, Ended};

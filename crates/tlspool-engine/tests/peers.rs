@@ -9,12 +9,12 @@ use std::thread;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{CertificateError, ClientConnection, ServerConnection, SignatureScheme};
 use tlspool_engine::relay::{Cancel, End, Ended};
 use tlspool_engine::{
-    Credential, Engine, EngineOptions, Established, HandshakeError, Host, Job, PeerAuthentication,
-    Refusal, Role, SignatureFailure, Socket, handshake, relay,
+    Agreed, Credential, Engine, EngineOptions, Established, HandshakeError, Host, Job,
+    PeerAuthentication, Refusal, Role, ShownByPeer, SignatureFailure, Socket, handshake, relay,
 };
 
 /// A host with one P-256 key of its own, that accepts or refuses every peer.
@@ -25,6 +25,8 @@ struct TestHost {
     serves: bool,
     verified: usize,
     signed: usize,
+    /// What it was shown last.
+    shown: Option<ShownByPeer>,
 }
 
 impl TestHost {
@@ -43,6 +45,7 @@ impl TestHost {
             serves: false,
             verified: 0,
             signed: 0,
+            shown: None,
         }
     }
 
@@ -79,9 +82,10 @@ impl Host for TestHost {
         Ok(key.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec())
     }
 
-    async fn verify(&mut self, _chain: Vec<CertificateDer<'static>>) -> Result<(), Refusal> {
+    async fn verify(&mut self, peer: ShownByPeer) -> Result<(), Refusal> {
         tokio::task::yield_now().await;
         self.verified += 1;
+        self.shown = Some(peer);
         if self.accepts {
             return Ok(());
         }
@@ -314,6 +318,8 @@ fn connects_shows_a_certificate_and_resumes() {
                 handshake::run(&engine, &socket, client_job(), &mut host).await.unwrap();
             assert_eq!(established.summary.resumed, resumed);
             assert_eq!(host.verified, 1, "a resumed peer is verified again");
+            let agreed = Agreed { private: true, post_quantum: true, forward_secrecy: true };
+            assert_eq!(host.shown.as_ref().unwrap().agreed, agreed, "resumed: {resumed}");
             assert_eq!(established.peer_chain.len(), 1);
             assert_eq!(established.shown.as_ref().unwrap().name, "example.com");
             let (mut application, relay) = relayed(socket, established);
@@ -330,6 +336,52 @@ fn connects_shows_a_certificate_and_resumes() {
         }
         assert_eq!(host.signed, 1, "once, in the full handshake");
     });
+}
+
+/// What a client knows of the session when it judges the server.
+fn judged(
+    version: &'static rustls::SupportedProtocolVersion,
+    groups: &[rustls::NamedGroup],
+) -> ShownByPeer {
+    local(async {
+        let mut host = TestHost { accepts: false, ..TestHost::new() };
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        provider.kx_groups.retain(|group| groups.contains(&group.name()));
+        let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert_with_ocsp(
+                host.credential.chain.clone(),
+                host.key(),
+                b"an OCSP response".to_vec(),
+            )
+            .unwrap();
+        config.send_tls13_tickets = 0;
+        let (near, far) = tcp_pair();
+        let server = ServerConnection::new(Arc::new(config)).unwrap();
+        let peer = peer_thread(server, far, |server, socket| read_all(server, socket).is_ok());
+        let socket = Socket::stream(near.into()).unwrap();
+        let refused = handshake::run(&engine(), &socket, client_job(), &mut host).await;
+        assert!(matches!(refused, Err(HandshakeError::Refused(_))));
+        drop(socket);
+        assert!(!peer.join().unwrap());
+        host.shown.unwrap()
+    })
+}
+
+#[test]
+fn a_client_knows_what_was_agreed_when_it_judges() {
+    use rustls::NamedGroup::{X25519, X25519MLKEM768};
+    use rustls::version::{TLS12, TLS13};
+    let agreed = |private, post_quantum| Agreed { private, post_quantum, forward_secrecy: true };
+    let shown = judged(&TLS13, &[X25519MLKEM768]);
+    assert_eq!(shown.agreed, agreed(true, true));
+    assert_eq!(shown.ocsp, b"an OCSP response");
+    assert_eq!(judged(&TLS13, &[X25519]).agreed, agreed(true, false));
+    let shown = judged(&TLS12, &[X25519]);
+    assert_eq!(shown.agreed, agreed(false, false));
+    assert_eq!(shown.ocsp, b"an OCSP response");
 }
 
 #[test]

@@ -132,17 +132,16 @@ enum Token {
 #[derive(Debug, Clone, Copy)]
 struct At {
     token: Token,
-    at: usize,
+    from: usize,
     length: usize,
 }
 
 impl At {
     fn error(self, mistake: Mistake) -> ExpressionError {
-        ExpressionError { at: self.at, length: self.length, mistake }
+        ExpressionError { at: self.from, length: self.length, mistake }
     }
 }
 
-#[allow(clippy::struct_field_names)] // "next" is not a Parser
 struct Parser<'t> {
     text: &'t str,
     /// How much of it was read.
@@ -159,7 +158,7 @@ pub(super) fn parse(text: &str) -> Result<Node, ExpressionError> {
     if text.trim().is_empty() {
         return Err(whole(Mistake::Empty));
     }
-    let nothing = At { token: Token::End, at: 0, length: 0 };
+    let nothing = At { token: Token::End, from: 0, length: 0 };
     let mut parser = Parser { text, read: 0, next: nothing, depth: 0 };
     parser.advance()?;
     let root = parser.any_of()?;
@@ -222,7 +221,7 @@ impl Parser<'_> {
             }
             Token::Predicate(predicate) => {
                 self.advance()?;
-                let touches = self.next.at == begun.at + begun.length;
+                let touches = self.next.from == begun.from + begun.length;
                 let or_absent = self.next.token == Token::QuestionMark && touches;
                 if or_absent {
                     self.advance()?;
@@ -243,7 +242,7 @@ impl Parser<'_> {
         let begun = self.read + (rest.len() - rest.trim_start().len());
         let rest = &self.text[begun..];
         let Some(first) = rest.chars().next() else {
-            self.next = At { token: Token::End, at: self.text.len(), length: 0 };
+            self.next = At { token: Token::End, from: self.text.len(), length: 0 };
             return Ok(());
         };
         let word = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
@@ -265,7 +264,7 @@ impl Parser<'_> {
                 return Err(ExpressionError { at: begun, length: other.len_utf8(), mistake });
             }
         };
-        self.next = At { token, at: begun, length };
+        self.next = At { token, from: begun, length };
         self.read = begun + length;
         Ok(())
     }
