@@ -16,6 +16,8 @@ mod error;
 mod identities;
 mod model;
 mod open;
+mod pin;
+mod policy;
 mod schema;
 mod trust;
 
@@ -26,5 +28,7 @@ pub use model::{
     CertificateSource, Fingerprint, Kind, LocalIdentity, NewIdentity, Role, Roles, fingerprint,
 };
 pub use open::{Mode, Store};
+pub use pin::PinRow;
+pub use policy::{PolicyRow, PolicySide};
 pub use schema::SCHEMA_VERSION;
 pub use trust::{NewTrustAnchor, TrustAnchorRow};
