@@ -73,7 +73,8 @@ impl Agreed {
     /// What the connection has agreed on so far. A client that verifies a server and does not know the
     /// version yet speaks TLS 1.2: there alone the certificate may come with the ServerHello.
     pub(crate) fn of(common: &CommonState) -> Self {
-        let group = common.negotiated_key_exchange_group().map(|group| group.name());
+        let group =
+            common.negotiated_key_exchange_group().map(rustls::crypto::SupportedKxGroup::name);
         Self {
             private: common.protocol_version() == Some(ProtocolVersion::TLSv1_3),
             post_quantum: matches!(

@@ -1,6 +1,6 @@
 //! Judges peers by policy.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
@@ -67,7 +67,7 @@ impl Default for PolicySettings {
 pub struct PolicyValidator {
     pkix: PkixValidator,
     settings: PolicySettings,
-    revocation_lists: RwLock<Arc<RevocationLists>>,
+    revocation_lists: Arc<RevocationLists>,
 }
 
 /// The expressions that apply, as found.
@@ -82,18 +82,14 @@ impl PolicyValidator {
         Self {
             pkix: PkixValidator::new(anchors, legacy),
             settings,
-            revocation_lists: RwLock::default(),
+            revocation_lists: Arc::default(),
         }
     }
 
-    /// Uses other anchors from now on.
-    pub fn replace_anchors(&self, anchors: Arc<TrustAnchors>) {
-        self.pkix.replace(anchors);
-    }
-
-    /// Uses other revocation lists from now on.
-    pub fn replace_revocation_lists(&self, lists: Arc<RevocationLists>) {
-        *self.revocation_lists.write().unwrap_or_else(PoisonError::into_inner) = lists;
+    /// The same, with these revocation lists.
+    #[must_use]
+    pub fn with_revocation_lists(self, revocation_lists: Arc<RevocationLists>) -> Self {
+        Self { revocation_lists, ..self }
     }
 
     /// What may be asked, and how.
@@ -105,8 +101,8 @@ impl PolicyValidator {
         &self.pkix
     }
 
-    pub(crate) fn revocation_lists(&self) -> Arc<RevocationLists> {
-        Arc::clone(&self.revocation_lists.read().unwrap_or_else(PoisonError::into_inner))
+    pub(crate) fn revocation_lists(&self) -> &RevocationLists {
+        &self.revocation_lists
     }
 
     /// Judges a peer. Waits only if the policy needs something looked up; needs a tokio runtime with
@@ -198,11 +194,7 @@ impl PolicyValidator {
             let carried = crate::pkix::carried(names);
             refusal = Some(Refusal::WrongName { wanted: name.clone(), carried });
         }
-        let trace = inquiry.trace.then(|| {
-            let trace = trace(&evaluation, &policies, holds, begun);
-            tracing::debug!("{trace}");
-            Box::new(trace)
-        });
+        let trace = inquiry.trace.then(|| Box::new(trace(&evaluation, &policies, holds, begun)));
         if let Some(refusal) = refusal {
             return Err(Refused { refusal, trace });
         }

@@ -106,10 +106,9 @@ async fn lists_in_files() {
     ] {
         let path = folder.path().join("list");
         std::fs::write(&path, list).unwrap();
-        let validator = validator(&root);
         let lists = RevocationLists::load(&[folder.path().to_owned()]).unwrap();
         assert_eq!(lists.len(), 1);
-        validator.replace_revocation_lists(Arc::new(lists));
+        let validator = validator(&root).with_revocation_lists(Arc::new(lists));
         let (found, why) = truth(&validator, &chain, &[], Predicate::Crl, &World::default()).await;
         assert_eq!(found, expected, "{why}");
     }

@@ -8,12 +8,14 @@
 mod diagnose;
 mod lookups;
 mod places;
+mod validation;
 mod values;
 
 pub use diagnose::ConfigError;
 pub use lookups::{Cache, Dns, Ldap};
 pub use places::Places;
-pub use values::{AbsolutePath, CacheServer, FileMode, Forwarder, GroupName, UserName};
+pub use validation::{DirectoryMatch, Validation};
+pub use values::{AbsolutePath, CacheServer, FileMode, Forwarder, GroupName, HttpUrl, UserName};
 
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -69,6 +71,8 @@ pub struct Config {
     pub keys: Keys,
     /// Whom peers must be certified by.
     pub trust: Trust,
+    /// How peers are judged.
+    pub validation: Validation,
     /// The protocol towards peers.
     pub tls: Tls,
     /// Where names are resolved; absent: nothing is looked up, and there is no look-up process.
@@ -320,6 +324,7 @@ impl Config {
             limits: Limits::default(),
             keys: Keys::default(),
             trust: Trust::default(),
+            validation: Validation::default(),
             tls: Tls::default(),
             dns: None,
             ldap: Ldap::default(),

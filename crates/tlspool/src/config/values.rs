@@ -48,7 +48,7 @@ macro_rules! text_serde {
         }
     )*};
 }
-text_serde!(FileMode, UserName, GroupName, AbsolutePath, Forwarder, CacheServer);
+text_serde!(FileMode, UserName, GroupName, AbsolutePath, Forwarder, CacheServer, HttpUrl);
 
 /// Permission bits of a socket, written in octal: `"0660"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +97,28 @@ impl TextValue for GroupName {
 
     fn from_text(text: &str) -> Option<Self> {
         is_account_name(text).then(|| Self(text.to_owned()))
+    }
+
+    fn to_text(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// An `http:` URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpUrl(pub String);
+
+impl TextValue for HttpUrl {
+    const EXPECTED: &'static str = "a URL that begins with http://, such as \
+        \"http://ocsp.example.com/\" (OCSP responses are signed, TLS adds nothing)";
+
+    fn from_text(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix("http://")?;
+        let sound = !rest.is_empty()
+            && !rest.starts_with(['/', ':'])
+            && text.len() <= 1024
+            && text.bytes().all(|byte| byte.is_ascii_graphic());
+        sound.then(|| Self(text.to_owned()))
     }
 
     fn to_text(&self) -> String {
@@ -325,6 +347,14 @@ mod tests {
             "600000000000000d",
         ] {
             assert!(Text::from_text(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_http_urls() {
+        assert!(HttpUrl::from_text("http://127.0.0.1:2560/").is_some());
+        for text in ["https://a.example/", "http://", "http:///x", "http://a b", "ocsp.example"] {
+            assert_eq!(HttpUrl::from_text(text), None, "{text}");
         }
     }
 

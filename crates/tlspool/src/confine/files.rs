@@ -47,18 +47,19 @@ fn allowed(config: &Config) -> Vec<(PathBuf, BitFlags<AccessFs>)> {
             paths.extend(path.and_then(|path| Some((anchor_folder(&path)?, read))));
         }
     }
-    for anchor in &config.trust.anchors {
+    for anchor in config.trust.anchors.iter().chain(&config.validation.crls) {
         paths.extend(anchor_folder(anchor).map(|folder| (folder, read)));
     }
     paths
 }
 
-/// The folder that is opened for an anchor: a file may be replaced by a new one of the same name.
+/// The folder that is opened for an anchor or a revocation list: a file may be replaced by a new one of the same name.
 fn anchor_folder(path: &Path) -> Option<PathBuf> {
     if path.is_dir() { Some(path.to_owned()) } else { path.parent().map(Path::to_owned) }
 }
 
-/// Whether a running network process that was started with `old` can read all anchors of `new`.
+/// Whether a running network process that was started with `old` can read all anchors and revocation
+/// lists of `new`.
 pub(crate) fn anchors_within(old: &Config, new: &Config) -> bool {
     if old.confinement.landlock == crate::config::Strictness::Off {
         return true;
@@ -68,7 +69,7 @@ pub(crate) fn anchors_within(old: &Config, new: &Config) -> bool {
         open.iter()
             .any(|(root, access)| access.contains(AccessFs::ReadDir) && path.starts_with(root))
     };
-    new.trust.anchors.iter().all(|anchor| readable(anchor))
+    new.trust.anchors.iter().chain(&new.validation.crls).all(|path| readable(path))
         && (old.trust.system || !new.trust.system)
 }
 

@@ -6,16 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{CertificateError, SignatureScheme};
-use rustls_pki_types::{CertificateDer, UnixTime};
-use tlspool_engine::{Credential, Host, Refusal, SignatureFailure};
+use rustls_pki_types::UnixTime;
+use tlspool_engine::{Credential, Host, Refusal, ShownByPeer, SignatureFailure};
 use tlspool_identity::DoNai;
 use tlspool_store::{AccessError, CertificateSource, LocalIdentity, Role};
-use tlspool_validate::{Peer, Question, Validated};
+use tlspool_validate::{Endpoint, Inquiry, Negotiated, Peer, Validated};
 use tlspool_wire::{Body, PoolError, Starttls, StarttlsFlags, Text};
 
 use super::client::{CallbackFailure, Client};
 use super::identities;
 use super::worker::Worker;
+
+/// The deadline of a handshake without one.
+const FAR: Duration = Duration::from_hours(1);
 
 /// Sees to one handshake.
 pub(crate) struct RequestHost<'a> {
@@ -29,8 +32,12 @@ pub(crate) struct RequestHost<'a> {
     /// The peer's name, if the program gave one.
     pub(crate) remote: Option<DoNai>,
     pub(crate) callback_timeout: Duration,
-    /// How long a signature may take, which is as long as the handshake may.
+    /// How long a signature or a look-up may take, which is as long as the handshake may.
     pub(crate) deadline: Option<tokio::time::Instant>,
+    /// The peer's port, if it matters and there is one.
+    pub(crate) endpoint: Option<Endpoint>,
+    /// The peer that was judged before our own name was known.
+    pub(crate) judged_early: Option<ShownByPeer>,
     /// What was found out.
     pub(crate) outcome: Outcome,
 }
@@ -150,6 +157,60 @@ impl RequestHost<'_> {
         }
     }
 
+    /// Our own name, as far as it is known.
+    fn own_name(&self) -> Option<DoNai> {
+        let shown = self.outcome.credential.as_ref();
+        shown.and_then(|shown| DoNai::parse(&shown.name).ok()).or_else(|| self.local.clone())
+    }
+
+    /// Judges a peer by policy.
+    async fn judge(&mut self, shown: &ShownByPeer) -> Result<(), Refusal> {
+        let trace = tracing::enabled!(tracing::Level::DEBUG);
+        let local = self.own_name();
+        let far = || std::time::Instant::now() + FAR;
+        let inquiry = Inquiry {
+            credential: tlspool_validate::Credential::X509(&shown.chain),
+            peer: if self.role == Role::Server { Peer::Client } else { Peer::Server },
+            wanted: self.remote.as_ref(),
+            local: local.as_ref(),
+            domain_represents_user: self
+                .request
+                .flags
+                .contains(StarttlsFlags::DOMAIN_REPRESENTS_USER),
+            service: self.request.service.as_str(),
+            endpoint: self.endpoint,
+            ignore_caches: self.request.flags.contains(StarttlsFlags::IGNORE_CACHES),
+            negotiated: Negotiated {
+                private: shown.agreed.private,
+                post_quantum: shown.agreed.post_quantum,
+                forward_secrecy: shown.agreed.forward_secrecy,
+            },
+            stapled_ocsp: &shown.ocsp,
+            now: UnixTime::now(),
+            deadline: self.deadline.map_or_else(far, tokio::time::Instant::into_std),
+            trace,
+        };
+        let result = self.worker.validate(&inquiry).await;
+        let trace = match &result {
+            Ok(validated) => validated.trace.as_ref(),
+            Err(refused) => refused.trace.as_ref(),
+        };
+        for line in trace.map(ToString::to_string).iter().flat_map(|text| text.lines()) {
+            tracing::debug!(client = %self.client.peer, reqid = self.reqid, "policy: {line}");
+        }
+        match result {
+            Ok(validated) => {
+                self.outcome.validated = Some(validated);
+                Ok(())
+            }
+            Err(refused) => {
+                self.outcome.error = Some(PoolError::RemoteidRefused);
+                let certificate = certificate_error(&refused.refusal);
+                Err(Refusal { certificate, text: refused.refusal.to_string() })
+            }
+        }
+    }
+
     fn wants_check(&self) -> bool {
         self.request.flags.contains(StarttlsFlags::LOCALID_CHECK)
     }
@@ -198,6 +259,11 @@ impl Host for RequestHost<'_> {
         let rows = self.look_up(Some(&name))?;
         let credential = self.choose(&rows, None).await?;
         self.outcome.credential = Some(credential.clone());
+        if let Some(peer) = self.judged_early.take()
+            && self.local.as_ref() != Some(&name)
+        {
+            self.judge(&peer).await?;
+        }
         Ok(Some(credential))
     }
 
@@ -214,29 +280,13 @@ impl Host for RequestHost<'_> {
         })
     }
 
-    async fn verify(&mut self, chain: Vec<CertificateDer<'static>>) -> Result<(), Refusal> {
-        let question = Question {
-            chain: &chain,
-            peer: if self.role == Role::Server { Peer::Client } else { Peer::Server },
-            wanted: self.remote.as_ref(),
-            domain_represents_user: self
-                .request
-                .flags
-                .contains(StarttlsFlags::DOMAIN_REPRESENTS_USER),
-            service: self.request.service.as_str(),
-            now: UnixTime::now(),
-        };
-        match self.worker.validate(question).await {
-            Ok(validated) => {
-                self.outcome.validated = Some(validated);
-                Ok(())
-            }
-            Err(refusal) => {
-                self.outcome.error = Some(PoolError::RemoteidRefused);
-                let certificate = certificate_error(&refusal);
-                Err(Refusal { certificate, text: refusal.to_string() })
-            }
+    async fn verify(&mut self, peer: ShownByPeer) -> Result<(), Refusal> {
+        self.judge(&peer).await?;
+        if self.wants_check() && self.outcome.credential.is_none() {
+            // In TLS 1.2 a client chooses who it is after that, and that name has policies too.
+            self.judged_early = Some(peer);
         }
+        Ok(())
     }
 }
 
@@ -248,7 +298,12 @@ fn certificate_error(refusal: &tlspool_validate::Refusal) -> CertificateError {
         R::Expired(_) => CertificateError::Expired,
         R::UnknownIssuer { .. } => CertificateError::UnknownIssuer,
         R::BadSignature => CertificateError::BadSignature,
+        R::Revoked(_) => CertificateError::Revoked,
         R::WrongUsage(_) | R::Unsupported(_) => CertificateError::InvalidPurpose,
+        R::Policy { alert: Some(alert), .. } => by_alert(*alert),
+        R::Policy { alert: None, .. } | R::NoPolicy(_) => {
+            CertificateError::ApplicationVerificationFailure
+        }
         R::NoCertificate
         | R::Malformed(_)
         | R::AuthorityAsPeer
@@ -256,5 +311,17 @@ fn certificate_error(refusal: &tlspool_validate::Refusal) -> CertificateError {
         | R::TooComplex
         | R::NoName { .. }
         | R::WrongName { .. } => CertificateError::NotValidForName,
+    }
+}
+
+/// As above, for the alert of one of a policy's predicates.
+fn by_alert(alert: u8) -> CertificateError {
+    match alert {
+        43 => CertificateError::InvalidPurpose,
+        44 => CertificateError::Revoked,
+        45 => CertificateError::Expired,
+        48 => CertificateError::UnknownIssuer,
+        51 => CertificateError::BadSignature,
+        _ => CertificateError::NotValidForName,
     }
 }

@@ -20,6 +20,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
 use super::client::{Client, ClientId};
+use super::policies::PolicyCache;
 
 /// Look-ups, and credentials, that a worker remembers.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
@@ -42,6 +43,7 @@ pub(crate) struct Identities {
     found: LruCache<Asked, Rc<Vec<LocalIdentity>>>,
     /// By row; cleared when any row changes.
     credentials: LruCache<i64, Arc<Credential>>,
+    policies: PolicyCache,
 }
 
 impl Identities {
@@ -56,6 +58,7 @@ impl Identities {
             programs: None,
             found: LruCache::new(REMEMBERED),
             credentials: LruCache::new(REMEMBERED),
+            policies: PolicyCache::default(),
         }
     }
 
@@ -79,6 +82,7 @@ impl Identities {
             self.programs = None;
             self.found.clear();
             self.credentials.clear();
+            self.policies = PolicyCache::default();
         }
         Ok(self.changes)
     }
@@ -97,6 +101,17 @@ impl Identities {
     /// The trust table.
     pub(crate) fn trust_anchors(&mut self) -> Result<Vec<TrustAnchorRow>, StoreError> {
         opened(&mut self.store, &self.path)?.trust_anchors()
+    }
+
+    /// What is remembered of the policies and pins, and the tables to ask for the rest.
+    pub(crate) fn policies(&mut self) -> Result<(&mut PolicyCache, &Store), StoreError> {
+        self.changes()?;
+        Ok((&mut self.policies, opened(&mut self.store, &self.path)?))
+    }
+
+    /// Where the database is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The X.509 identities that the program may use as `role` under `name`, or under the only

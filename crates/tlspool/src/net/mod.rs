@@ -18,6 +18,7 @@ mod limits;
 mod lookups;
 mod peer;
 mod pin;
+mod policies;
 mod program;
 mod registry;
 mod settings;

@@ -1,9 +1,10 @@
 //! What the configuration means to the network process, made once per configuration.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use tlspool_engine::{Engine, EngineOptions};
-use tlspool_validate::SystemAnchors;
+use tlspool_validate::{PolicySettings, RevocationLists, SystemAnchors};
 
 use crate::config::{Config, TlsVersion};
 
@@ -14,6 +15,10 @@ pub(crate) struct Settings {
     engine_options: EngineOptions,
     /// Where anchors are besides the trust table.
     pub(crate) system_anchors: SystemAnchors,
+    /// What policies may ask, and how.
+    pub(crate) policy: PolicySettings,
+    /// Those in files.
+    pub(crate) revocation_lists: Arc<RevocationLists>,
     /// Counts configurations.
     pub(crate) generation: u64,
 }
@@ -36,7 +41,20 @@ impl Settings {
             native: config.trust.system,
             paths: config.trust.anchors.iter().map(|path| path.to_path_buf()).collect(),
         };
+        let policy = config.validation.policy_settings(config.dns.is_some());
+        let lists: Vec<_> = config.validation.crls.iter().map(|path| path.to_path_buf()).collect();
+        // Without a list that somebody relies on, `crl` would be absent instead of false.
+        let revocation_lists = RevocationLists::load(&lists).map_err(|error| error.to_string())?;
+        let revocation_lists = Arc::new(revocation_lists);
         let generation = previous.map_or(0, |previous| previous.generation + 1);
-        Ok(Self { config, engine, engine_options, system_anchors, generation })
+        Ok(Self {
+            config,
+            engine,
+            engine_options,
+            system_anchors,
+            policy,
+            revocation_lists,
+            generation,
+        })
     }
 }

@@ -1,15 +1,14 @@
-//! Whether a peer is believed: trust anchors from files and from the trust table, renewed when
-//! either changes, and the validators that ask them.
+//! Whether a peer is believed: the validator of the policy, made anew when the configuration or the
+//! trust table changes.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use parking_lot::Mutex;
 use tlspool_store::{Kind, StoreError, TrustAnchorRow};
-use tlspool_validate::{
-    Legacy, PkixValidator, Question, Refusal, TableAnchor, TrustAnchors, Validated, Validator,
-};
+use tlspool_validate::{Legacy, PolicyValidator, TableAnchor, TrustAnchors};
 
 use super::identities::Identities;
 use super::settings::Settings;
@@ -21,9 +20,9 @@ pub(crate) type TrustDigest = [u8; 32];
 #[derive(Default)]
 pub(crate) struct SharedAnchors(Mutex<Option<(TrustDigest, Arc<TrustAnchors>)>>);
 
-/// A worker's validators.
+/// A worker's validator.
 pub(crate) struct Trust {
-    validator: PkixValidator,
+    validator: RefCell<Rc<PolicyValidator>>,
     digest: Cell<TrustDigest>,
     /// Change counter of the tables, and generation of the settings, that were last looked at.
     seen: Cell<Option<(u64, u64)>>,
@@ -31,8 +30,9 @@ pub(crate) struct Trust {
 
 impl Trust {
     pub(crate) fn new() -> Self {
+        let nobody = PolicyValidator::new(Arc::default(), Legacy::Refuse, <_>::default());
         Self {
-            validator: PkixValidator::new(Arc::default(), Legacy::Refuse),
+            validator: RefCell::new(Rc::new(nobody)),
             digest: Cell::new([0; 32]),
             seen: Cell::new(None),
         }
@@ -49,9 +49,9 @@ impl Trust {
         self.digest.get()
     }
 
-    /// Asks the validators.
-    pub(crate) async fn validate(&self, question: Question<'_>) -> Result<Validated, Refusal> {
-        self.validator.validate(question).await
+    /// By what was in force at the latest [`Self::digest`].
+    pub(crate) fn validator(&self) -> Rc<PolicyValidator> {
+        self.validator.borrow().clone()
     }
 
     /// Takes other anchors if files or table have changed.
@@ -86,7 +86,10 @@ impl Trust {
                 }
             };
             drop(shared);
-            self.validator.replace(anchors);
+            let lists = settings.revocation_lists.clone();
+            let validator = PolicyValidator::new(anchors, Legacy::Refuse, settings.policy.clone())
+                .with_revocation_lists(lists);
+            self.validator.replace(Rc::new(validator));
             self.digest.set(digest);
         }
         self.seen.set(Some(now));

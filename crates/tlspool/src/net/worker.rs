@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tlspool_engine::Cancel;
+use tlspool_identity::DoNai;
 use tlspool_keys::TokenStatus;
 use tlspool_lookup::process::Counters;
-use tlspool_validate::{Question, Refusal, Validated};
+use tlspool_validate::{Inquiry, Refused, Validated};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 
@@ -21,6 +22,7 @@ use super::keys::Keys;
 use super::limits::InUse;
 use super::lookups::Lookups;
 use super::peer::Peer;
+use super::policies::{PolicyDigest, WorkerTables};
 use super::settings::Settings;
 use super::shared::Shared;
 use super::starttls::{self, Request};
@@ -102,10 +104,21 @@ impl Worker {
         self.trust.digest(&self.settings.borrow(), &self.identities, &self.shared.anchors)
     }
 
+    /// Identifies the policies that are known to apply to a session between these names.
+    pub(crate) fn policy_digest(
+        &self,
+        remote: Option<&DoNai>,
+        local: Option<&DoNai>,
+        service: &str,
+    ) -> PolicyDigest {
+        WorkerTables(&self.identities).digest(remote, local, service)
+    }
+
     /// Is this peer believed? By the anchors that were in force at the latest
-    /// [`Self::trust_digest`].
-    pub(crate) async fn validate(&self, question: Question<'_>) -> Result<Validated, Refusal> {
-        self.trust.validate(question).await
+    /// [`Self::trust_digest`], and the policies of now.
+    pub(crate) async fn validate(&self, inquiry: &Inquiry<'_>) -> Result<Validated, Refused> {
+        let validator = self.trust.validator();
+        validator.validate(inquiry, &WorkerTables(&self.identities), &self.lookups).await
     }
 
     /// A session relays; by `cancel` it is cut.

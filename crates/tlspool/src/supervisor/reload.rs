@@ -31,7 +31,8 @@ pub(super) fn merge(old: &Config, mut new: Config) -> (Config, Vec<&'static str>
     }
     if !confine::anchors_within(old, &new) {
         new.trust = old.trust.clone();
-        kept.push("trust");
+        new.validation.crls.clone_from(&old.validation.crls);
+        kept.push("trust and validation.crls");
     }
     (new, kept)
 }

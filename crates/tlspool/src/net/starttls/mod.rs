@@ -25,6 +25,7 @@ use self::relay::Relay;
 use super::client::{Client, InFlight};
 use super::host::{Outcome, RequestHost, callback_text};
 use super::limits::Totals;
+use super::policies;
 use super::program;
 use super::registry::Facts;
 use super::worker::{Task, Worker};
@@ -197,13 +198,17 @@ async fn stand_up(
     let unusable = |unusable: Unusable| {
         Failure::new(PoolError::CipherSocketNeeded, format!("{unusable}; pass a connected one"))
     };
+    // One call less where nothing is looked up.
+    let endpoint =
+        settings.policy.dns.then(|| rules::endpoint(&socket, starttls.ipproto)).flatten();
     let peer = Socket::stream(socket).map_err(unusable)?;
     let _permit = worker.shared.handshakes.acquire().await;
     log.local = local.as_ref().map(ToString::to_string).unwrap_or_default();
     log.remote = remote.as_ref().map(ToString::to_string).unwrap_or_default();
     program::learn(worker, client).await;
     let authentication = rules::authentication(starttls.flags);
-    let scope = rules::scope(worker, client, starttls, role, authentication);
+    let names = (remote.as_ref(), local.as_ref());
+    let scope = rules::scope(worker, client, starttls, role, authentication, names);
     let mut host = RequestHost {
         worker,
         client,
@@ -214,6 +219,8 @@ async fn stand_up(
         remote,
         callback_timeout: settings.config.limits.callback_timeout,
         deadline,
+        endpoint,
+        judged_early: None,
         outcome: Outcome { plaintext, ..Outcome::default() },
     };
     if role == Role::Client && host.local.is_some() {
@@ -250,6 +257,11 @@ async fn stand_up(
         log.remote = validated.identity.to_string();
     }
     let mut established = established.map_err(|error| rules::explain(&error, &outcome))?;
+    let commits = outcome.validated.as_mut().map(|v| std::mem::take(&mut v.commits));
+    if let Err(text) = policies::commit(&worker.identities, commits.unwrap_or_default()).await {
+        established.refuse(&peer).await;
+        return Err(Failure::new(PoolError::RemoteidRefused, text));
+    }
     let reply = rules::reply(starttls, &outcome);
     let plaintext = match outcome.plaintext.take() {
         Some(plaintext) => Ok(plaintext),

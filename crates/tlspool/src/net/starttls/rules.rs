@@ -1,12 +1,15 @@
 //! What follows from a STARTTLS request's fields, and its outcome, by the rules of the protocol: who
 //! must authenticate, what may be resumed, what the final response says.
 
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
 use aws_lc_rs::digest;
 use tlspool_engine::{HandshakeError, PeerAuthentication, Scope};
-use tlspool_identity::How;
+use tlspool_identity::{DoNai, How};
 use tlspool_store::Role;
+use tlspool_validate::Endpoint;
+use tlspool_validate::sources::Transport;
 use tlspool_wire::{PoolError, Starttls, StarttlsFlags as Flags, Text};
 
 use super::Failure;
@@ -33,6 +36,7 @@ pub(super) fn scope(
     starttls: &Starttls,
     role: Role,
     authentication: PeerAuthentication,
+    (remote, local): (Option<&DoNai>, Option<&DoNai>),
 ) -> Scope {
     let mut digest = digest::Context::new(&digest::SHA256);
     digest.update(&[role as u8, authentication as u8]);
@@ -44,6 +48,7 @@ pub(super) fn scope(
     digest.update(starttls.remoteid.field());
     digest.update(starttls.service.field());
     digest.update(&worker.trust_digest());
+    digest.update(&worker.policy_digest(remote, local, starttls.service.as_str()));
     if role == Role::Client && starttls.flags.contains(Flags::LOCALID_CHECK) {
         // A program that wants to be asked is asked each time: nothing is resumed.
         digest.update(&worker.shared.next_session.fetch_add(1, Ordering::Relaxed).to_ne_bytes());
@@ -51,6 +56,19 @@ pub(super) fn scope(
     let mut scope = [0; 32];
     scope.copy_from_slice(digest.finish().as_ref());
     scope
+}
+
+/// The peer's port, if it is reached over the Internet.
+pub(super) fn endpoint(socket: &OwnedFd, ipproto: u8) -> Option<Endpoint> {
+    let address = rustix::net::getpeername(socket).ok()??;
+    let address = std::net::SocketAddr::try_from(address).ok()?;
+    let transport = match ipproto {
+        6 => Transport::Tcp,
+        17 => Transport::Udp,
+        132 => Transport::Sctp,
+        _ => return None,
+    };
+    Some(Endpoint { port: address.port(), transport })
 }
 
 /// The final response: both names, and of the freedoms given only those that were used.
