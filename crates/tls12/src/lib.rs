@@ -58,6 +58,7 @@ pub mod dtls;
 mod error;
 mod keys;
 mod machine;
+mod peek;
 mod record;
 mod suite;
 mod ticket;
@@ -74,6 +75,7 @@ pub use machine::{
     ChooseCredential, Closed, Connection, NewConfig, Output, Renegotiated, SignRequest, Summary,
     Verify,
 };
+pub use peek::{Offer, Peek, peek};
 pub use record::{HEADER, MAX_PLAINTEXT, MAX_RECORD, content};
 pub use suite::{Authentication, Exchange, SUITES, Suite};
 pub use ticket::{ClientSession, TicketKey, TicketKeys};

@@ -36,6 +36,21 @@ pub enum Group {
 }
 
 impl Group {
+    /// Its name, as registered (or as RFC 3526 has it).
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::X25519 => "X25519",
+            Self::Secp256r1 => "secp256r1",
+            Self::Secp384r1 => "secp384r1",
+            Self::Ffdhe2048 => "ffdhe2048",
+            Self::Ffdhe3072 => "ffdhe3072",
+            Self::Ffdhe4096 => "ffdhe4096",
+            Self::Modp2048 => "modp2048",
+            Self::Modp3072 => "modp3072",
+            Self::Modp4096 => "modp4096",
+        }
+    }
+
     /// The groups that have a code point, best first.
     pub const NAMED: [Self; 6] = [
         Self::X25519,

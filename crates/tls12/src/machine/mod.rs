@@ -642,6 +642,11 @@ impl Connection {
         }
     }
 
+    /// Whether it runs over datagrams: DTLS.
+    pub fn is_datagram(&self) -> bool {
+        self.core.transport.is_datagram()
+    }
+
     /// Which side we are.
     pub fn role(&self) -> Role {
         match self.core.config {
