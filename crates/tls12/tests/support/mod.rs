@@ -1,6 +1,8 @@
 //! Drives connections for tests: keys that sign, a side that answers what it is asked, two sides in memory.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+pub mod programs;
+
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -52,7 +54,7 @@ impl TestKey {
             (Signer::Ed25519(key), vec![SignatureScheme::Ed25519])
         };
         Self {
-            key_pem: pair.serialize_pem(),
+            key_pem: pem::encode(&pem::Pem::new("PRIVATE KEY", for_openssl(&pkcs8))),
             certificate: certificate.der().to_vec(),
             certificate_pem: certificate.pem(),
             spki: pair.subject_public_key_info(),
@@ -80,6 +82,15 @@ impl TestKey {
             Signer::P256(key) => key.sign(&random, message).unwrap().as_ref().to_vec(),
             Signer::Ed25519(key) => key.sign(message).as_ref().to_vec(),
         }
+    }
+}
+
+/// Ed25519 keys in the older form (RFC 5208), without the public key: OpenSSL 3.0 reads no other.
+fn for_openssl(pkcs8: &[u8]) -> Vec<u8> {
+    const BEGIN: &[u8] = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+    match pkcs8.strip_prefix(b"\x30\x51\x02\x01\x01\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20") {
+        Some(rest) => [BEGIN, &rest[..32]].concat(),
+        None => pkcs8.to_vec(),
     }
 }
 
