@@ -29,7 +29,7 @@ pub enum Signing {
     Nsec,
     /// With NSEC3.
     Nsec3,
-    /// With NSEC3 and opt-out: delegations without DS have no record.
+    /// With NSEC3, all with the opt-out flag.
     OptOut,
     /// With NSEC; the signatures expired years ago.
     Expired,
@@ -54,8 +54,12 @@ pub struct ZoneSet {
 struct Spec {
     signing: Signing,
     records: String,
+    algorithm: String,
     change: Option<Change>,
 }
+
+/// The algorithm of keys, unless another is chosen.
+const ALGORITHM: &str = "ECDSAP256SHA256";
 
 /// Zones that are served, until dropped.
 #[derive(Debug)]
@@ -75,8 +79,20 @@ impl ZoneSet {
     /// SOA and NS records already.
     #[must_use]
     pub fn zone(mut self, name: &str, signing: Signing, records: &[&str]) -> Self {
-        let records = records.join("\n");
-        self.zones.insert(name.to_owned(), Spec { signing, records, change: None });
+        let spec = Spec {
+            signing,
+            records: records.join("\n"),
+            algorithm: ALGORITHM.into(),
+            change: None,
+        };
+        self.zones.insert(name.to_owned(), spec);
+        self
+    }
+
+    /// Chooses the algorithm of a zone's keys, in the words of `ldns-keygen`.
+    #[must_use]
+    pub fn algorithm(mut self, name: &str, algorithm: &str) -> Self {
+        algorithm.clone_into(&mut self.zones.get_mut(name).expect("a zone was added").algorithm);
         self
     }
 
@@ -131,6 +147,7 @@ impl ZoneSet {
             self.zones.entry(top.to_owned()).or_insert_with(|| Spec {
                 signing: Signing::Nsec,
                 records: String::new(),
+                algorithm: ALGORITHM.into(),
                 change: None,
             });
         }
@@ -185,7 +202,7 @@ impl Signer<'_> {
         let signed = if spec.signing == Signing::None {
             std::fs::read_to_string(self.folder.join(&file)).expect("it was written")
         } else {
-            let (keys, ds) = self.keys(name);
+            let (keys, ds) = self.keys(name, &spec.algorithm);
             delegation += &ds;
             if name.is_empty() {
                 std::fs::write(self.folder.join("anchor"), &ds).expect("a file");
@@ -203,11 +220,11 @@ impl Signer<'_> {
     }
 
     /// A key-signing and a zone-signing key, and the DS record of the first.
-    fn keys(&self, name: &str) -> (Vec<String>, String) {
+    fn keys(&self, name: &str, algorithm: &str) -> (Vec<String>, String) {
         let zone = format!("{name}.");
         let mut keys = Vec::new();
         for kind in [&["-k"] as &[&str], &[]] {
-            let generate = ["-a", "ECDSAP256SHA256", "-r", "/dev/urandom"];
+            let generate = ["-a", algorithm, "-b", "2048", "-r", "/dev/urandom"];
             let said = self.tool("ldns-keygen", &[&generate, kind, &[&zone]].concat());
             keys.push(said.trim().to_owned());
         }

@@ -10,7 +10,7 @@ use tlspool_lookup::dns::{
 use tlspool_lookup::names::{LookupFailure, Names, Proven, TlsaSet};
 use tlspool_tests::LIMIT;
 use tlspool_tests::zones::Zones;
-use tlspool_validate::sources::Transport;
+use tlspool_validate::sources::{Answer, Found, Outcome, Transport};
 
 /// A digest for records.
 pub(crate) const DIGEST: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
@@ -63,5 +63,32 @@ pub(crate) fn bogus(result: &Result<Proven<TlsaSet>, LookupFailure>, expected: &
     match result {
         Err(LookupFailure::Bogus { why, .. }) => assert!(why.contains(expected), "{why}"),
         other => panic!("{other:?}"),
+    }
+}
+
+/// How many records were found, and the reference names.
+#[track_caller]
+pub(crate) fn present(found: &Found) -> (usize, Vec<String>) {
+    match &found.outcome {
+        Outcome::Present(Answer::Tlsa { records, reference_names }) => {
+            (records.len(), reference_names.clone())
+        }
+        other => panic!("{other:?}, {:?}", found.steps),
+    }
+}
+
+#[track_caller]
+pub(crate) fn nothing(found: &Found) -> &str {
+    match &found.outcome {
+        Outcome::Absent(why) => why,
+        other => panic!("{other:?}, {:?}", found.steps),
+    }
+}
+
+#[track_caller]
+pub(crate) fn failed(found: &Found) -> &str {
+    match &found.outcome {
+        Outcome::Failed(why) => why,
+        other => panic!("{other:?}, {:?}", found.steps),
     }
 }

@@ -135,6 +135,8 @@ pub(super) struct Server {
     address: SocketAddr,
     transport: Transport,
     connection: Mutex<Option<DnsExchange<TokioRuntimeProvider>>>,
+    /// Drives the connection, and ends it when dropped.
+    provider: TokioRuntimeProvider,
 }
 
 enum Transport {
@@ -145,7 +147,12 @@ enum Transport {
 
 impl Server {
     pub(super) fn plain(address: SocketAddr) -> Self {
-        Self { address, transport: Transport::UdpTcp, connection: Mutex::new(None) }
+        Self::with(address, Transport::UdpTcp)
+    }
+
+    fn with(address: SocketAddr, transport: Transport) -> Self {
+        let (connection, provider) = (Mutex::new(None), TokioRuntimeProvider::new());
+        Self { address, transport, connection, provider }
     }
 
     fn new(forwarder: &Forwarder) -> Result<Self, SettingsError> {
@@ -158,7 +165,7 @@ impl Server {
                 Transport::Tls(name, config)
             }
         };
-        Ok(Self { address, transport, connection: Mutex::new(None) })
+        Ok(Self::with(address, transport))
     }
 
     async fn ask(&self, request: DnsRequest, limit: Duration) -> Result<DnsResponse, NetError> {
@@ -167,7 +174,7 @@ impl Server {
             Err(_) => Err(NetError::Timeout),
         };
         if matches!(self.transport, Transport::UdpTcp) {
-            let mut stream = UdpClientStream::builder(self.address, TokioRuntimeProvider::new())
+            let mut stream = UdpClientStream::builder(self.address, self.provider.clone())
                 .with_timeout(Some(limit))
                 .with_max_retries(0)
                 .build();
@@ -179,7 +186,12 @@ impl Server {
                 Err(error) => return Err(error),
             }
         }
-        timed(tokio::time::timeout(limit, self.ask_stream(request, limit)).await)
+        let result = timed(tokio::time::timeout(limit, self.ask_stream(request, limit)).await);
+        if matches!(result, Err(NetError::Timeout)) {
+            // Perhaps nobody is at the other end any more.
+            *self.connection.lock().await = None;
+        }
+        result
     }
 
     async fn ask_stream(
@@ -219,7 +231,7 @@ impl Server {
         &self,
         limit: Duration,
     ) -> Result<DnsExchange<TokioRuntimeProvider>, NetError> {
-        let (provider, most) = (TokioRuntimeProvider::new(), Some(MAX_ON_CONNECTION));
+        let (provider, most) = (self.provider.clone(), Some(MAX_ON_CONNECTION));
         match &self.transport {
             Transport::Tls(name, config) => {
                 let config = (**config).clone();
