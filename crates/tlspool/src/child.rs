@@ -12,7 +12,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::rc::Rc;
 use tlspool_keys::server::{KeydBoot, run_key_process};
-use tlspool_lookup::Lookups;
 use tlspool_lookup::process::{self, Limits};
 
 /// Takes the channel that is our standard input, and puts `/dev/null` in its place.
@@ -145,7 +144,7 @@ pub fn lookup_process() -> ExitCode {
     let prepared = told::<LookupStart>(&mut channel)
         .and_then(|(start, channels)| Ok((prepare_lookup(start)?, channels)));
     let code = match prepared {
-        Ok(((config, settings), channels)) => match look_up(&config, settings, channels) {
+        Ok(((config, sources), channels)) => match look_up(&config, sources, channels) {
             Ok(()) => ExitCode::SUCCESS,
             Err(problem) => {
                 tracing::error!("nothing can be looked up: {problem}");
@@ -161,34 +160,27 @@ pub fn lookup_process() -> ExitCode {
     code
 }
 
-type LookupSettings = Result<tlspool_lookup::Settings, String>;
+type Sources = Result<tlspool_lookup::Lookups, String>;
 
-fn prepare_lookup(start: LookupStart) -> Result<(Config, LookupSettings), String> {
+fn prepare_lookup(start: LookupStart) -> Result<(Config, Sources), String> {
     let LookupStart { config, become_user, log } = start;
     users::drop_privileges(become_user.as_ref()).map_err(|e| e.to_string())?;
     set_dumpable(false).map_err(|e| format!("cannot forbid core dumps: {e}"))?;
     // What is to be read is read here; once confined, the process opens no file any more. Faults in it are
     // told when there is a log.
-    let settings = lookups::settings(&config);
+    let sources = lookups::sources(&config);
     let confined = confine::apply(&config, confine::Role::Lookup).map_err(|e| e.to_string())?;
     logging::init(&log, "tlspool-lookup").map_err(|e| e.to_string())?;
     tell_confinement("look-up", &confined);
-    Ok((config, settings))
+    Ok((config, sources))
 }
 
-fn look_up(
-    config: &Config,
-    settings: LookupSettings,
-    channels: Vec<OwnedFd>,
-) -> Result<(), String> {
+fn look_up(config: &Config, sources: Sources, channels: Vec<OwnedFd>) -> Result<(), String> {
     let limits = Limits { per_channel: config.limits.look_ups as usize };
-    let settings = settings?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let sources = Rc::new(sources?);
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())
-        .map_err(|e| format!("no runtime: {e}"))?;
-    runtime.block_on(async {
-        let lookups = Lookups::new(settings).map_err(|e| e.to_string())?;
-        process::serve(channels, Rc::new(lookups), limits).await.map_err(|e| e.to_string())
-    })
+        .and_then(|runtime| runtime.block_on(process::serve(channels, sources, limits)))
+        .map_err(|e| e.to_string())
 }

@@ -1,11 +1,115 @@
 //! What the configuration means to whoever looks up: the look-up process, and commands that look up by
 //! themselves.
 
-use crate::config::Config;
-use tlspool_lookup::Settings;
+use crate::config::{AbsolutePath, Config, Dns, Forwarder, ForwarderTls};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use tlspool_lookup::dns::{self, AnchorSource, DnsSettings, Protocol, TlsServer, UpstreamSettings};
+use tlspool_lookup::{Lookups, Settings, directory, http};
 
-/// The settings of look-ups. Reads the files that the configuration names; an error says which and why.
-#[expect(clippy::unnecessary_wraps, reason = "until the sources are wired")]
-pub(crate) fn settings(_config: &Config) -> Result<Settings, String> {
-    Ok(Settings {})
+/// The sources that the configuration names. Reads the files that it needs, and none later; an error says
+/// which and why. To be used within a local tokio runtime.
+pub(crate) fn sources(config: &Config) -> Result<Lookups, String> {
+    let dns =
+        config.dns.as_ref().ok_or("look-ups are not configured: there is no [dns] section")?;
+    let (ldap, web) = (&config.ldap, &config.http);
+    let settings = Settings {
+        dns: dns_settings(dns)?,
+        directories: directory::Settings {
+            look_ups: ldap.look_ups as usize,
+            per_directory: ldap.per_directory as usize,
+            connections: ldap.connections as usize,
+            time_limit: ldap.timeout,
+            connect_limit: ldap.connect_timeout,
+            idle: ldap.idle,
+            entries: ldap.entries as usize,
+            answer_bytes: ldap.answer_bytes as usize,
+        },
+        http: http::Settings {
+            time_limit: web.timeout,
+            connect_limit: web.connect_timeout,
+            per_host: web.per_host as usize,
+            ocsp_bytes: web.ocsp_bytes as usize,
+            crl_bytes: web.crl_bytes as usize,
+            internal: web.internal,
+        },
+    };
+    Lookups::new(settings).map_err(|error| error.to_string())
+}
+
+fn dns_settings(dns: &Dns) -> Result<DnsSettings, String> {
+    let upstream = if dns.forwarders.is_empty() {
+        match UpstreamSettings::root() {
+            UpstreamSettings::Root { .. } if !dns.root_servers.is_empty() => {
+                UpstreamSettings::Root { hints: dns.root_servers.clone(), port: dns.port }
+            }
+            UpstreamSettings::Root { hints, .. } => {
+                UpstreamSettings::Root { hints, port: dns.port }
+            }
+            other @ UpstreamSettings::Forwarders(_) => other,
+        }
+    } else {
+        let roots = dns.tls_anchors.as_ref().map(certificates).transpose()?;
+        let forwarders = dns.forwarders.iter().map(|server| forwarder(server, roots.as_ref()));
+        UpstreamSettings::Forwarders(forwarders.collect())
+    };
+    Ok(DnsSettings {
+        upstream,
+        anchors: match &dns.root_anchor {
+            Some(path) => AnchorSource::File(path.to_path_buf()),
+            None => AnchorSource::Iana,
+        },
+        attempt: dns.timeout,
+        attempts: dns.attempts as usize,
+        per_target: dns.per_domain as usize,
+        questions: dns.questions as usize,
+        zones: dns.zones as usize,
+    })
+}
+
+fn forwarder(server: &Forwarder, roots: Option<&Vec<CertificateDer<'static>>>) -> dns::Forwarder {
+    let protocol = match &server.tls {
+        Some(ForwarderTls::Name(name)) => {
+            Protocol::Tls(TlsServer::Name { name: name.clone(), roots: roots.cloned() })
+        }
+        Some(ForwarderTls::Pin(pin)) => Protocol::Tls(TlsServer::Pin(*pin)),
+        None if server.tcp => Protocol::Tcp,
+        None => Protocol::UdpTcp,
+    };
+    dns::Forwarder { address: server.address, protocol }
+}
+
+fn certificates(path: &AbsolutePath) -> Result<Vec<CertificateDer<'static>>, String> {
+    let failed = |error| format!("dns.tls_anchors: {path}: {error}");
+    let file = CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))?;
+    let found: Vec<_> =
+        file.collect::<Result<_, _>>().map_err(|error| failed(error.to_string()))?;
+    if found.is_empty() {
+        return Err(failed("there is no certificate in it".into()));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_dns_nothing_is_looked_up_and_with_it_the_files_are_read() {
+        let mut config = Config::defaults();
+        assert!(sources(&config).unwrap_err().contains("[dns]"));
+        config.dns = Some(Dns::default());
+        sources(&config).unwrap();
+        let absent = AbsolutePath::new("/nonexistent/root.key");
+        config.dns = Some(Dns { root_anchor: absent, ..Dns::default() });
+        assert!(sources(&config).unwrap_err().contains("/nonexistent/root.key"));
+        let forwarders = vec![Forwarder {
+            address: "127.0.0.1:853".parse().unwrap(),
+            tcp: false,
+            tls: Some(ForwarderTls::Name("dns.example.net".into())),
+        }];
+        let tls_anchors = AbsolutePath::new("/nonexistent/dns.pem");
+        config.dns = Some(Dns { forwarders, tls_anchors, ..Dns::default() });
+        assert!(sources(&config).unwrap_err().contains("dns.tls_anchors: /nonexistent/dns.pem"));
+    }
 }

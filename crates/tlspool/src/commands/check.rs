@@ -1,6 +1,7 @@
 //! `tlspool check`: everything about the configuration that can be known without starting.
 
 use crate::config::{Config, ConfigError, Places};
+use crate::lookups;
 use crate::supervisor::{Accounts, sockets};
 use crate::users::UserError;
 use std::path::Path;
@@ -50,13 +51,17 @@ fn problems(config: &Config) -> Vec<String> {
             problems.push(format!("trust.anchors: {anchor}: {error}"));
         }
     }
+    if config.dns.is_some() {
+        let sources = lookups::sources(config);
+        problems.extend(sources.err().map(|error| format!("look-ups: {error}")));
+    }
     problems
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{AbsolutePath, GroupName, Module, UserName};
+    use crate::config::{AbsolutePath, Dns, GroupName, Module, UserName};
 
     #[test]
     fn everything_missing_is_told_at_once() {
@@ -68,8 +73,10 @@ mod tests {
         config.sockets[0].group = Some(GroupName("no-such-group".into()));
         config.keys.modules.push(Module { path: absent("m.so"), args: None });
         config.trust.anchors.push(absent("a.pem"));
+        config.lookup_user = None;
+        config.dns = Some(Dns { root_anchor: Some(absent("root.key")), ..Dns::default() });
         let problems = problems(&config);
-        assert_eq!(problems.len(), 4, "{problems:?}");
+        assert_eq!(problems.len(), 5, "{problems:?}");
         assert!(problems[1].contains("groupadd"), "{problems:?}");
     }
 }

@@ -1,8 +1,9 @@
-//! The sections about live look-ups: `[dns]`, which turns them on, `[ldap]` and `[cache]`.
+//! The sections about live look-ups: `[dns]`, which turns them on, `[ldap]`, `[http]` and `[cache]`.
 
 use super::values::{TextValue, at_least_one, duration};
 use super::{AbsolutePath, CacheServer, Config, Forwarder};
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// `[dns]`: where names are resolved. Without this section nothing is looked up.
@@ -16,14 +17,25 @@ pub struct Dns {
     pub tls_anchors: Option<AbsolutePath>,
     /// Keys (DNSKEY) or their digests (DS) that sign the root, as in a zone file; IANA's if absent.
     pub root_anchor: Option<AbsolutePath>,
-    /// Names and addresses of the root servers, as in a zone file; the well-known ones if absent.
-    pub root_hints: Option<AbsolutePath>,
-    /// Time for one question to one server.
+    /// Addresses of root servers; the well-known ones if there are none.
+    pub root_servers: Vec<IpAddr>,
+    /// The port of the servers of zones, when no forwarder is asked.
+    pub port: u16,
+    /// Time for one server to answer one question,
     #[serde(with = "duration")]
     pub timeout: Duration,
-    /// Questions under way at a time.
+    /// and how often each is asked.
     #[serde(deserialize_with = "at_least_one")]
-    pub queries: u32,
+    pub attempts: u32,
+    /// Questions under way to all servers; those beyond wait.
+    #[serde(deserialize_with = "at_least_one")]
+    pub questions: u32,
+    /// Look-ups under way for one domain; those beyond fail.
+    #[serde(deserialize_with = "at_least_one")]
+    pub per_domain: u32,
+    /// Zones whose keys are remembered.
+    #[serde(deserialize_with = "at_least_one")]
+    pub zones: u32,
 }
 
 /// `[ldap]`: how directories are asked.
@@ -56,6 +68,29 @@ pub struct Ldap {
     pub answer_bytes: u32,
 }
 
+/// `[http]`: how OCSP answers and revocation lists are fetched.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Time for a look-up.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// Of this, time to connect to one address.
+    #[serde(with = "duration")]
+    pub connect_timeout: Duration,
+    /// Look-ups under way at one host.
+    #[serde(deserialize_with = "at_least_one")]
+    pub per_host: u32,
+    /// Bytes of an OCSP answer.
+    #[serde(deserialize_with = "at_least_one")]
+    pub ocsp_bytes: u32,
+    /// Bytes of a revocation list.
+    #[serde(deserialize_with = "at_least_one")]
+    pub crl_bytes: u32,
+    /// Servers in internal networks may be asked.
+    pub internal: bool,
+}
+
 /// `[cache]`: how long, and where, answers are remembered.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -64,18 +99,18 @@ pub struct Cache {
     pub servers: Vec<CacheServer>,
     /// The secret by which the pools that share the servers recognise each other's entries.
     pub key_file: Option<AbsolutePath>,
-    /// How long an answer is good.
+    /// How long an answer is good; nothing is remembered if zero.
     #[serde(with = "duration")]
     pub lifetime: Duration,
-    /// How long the answer that there is nothing is good.
-    #[serde(with = "duration")]
-    pub negative_lifetime: Duration,
     /// Time for memcached to answer; after that the look-up is made.
     #[serde(with = "duration")]
     pub timeout: Duration,
     /// Answers remembered in the daemon.
     #[serde(deserialize_with = "at_least_one")]
     pub entries: u32,
+    /// Bytes of these.
+    #[serde(deserialize_with = "at_least_one")]
+    pub bytes: u32,
 }
 
 impl Default for Dns {
@@ -84,9 +119,13 @@ impl Default for Dns {
             forwarders: Vec::new(),
             tls_anchors: None,
             root_anchor: None,
-            root_hints: None,
-            timeout: Duration::from_secs(2),
-            queries: 4096,
+            root_servers: Vec::new(),
+            port: 53,
+            timeout: Duration::from_millis(1500),
+            attempts: 3,
+            questions: 256,
+            per_domain: 64,
+            zones: 4096,
         }
     }
 }
@@ -106,15 +145,28 @@ impl Default for Ldap {
     }
 }
 
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(3),
+            per_host: 64,
+            ocsp_bytes: 64 << 10,
+            crl_bytes: 8 << 20,
+            internal: false,
+        }
+    }
+}
+
 impl Default for Cache {
     fn default() -> Self {
         Self {
             servers: Vec::new(),
             key_file: None,
-            lifetime: Duration::from_hours(1),
-            negative_lifetime: Duration::from_mins(1),
+            lifetime: Duration::from_mins(5),
             timeout: Duration::from_millis(100),
             entries: 10_000,
+            bytes: 32 << 20,
         }
     }
 }
@@ -129,8 +181,22 @@ pub(super) fn contradiction(config: &Config) -> Option<(String, String)> {
         if config.ldap != Ldap::default() {
             return needs_dns("ldap");
         }
+        if config.http != Http::default() {
+            return needs_dns("http");
+        }
         if config.cache != Cache::default() {
             return needs_dns("cache");
+        }
+    }
+    // What the channel between the processes carries, with something to spare.
+    let most = (tlspool_lookup::process::message::MAX_ANSWER - 4096) as u32;
+    for (key, bytes) in [
+        ("ldap.answer_bytes", config.ldap.answer_bytes),
+        ("http.ocsp_bytes", config.http.ocsp_bytes),
+        ("http.crl_bytes", config.http.crl_bytes),
+    ] {
+        if bytes > most {
+            return Some((key.into(), format!("at most {most} bytes can be looked up")));
         }
     }
     if let (Some(server), None) = (config.cache.servers.first(), &config.cache.key_file) {

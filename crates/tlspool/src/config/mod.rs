@@ -12,10 +12,12 @@ mod validation;
 mod values;
 
 pub use diagnose::ConfigError;
-pub use lookups::{Cache, Dns, Ldap};
+pub use lookups::{Cache, Dns, Http, Ldap};
 pub use places::Places;
 pub use validation::{DirectoryMatch, Validation};
-pub use values::{AbsolutePath, CacheServer, FileMode, Forwarder, GroupName, HttpUrl, UserName};
+pub use values::{
+    AbsolutePath, CacheServer, FileMode, Forwarder, ForwarderTls, GroupName, HttpUrl, UserName,
+};
 
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -79,6 +81,8 @@ pub struct Config {
     pub dns: Option<Dns>,
     /// How directories are asked.
     pub ldap: Ldap,
+    /// How OCSP answers and revocation lists are fetched.
+    pub http: Http,
     /// How long, and where, answers are remembered.
     pub cache: Cache,
     /// How the network process and the look-up process are shut in.
@@ -328,6 +332,7 @@ impl Config {
             tls: Tls::default(),
             dns: None,
             ldap: Ldap::default(),
+            http: Http::default(),
             cache: Cache::default(),
             confinement: Confinement::default(),
             debug: Debug::default(),

@@ -79,10 +79,8 @@ fn the_values_in_the_example_are_the_defaults() {
     assert_eq!(config.confinement, Confinement::default());
     assert_eq!(config.debug, Debug::default());
     let (dns, cache) = (config.dns.unwrap(), config.cache);
-    assert_eq!(
-        Dns { tls_anchors: None, root_anchor: None, root_hints: None, ..dns },
-        Dns::default()
-    );
+    assert_eq!(Dns { tls_anchors: None, root_anchor: None, ..dns }, Dns::default());
+    assert_eq!(config.http, Http::default());
     assert_eq!(config.ldap, Ldap::default());
     assert_eq!(Cache { key_file: None, ..cache }, Cache::default());
     assert_eq!(Keys { modules: Vec::new(), ..config.keys }, Keys::default());
@@ -148,6 +146,7 @@ fn bad_values_are_named_with_what_would_be_right() {
         ),
         ("socket = []", "t.toml:1:10: socket:", "from 1 to 64"),
         ("[dns]\nforwarders = [\"dns.example\"]", "t.toml:2:15: dns.forwarders", "an address such"),
+        ("[dns]\n[http]\ncrl_bytes = 99999999", "t.toml:3:13: http.crl_bytes:", "at most"),
         ("[ldap]\nentries = 5", "t.toml:1:1: ldap:", "add a [dns] section"),
         (
             "[dns]\n[cache]\nservers = [\"127.0.0.1\"]",

@@ -181,14 +181,57 @@ impl TextValue for AbsolutePath {
     }
 }
 
-/// A DNS server: `"192.0.2.1"`, `"192.0.2.1:5353"`, `"[2001:db8::1]:53"`, or, over TLS,
-/// `"192.0.2.1#dns.example.net"`, `"192.0.2.1:8853#dns.example.net"`.
+/// A DNS server: `"192.0.2.1"` or `"[2001:db8::1]:5353"`; with `tcp:` before it, not over UDP; over TLS
+/// with what its certificate must have after it: `"192.0.2.1#dns.example.net"`, or
+/// `"192.0.2.1:8853#sha256:…"`, the digest of its key in 64 hexadecimal digits (RFC 7858).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forwarder {
     /// Address and port; the port is 53, or 853 over TLS, if none is written.
     pub address: SocketAddr,
-    /// The name that its certificate must carry, if it is asked over TLS (RFC 7858).
-    pub tls: Option<String>,
+    /// Over TCP only, without TLS.
+    pub tcp: bool,
+    /// How it proves itself, if it is asked over TLS.
+    pub tls: Option<ForwarderTls>,
+}
+
+/// What the certificate of a DNS server must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ForwarderTls {
+    /// This name, and an issuer that is trusted.
+    Name(String),
+    /// A key with this SHA-256 digest.
+    Pin([u8; 32]),
+}
+
+impl ForwarderTls {
+    const PIN: &str = "sha256:";
+
+    fn from_text(text: &str) -> Option<Self> {
+        if let Some(digits) = text.strip_prefix(Self::PIN) {
+            let mut pin = [0; 32];
+            let digits = digits.as_bytes();
+            if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+                return None;
+            }
+            for (byte, pair) in pin.iter_mut().zip(digits.chunks(2)) {
+                *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+            }
+            return Some(Self::Pin(pin));
+        }
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        let is_name = !text.is_empty() && text.len() <= 253 && text.bytes().all(plain);
+        is_name.then(|| Self::Name(text.to_ascii_lowercase()))
+    }
+
+    fn to_text(&self) -> String {
+        match self {
+            Self::Name(name) => name.clone(),
+            Self::Pin(pin) => {
+                let digits = pin.iter().map(|byte| format!("{byte:02x}"));
+                std::iter::once(Self::PIN.to_owned()).chain(digits).collect()
+            }
+        }
+    }
 }
 
 impl TextValue for Forwarder {
@@ -197,24 +240,25 @@ impl TextValue for Forwarder {
 
     fn from_text(text: &str) -> Option<Self> {
         let (address, tls) = match text.split_once('#') {
-            Some((address, name)) => (address, Some(name.to_ascii_lowercase())),
+            Some((address, tls)) => (address, Some(ForwarderTls::from_text(tls)?)),
             None => (text, None),
         };
-        let is_name = |name: &String| {
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-            !name.is_empty() && name.len() <= 253 && name.bytes().all(plain)
+        let (address, tcp) = match address.strip_prefix("tcp:") {
+            Some(_) if tls.is_some() => return None,
+            Some(address) => (address, true),
+            None => (address, false),
         };
-        let port = if tls.is_some() { 853 } else { 53 };
         let address = match address.parse() {
             Ok(address) => address,
-            Err(_) => SocketAddr::new(address.parse().ok()?, port),
+            Err(_) => SocketAddr::new(address.parse().ok()?, if tls.is_some() { 853 } else { 53 }),
         };
-        tls.as_ref().is_none_or(is_name).then_some(Self { address, tls })
+        Some(Self { address, tcp, tls })
     }
 
     fn to_text(&self) -> String {
         match &self.tls {
-            Some(name) => format!("{}#{name}", self.address),
+            Some(tls) => format!("{}#{}", self.address, tls.to_text()),
+            None if self.tcp => format!("tcp:{}", self.address),
             None => self.address.to_string(),
         }
     }
@@ -383,12 +427,25 @@ mod tests {
             ("[2001:db8::1]:5353", "[2001:db8::1]:5353"),
             ("192.0.2.1#DNS.example.net", "192.0.2.1:853#dns.example.net"),
             ("192.0.2.1:8853#dns.example.net", "192.0.2.1:8853#dns.example.net"),
+            ("tcp:192.0.2.1", "tcp:192.0.2.1:53"),
+            (
+                "192.0.2.1#sha256:00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF",
+                "192.0.2.1:853#sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
+            ),
         ] {
             let forwarder = Forwarder::from_text(text).unwrap();
             assert_eq!(forwarder.to_text(), written);
             assert_eq!(Forwarder::from_text(written), Some(forwarder));
         }
-        for text in ["", "dns.example.net", "192.0.2.1#", "192.0.2.1:99999", "192.0.2.1#a b"] {
+        for text in [
+            "",
+            "dns.example.net",
+            "192.0.2.1#",
+            "192.0.2.1:99999",
+            "192.0.2.1#a b",
+            "192.0.2.1#sha256:00",
+            "tcp:192.0.2.1#dns.example.net",
+        ] {
             assert_eq!(Forwarder::from_text(text), None, "{text}");
         }
         let server = |text| CacheServer::from_text(text).map(|server| server.to_text());
