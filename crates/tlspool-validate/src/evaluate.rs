@@ -98,6 +98,8 @@ pub(crate) struct Evaluation<'a> {
     pub(crate) carried: Option<(DoNai, How)>,
     /// All names in the credential.
     pub(crate) names: &'a CertificateNames,
+    /// Why the credential is no good any more, unless a directory knows better.
+    pub(crate) stale: Option<&'a Refusal>,
     pub(crate) expressions: &'a [&'a Expression],
     pub(crate) board: [Option<Verdict>; Predicate::ALL.len()],
     /// In the order of the answers.

@@ -6,10 +6,12 @@ use std::time::Instant;
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tlspool_identity::{DoNai, How};
+use tlspool_openpgp::{Certificate as OpenPgpCertificate, KeyId};
 
 use crate::policy::Expression;
-use crate::sources::Transport;
+use crate::sources::{CredentialKind, Transport};
 use crate::trace::Trace;
+use crate::validator::fingerprint;
 use crate::{Peer, Refusal};
 
 /// What a peer shows of itself.
@@ -17,6 +19,26 @@ use crate::{Peer, Refusal};
 pub enum Credential<'a> {
     /// Its X.509 certificates as it sent them, its own first.
     X509(&'a [CertificateDer<'a>]),
+    /// Its OpenPGP certificate, and the key of it that signs the handshake, if that is known. A directory
+    /// may know that this key was revoked.
+    OpenPgp(&'a OpenPgpCertificate, Option<KeyId>),
+}
+
+impl Credential<'_> {
+    /// What is pinned of it: SHA-256 of the certificate, or the fingerprint of the primary key.
+    pub(crate) fn fingerprint(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::X509(chain) => chain.first().map(|leaf| fingerprint(leaf)),
+            Self::OpenPgp(certificate, _) => Some(certificate.fingerprint().as_bytes().to_vec()),
+        }
+    }
+
+    pub(crate) fn kind(&self) -> CredentialKind {
+        match self {
+            Self::X509(_) => CredentialKind::X509,
+            Self::OpenPgp(..) => CredentialKind::OpenPgp,
+        }
+    }
 }
 
 /// What the handshake has agreed on so far.
@@ -117,8 +139,8 @@ pub trait Tables {
         service: &str,
     ) -> Result<Option<Arc<Applicable>>, String>;
 
-    /// The fingerprints that are pinned for exactly this name and have not expired: SHA-256 of
-    /// certificates.
+    /// The fingerprints that are pinned for exactly this name and have not expired: SHA-256 of X.509
+    /// certificates, those of primary keys of OpenPGP certificates.
     fn pins(&self, name: &DoNai) -> Result<Vec<Vec<u8>>, String>;
 }
 
@@ -163,7 +185,9 @@ pub enum Commit {
     Pin {
         /// Its name.
         name: DoNai,
-        /// SHA-256 of its certificate.
+        /// What it shows.
+        kind: CredentialKind,
+        /// SHA-256 of its X.509 certificate, or the fingerprint of its primary OpenPGP key.
         fingerprint: Vec<u8>,
     },
 }

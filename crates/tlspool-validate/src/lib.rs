@@ -2,7 +2,7 @@
 //!
 //! [`PolicyValidator`] answers an [`Inquiry`] about a peer with [`Validated`] names or a [`Refusal`]
 //! that a person can act on. It evaluates the [policy] that applies, whose predicates ask
-//! trust anchors ([`PkixValidator`], RFC 5280), TLSA records ([`dane`]), directories, pins, revocation.
+//! trust anchors ([`PkixValidator`], RFC 5280), TLSA records ([`dane`]), directories, pins, trusted OpenPGP keys, revocation.
 //!
 //! Validation reads no file and does no I/O: what must be looked up is asked of [`sources::Sources`], what
 //! the tables say of [`Tables`]. [`TrustAnchors`] and [`RevocationLists`] are built once, shared, and
@@ -14,6 +14,7 @@ mod anchors;
 pub mod dane;
 mod evaluate;
 mod inquiry;
+mod openpgp;
 mod pkix;
 pub mod policy;
 mod predicates;
@@ -28,12 +29,14 @@ pub use inquiry::{
     Applicable, Commit, Credential, Endpoint, Inquiry, Negotiated, NoTables, Refused, Side, Tables,
     Validated,
 };
+pub use openpgp::OpenPgpTrust;
 pub use pkix::PkixValidator;
 pub use refusal::Refusal;
 pub use revocation::crl::{RevocationListError, RevocationLists};
 pub use rustls_pki_types::{CertificateDer, UnixTime};
 use tlspool_identity::DoNai;
 pub use tlspool_identity::x509::Legacy;
+pub use tlspool_openpgp::{Certificate as OpenPgpCertificate, KeyId, Limits as OpenPgpLimits};
 pub use validator::{LdapMatch, PolicySettings, PolicyValidator};
 
 /// Whose certificate it is.

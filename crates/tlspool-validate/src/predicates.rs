@@ -1,17 +1,22 @@
 //! What each predicate means.
 
 use rustls_pki_types::CertificateDer;
-use tlspool_identity::How;
+use tlspool_identity::{DoNai, How};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::dane;
 use crate::evaluate::{Evaluation, Step, Why};
 use crate::inquiry::Credential;
+use crate::openpgp;
 use crate::policy::{Predicate, Verdict};
 use crate::revocation::{crl, ocsp};
-use crate::sources::{Answer, CredentialKind, Query};
-use crate::validator::{LdapMatch, fingerprint};
+use crate::sources::{Answer, Query};
+use crate::validator::LdapMatch;
 use crate::{Question, Refusal};
+
+/// What there is to say about predicates that are for X.509 only.
+const OPENPGP: Step =
+    Step::Done(Verdict::Absent, Why::Nothing("the peer shows an OpenPGP certificate"));
 
 impl Evaluation<'_> {
     /// Answers a predicate here, or says what must be looked up for it.
@@ -33,10 +38,10 @@ impl Evaluation<'_> {
             Predicate::Pin => self.pin(),
             Predicate::Dane => self.dane(),
             Predicate::Ldap => self.ldap(),
-            Predicate::OpenPgp => self.openpgp(),
+            Predicate::OpenPgp => openpgp::begin(self),
             Predicate::Pkix => self.pkix(),
-            Predicate::Ocsp => ocsp::begin(self),
-            Predicate::Crl => crl::begin(self),
+            Predicate::Ocsp => self.leaf().map_or(OPENPGP, |leaf| ocsp::begin(self, leaf)),
+            Predicate::Crl => self.leaf().map_or(OPENPGP, |leaf| crl::begin(self, leaf)),
         }
     }
 
@@ -68,6 +73,13 @@ impl Evaluation<'_> {
             (Predicate::Identity, Predicate::Dane, Verdict::True) => {
                 (Verdict::True, Why::Fixed("secure records of that name lead to this certificate"))
             }
+            (Predicate::Identity, Predicate::Ldap, Verdict::True) => {
+                (Verdict::True, Why::Fixed("the directory knows of a later end"))
+            }
+            (Predicate::Identity, Predicate::Ldap, _) => {
+                let refusal = self.stale.cloned().unwrap_or_else(|| self.wrong_name());
+                (Verdict::False, Why::Refusal(refusal))
+            }
             (Predicate::Identity, ..) => (Verdict::False, Why::Refusal(self.wrong_name())),
             _ => (Verdict::Failed, Why::Plain),
         }
@@ -75,7 +87,10 @@ impl Evaluation<'_> {
 
     /// The chain, as the question whether it is `name`'s.
     pub(crate) fn question(&self) -> Question<'_> {
-        let Credential::X509(chain) = self.inquiry.credential;
+        let chain = match self.inquiry.credential {
+            Credential::X509(chain) => chain,
+            Credential::OpenPgp(..) => &[],
+        };
         Question {
             chain,
             peer: self.inquiry.peer,
@@ -87,12 +102,14 @@ impl Evaluation<'_> {
     }
 
     pub(crate) fn leaf(&self) -> Option<&CertificateDer<'_>> {
-        let Credential::X509(chain) = self.inquiry.credential;
-        chain.first()
+        match self.inquiry.credential {
+            Credential::X509(chain) => chain.first(),
+            Credential::OpenPgp(..) => None,
+        }
     }
 
     /// Who is authenticated if all goes well: the name that is carried for the wanted one, or that one.
-    fn subject(&self) -> &tlspool_identity::DoNai {
+    pub(crate) fn subject(&self) -> &DoNai {
         self.carried.as_ref().map_or(self.name, |(name, _)| name)
     }
 
@@ -105,12 +122,18 @@ impl Evaluation<'_> {
     }
 
     fn identity(&self) -> Step {
+        if let Some(refusal) = self.stale {
+            return match self.ldap() {
+                Step::LookUp(_) if self.carried.is_some() => Step::With(Predicate::Ldap),
+                _ => Step::Done(Verdict::False, Why::Refusal(refusal.clone())),
+            };
+        }
         match &self.carried {
             Some((name, How::DomainForUser)) if self.inquiry.trace => {
                 Step::Done(Verdict::True, Why::Text(format!("{name} answers for its user")))
             }
             Some((name, _)) if self.inquiry.trace => {
-                Step::Done(Verdict::True, Why::Text(format!("the certificate is for {name}")))
+                Step::Done(Verdict::True, Why::Text(format!("its credential is for {name}")))
             }
             Some(_) => Step::Done(Verdict::True, Why::Plain),
             None if self.inquiry.wanted.is_some() && matches!(self.dane(), Step::LookUp(_)) => {
@@ -121,15 +144,13 @@ impl Evaluation<'_> {
     }
 
     fn pkix(&self) -> Step {
+        if self.leaf().is_none() {
+            return OPENPGP;
+        }
         match self.validator.pkix().check(&self.question()) {
             Ok(_) => Step::Done(Verdict::True, Why::Plain),
             Err(refusal) => Step::Done(Verdict::False, Why::Refusal(refusal)),
         }
-    }
-
-    #[allow(clippy::unused_self)] // as the others
-    fn openpgp(&self) -> Step {
-        Step::Done(Verdict::Absent, Why::Nothing("the peer shows an X.509 certificate"))
     }
 
     fn pin(&self) -> Step {
@@ -140,7 +161,7 @@ impl Evaluation<'_> {
             Ok(pins) => pins,
             Err(why) => return Step::Done(Verdict::Failed, Why::Text(why)),
         };
-        let shown = self.leaf().map(|leaf| fingerprint(leaf));
+        let shown = self.inquiry.credential.fingerprint();
         if pins.iter().any(|pin| Some(pin) == shown.as_ref()) {
             return Step::Done(Verdict::True, Why::Fixed("the fingerprint is pinned"));
         }
@@ -148,6 +169,9 @@ impl Evaluation<'_> {
     }
 
     fn dane(&self) -> Step {
+        if self.leaf().is_none() {
+            return nothing("TLSA records are not for OpenPGP");
+        }
         if !self.validator.settings().dns {
             return nothing("look-ups in the DNS are not configured");
         }
@@ -188,15 +212,21 @@ impl Evaluation<'_> {
             return nothing("look-ups in directories are not configured");
         }
         let name = self.subject().as_str().to_owned();
-        Step::LookUp(Query::Directory { name, kind: CredentialKind::X509 })
+        Step::LookUp(Query::Directory { name, kind: self.inquiry.credential.kind() })
     }
 
     fn compare_directory(&self, credentials: &[Vec<u8>]) -> (Verdict, Why) {
         if credentials.is_empty() {
             return (Verdict::Absent, Why::Fixed("the directory lists no certificate for it"));
         }
-        let Some(leaf) = self.leaf() else {
-            return (Verdict::False, Why::Refusal(Refusal::NoCertificate));
+        let leaf = match self.inquiry.credential {
+            Credential::OpenPgp(certificate, key) => {
+                return openpgp::compare(self, certificate, key, credentials);
+            }
+            Credential::X509([leaf, ..]) => leaf,
+            Credential::X509([]) => {
+                return (Verdict::False, Why::Refusal(Refusal::NoCertificate));
+            }
         };
         if credentials.iter().any(|listed| listed.as_slice() == leaf.as_ref()) {
             return (Verdict::True, Why::Fixed("the directory lists this certificate"));

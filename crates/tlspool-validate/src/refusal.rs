@@ -66,6 +66,9 @@ pub enum Refusal {
         /// What the credential carries.
         carried: Vec<String>,
     },
+    /// An OpenPGP certificate that is no good.
+    #[error("the peer's OpenPGP certificate: {0}")]
+    OpenPgp(String),
     /// It was revoked.
     #[error("the certificate has been revoked, says {0}; the peer needs a new one")]
     Revoked(String),
@@ -106,6 +109,7 @@ impl Refusal {
             | Self::Constrained(_)
             | Self::TooComplex
             | Self::NoName { .. }
+            | Self::OpenPgp(_)
             | Self::WrongName { .. } => 42,
         }
     }

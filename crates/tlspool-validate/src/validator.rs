@@ -1,18 +1,20 @@
 //! Judges peers by policy.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_lc_rs::digest;
+use rustls_pki_types::UnixTime;
 use tlspool_identity::x509::{self, CertificateNames, Legacy};
 use tlspool_identity::{DoNai, matches};
 
 use crate::evaluate::{Evaluation, Why};
 use crate::inquiry::{Applicable, Commit, Credential, Inquiry, Refused, Side, Tables, Validated};
+use crate::openpgp;
 use crate::policy::{Expression, Predicate, Verdict, blame, survey};
 use crate::sources::Sources;
 use crate::trace::{Part, Trace, Traced};
-use crate::{PkixValidator, Refusal, RevocationLists, TrustAnchors};
+use crate::{OpenPgpTrust, PkixValidator, Refusal, RevocationLists, TrustAnchors};
 
 /// Of a peer that the application did not name, at most so many names are tried.
 const MAX_CANDIDATES: usize = 4;
@@ -68,6 +70,14 @@ pub struct PolicyValidator {
     pkix: PkixValidator,
     settings: PolicySettings,
     revocation_lists: Arc<RevocationLists>,
+    openpgp: Arc<OpenPgpTrust>,
+}
+
+/// What a credential says of itself.
+struct Carried {
+    names: CertificateNames,
+    /// Why it is no good any more, unless a directory knows better.
+    stale: Option<Refusal>,
 }
 
 /// The expressions that apply, as found.
@@ -83,7 +93,14 @@ impl PolicyValidator {
             pkix: PkixValidator::new(anchors, legacy),
             settings,
             revocation_lists: Arc::default(),
+            openpgp: Arc::default(),
         }
+    }
+
+    /// The same, with these keys that certify OpenPGP certificates.
+    #[must_use]
+    pub fn with_openpgp_trust(self, openpgp: Arc<OpenPgpTrust>) -> Self {
+        Self { openpgp, ..self }
     }
 
     /// The same, with these revocation lists.
@@ -101,6 +118,10 @@ impl PolicyValidator {
         &self.pkix
     }
 
+    pub(crate) fn openpgp_trust(&self) -> &OpenPgpTrust {
+        &self.openpgp
+    }
+
     pub(crate) fn revocation_lists(&self) -> &RevocationLists {
         &self.revocation_lists
     }
@@ -113,15 +134,16 @@ impl PolicyValidator {
         tables: &dyn Tables,
         sources: &dyn Sources,
     ) -> Result<Validated, Refused> {
-        let names = self.names(inquiry)?;
+        let carried = self.names(inquiry)?;
+        let names = &carried.names;
         if let Some(wanted) = inquiry.wanted {
-            return self.judge(inquiry, wanted, &names, tables, sources).await.map(|(v, _)| v);
+            return self.judge(inquiry, wanted, &carried, tables, sources).await.map(|(v, _)| v);
         }
         // Nobody was named: the carried name with the strongest voucher is the peer's.
         let mut best: Option<(Validated, usize)> = None;
         let mut first_refusal = None;
         for candidate in names.identities().take(MAX_CANDIDATES) {
-            match self.judge(inquiry, candidate, &names, tables, sources).await {
+            match self.judge(inquiry, candidate, &carried, tables, sources).await {
                 Ok((validated, rank)) => {
                     if best.as_ref().is_none_or(|(_, known)| rank < *known) {
                         best = Some((validated, rank));
@@ -137,7 +159,7 @@ impl PolicyValidator {
         match (best, first_refusal) {
             (Some((validated, _)), _) => Ok(validated),
             (None, Some(refused)) => Err(refused),
-            (None, None) => Err(Refusal::NoName { ignored: crate::pkix::unusable(&names) }.into()),
+            (None, None) => Err(Refusal::NoName { ignored: crate::pkix::unusable(names) }.into()),
         }
     }
 
@@ -145,10 +167,18 @@ impl PolicyValidator {
         self.settings.dns || self.settings.directory
     }
 
-    fn names(&self, inquiry: &Inquiry<'_>) -> Result<CertificateNames, Refused> {
-        let Credential::X509(chain) = inquiry.credential;
-        let leaf = chain.first().ok_or(Refusal::NoCertificate)?;
-        Ok(x509::names(leaf, self.pkix.legacy()).map_err(Refusal::from)?)
+    fn names(&self, inquiry: &Inquiry<'_>) -> Result<Carried, Refused> {
+        match inquiry.credential {
+            Credential::X509(chain) => {
+                let leaf = chain.first().ok_or(Refusal::NoCertificate)?;
+                let names = x509::names(leaf, self.pkix.legacy()).map_err(Refusal::from)?;
+                Ok(Carried { names, stale: None })
+            }
+            Credential::OpenPgp(certificate, _) => {
+                let (names, stale) = openpgp::names(certificate, inquiry.now)?;
+                Ok(Carried { names, stale })
+            }
+        }
     }
 
     /// Judges a peer under one name; beside the answer, the rank of who vouched.
@@ -156,7 +186,7 @@ impl PolicyValidator {
         &self,
         inquiry: &Inquiry<'_>,
         name: &DoNai,
-        names: &CertificateNames,
+        Carried { names, stale }: &Carried,
         tables: &dyn Tables,
         sources: &dyn Sources,
     ) -> Result<(Validated, usize), Refused> {
@@ -173,6 +203,7 @@ impl PolicyValidator {
             name,
             carried: found.map(|found| (found.identity, found.how)),
             names,
+            stale: stale.as_ref(),
             expressions,
             board: [None; Predicate::ALL.len()],
             answered: Vec::new(),
@@ -229,9 +260,10 @@ impl Evaluation<'_> {
         if self.board[Predicate::Pin.index()] != Some(Verdict::Absent) || !asked {
             return Vec::new();
         }
-        let Some(leaf) = self.leaf() else { return Vec::new() };
+        let credential = &self.inquiry.credential;
+        let Some(fingerprint) = credential.fingerprint() else { return Vec::new() };
         let name = self.carried.as_ref().map_or(self.name, |(name, _)| name).clone();
-        vec![Commit::Pin { name, fingerprint: fingerprint(leaf) }]
+        vec![Commit::Pin { name, kind: credential.kind(), fingerprint }]
     }
 }
 
@@ -262,6 +294,11 @@ impl Policies {
             (Side::Remote, self.remote.as_deref())
         }
     }
+}
+
+/// The same time.
+pub(crate) fn system_time(time: UnixTime) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(time.as_secs())
 }
 
 /// SHA-256 of a certificate, as it is pinned.

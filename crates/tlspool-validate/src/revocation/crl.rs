@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use rustls_pki_types::CertificateRevocationListDer;
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use webpki::{
     CertRevocationList, EndEntityCert, ExpirationPolicy, OwnedCertRevocationList,
     RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
@@ -99,9 +99,8 @@ fn read_file(
 }
 
 /// By the lists in files if one is by the issuer, else by the list that the certificate names.
-pub(crate) fn begin(evaluation: &Evaluation<'_>) -> Step {
+pub(crate) fn begin(evaluation: &Evaluation<'_>, leaf: &CertificateDer<'_>) -> Step {
     let settings = evaluation.validator.settings();
-    let Some(leaf) = evaluation.leaf() else { return nothing("the peer sent no certificate") };
     let url = crl_url(leaf).filter(|_| settings.revocation);
     let local = &evaluation.validator.revocation_lists().lists;
     if local.is_empty() && url.is_none() {

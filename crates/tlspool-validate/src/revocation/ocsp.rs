@@ -41,9 +41,8 @@ enum Status {
 }
 
 /// By the stapled response, else by the configured responder, else by the one that the certificate names.
-pub(crate) fn begin(evaluation: &Evaluation<'_>) -> Step {
+pub(crate) fn begin(evaluation: &Evaluation<'_>, leaf: &CertificateDer<'_>) -> Step {
     let settings = evaluation.validator.settings();
-    let Some(leaf) = evaluation.leaf() else { return nothing("the peer sent no certificate") };
     let stapled = evaluation.inquiry.stapled_ocsp;
     let url = match &settings.ocsp_responder {
         _ if !settings.revocation => None,

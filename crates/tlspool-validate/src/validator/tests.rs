@@ -481,7 +481,8 @@ async fn pins_match_mismatch_and_are_learnt() {
     assert!(bad.is_err());
     assert!(setting.ask(&Rows::remote("pin"), &world).await.is_err());
     let first = setting.ask(&Rows::remote("pkix and pin?"), &world).await.unwrap();
-    let commit = Commit::Pin { name: name("example.com"), fingerprint: own };
+    let kind = crate::sources::CredentialKind::X509;
+    let commit = Commit::Pin { name: name("example.com"), kind, fingerprint: own };
     assert_eq!(first.commits, std::slice::from_ref(&commit));
     // Not learnt without a `?`, nor if the rest does not hold.
     assert!(setting.ask(&Rows::remote("pkix or pin"), &world).await.unwrap().commits.is_empty());

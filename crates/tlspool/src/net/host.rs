@@ -310,6 +310,7 @@ fn certificate_error(refusal: &tlspool_validate::Refusal) -> CertificateError {
         | R::Constrained(_)
         | R::TooComplex
         | R::NoName { .. }
+        | R::OpenPgp(_)
         | R::WrongName { .. } => CertificateError::NotValidForName,
     }
 }

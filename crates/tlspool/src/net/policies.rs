@@ -13,6 +13,7 @@ use lru::LruCache;
 use tlspool_identity::DoNai;
 use tlspool_store::{Kind, Mode, PolicyRow, PolicySide, Store, StoreError};
 use tlspool_validate::policy::Expression;
+use tlspool_validate::sources::CredentialKind;
 use tlspool_validate::{Applicable, Commit, Side, Tables};
 
 use super::identities::Identities;
@@ -178,8 +179,12 @@ pub(crate) async fn commit(
     let written = tokio::task::spawn_blocking(move || {
         let mut store = Store::open(path, Mode::ReadWrite)?;
         commits.into_iter().try_for_each(|commit| {
-            let Commit::Pin { name, fingerprint } = commit;
-            store.pin_first_sight(&name, Kind::X509, &fingerprint, now())?;
+            let Commit::Pin { name, kind, fingerprint } = commit;
+            let kind = match kind {
+                CredentialKind::X509 => Kind::X509,
+                CredentialKind::OpenPgp => Kind::OpenPgp,
+            };
+            store.pin_first_sight(&name, kind, &fingerprint, now())?;
             tracing::info!(remote = %name, "pinned at first sight");
             Ok(())
         })

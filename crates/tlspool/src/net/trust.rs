@@ -8,7 +8,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 use parking_lot::Mutex;
 use tlspool_store::{Kind, StoreError, TrustAnchorRow};
-use tlspool_validate::{Legacy, PolicyValidator, TableAnchor, TrustAnchors};
+use tlspool_validate::{Legacy, OpenPgpTrust, PolicyValidator, TableAnchor, TrustAnchors};
 
 use super::identities::Identities;
 use super::settings::Settings;
@@ -62,7 +62,7 @@ impl Trust {
         if self.seen.get() == Some(now) {
             return;
         }
-        let mut rows = match identities.trust_anchors() {
+        let rows = match identities.trust_anchors() {
             Ok(rows) => rows,
             // Without a database there is no trust table; the anchors of the files still count.
             Err(StoreError::Missing { .. }) => Vec::new(),
@@ -73,8 +73,9 @@ impl Trust {
             }
         };
         drop(identities);
-        rows.retain(|row| row.kind == Kind::X509);
         let digest = digest_of(settings, &rows);
+        let (rows, openpgp): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|row| row.kind == Kind::X509);
         if self.seen.get().is_none() || digest != self.digest.get() {
             let mut shared = shared.0.lock();
             let anchors = match &*shared {
@@ -88,7 +89,8 @@ impl Trust {
             drop(shared);
             let lists = settings.revocation_lists.clone();
             let validator = PolicyValidator::new(anchors, Legacy::Refuse, settings.policy.clone())
-                .with_revocation_lists(lists);
+                .with_revocation_lists(lists)
+                .with_openpgp_trust(openpgp_trust(&openpgp));
             self.validator.replace(Rc::new(validator));
             self.digest.set(digest);
         }
@@ -113,6 +115,16 @@ fn load(settings: &Settings, rows: &[TrustAnchorRow]) -> Arc<TrustAnchors> {
             Arc::default()
         }
     }
+}
+
+/// The trusted OpenPGP keys. They are few, and each worker reads them for itself.
+fn openpgp_trust(rows: &[TrustAnchorRow]) -> Arc<OpenPgpTrust> {
+    let rows = rows.iter().map(|row| (row.service.as_deref(), row.certificate.as_slice()));
+    let (trust, warnings) = OpenPgpTrust::load(rows);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    Arc::new(trust)
 }
 
 fn digest_of(settings: &Settings, rows: &[TrustAnchorRow]) -> TrustDigest {

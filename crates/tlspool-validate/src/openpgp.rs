@@ -1,0 +1,149 @@
+//! OpenPGP certificates: the predicate `openpgp`, and what a directory's copy says.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rustls_pki_types::UnixTime;
+use tlspool_identity::x509::CertificateNames;
+use tlspool_openpgp::{Certificate, Fault, KeyId, Limits};
+
+use crate::Refusal;
+use crate::evaluate::{Evaluation, Step, Why};
+use crate::policy::Verdict;
+use crate::predicates::nothing;
+use crate::validator::system_time;
+
+/// More copies of a certificate than a directory has.
+const MAX_COPIES: usize = 8;
+
+/// The keys that certify OpenPGP certificates. As with X.509, a service with keys of its own trusts only
+/// these.
+#[derive(Default)]
+pub struct OpenPgpTrust {
+    common: Vec<Certificate>,
+    services: HashMap<String, Vec<Certificate>>,
+}
+
+impl OpenPgpTrust {
+    /// Reads rows of the trust table: a service (none: all) and a certificate. Beside the keys, a line for
+    /// the log about each row that cannot be read.
+    pub fn load<'a>(
+        rows: impl IntoIterator<Item = (Option<&'a str>, &'a [u8])>,
+    ) -> (Self, Vec<String>) {
+        let mut trust = Self::default();
+        let mut warnings = Vec::new();
+        for (service, bytes) in rows {
+            let keys = match service.filter(|service| !service.is_empty()) {
+                None => &mut trust.common,
+                Some(service) => trust.services.entry(service.to_owned()).or_default(),
+            };
+            match Certificate::read(bytes, Limits::LARGE) {
+                Ok(certificate) => keys.push(certificate),
+                Err(error) => warnings.push(format!("a trusted OpenPGP key is left out: {error}")),
+            }
+        }
+        (trust, warnings)
+    }
+
+    /// How many keys there are, over all services.
+    pub fn len(&self) -> usize {
+        self.common.len() + self.services.values().map(Vec::len).sum::<usize>()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn of(&self, service: &str) -> &[Certificate] {
+        self.services.get(service).unwrap_or(&self.common)
+    }
+}
+
+impl std::fmt::Debug for OpenPgpTrust {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OpenPgpTrust({} keys)", self.len())
+    }
+}
+
+/// The names in a certificate. If it has expired, those that it had, and the refusal that is due unless a
+/// directory knows of a later end.
+pub(crate) fn names(
+    certificate: &Certificate,
+    now: UnixTime,
+) -> Result<(CertificateNames, Option<Refusal>), Refusal> {
+    match certificate.names(system_time(now)) {
+        Ok(names) => Ok((names, None)),
+        Err(unfit) => {
+            let refusal = Refusal::OpenPgp(unfit.to_string());
+            let Fault::Expired { since } = unfit.fault else { return Err(refusal) };
+            let before = since.checked_sub(Duration::from_secs(1));
+            match before.map(|before| certificate.names(before)) {
+                Some(Ok(names)) => Ok((names, Some(refusal))),
+                _ => Err(refusal),
+            }
+        }
+    }
+}
+
+/// Whether a trusted key certifies the peer's certificate for its name.
+pub(crate) fn begin(evaluation: &Evaluation<'_>) -> Step {
+    let crate::Credential::OpenPgp(certificate, _) = evaluation.inquiry.credential else {
+        return nothing("the peer shows an X.509 certificate");
+    };
+    let trusted = evaluation.validator.openpgp_trust().of(evaluation.inquiry.service);
+    let now = system_time(evaluation.inquiry.now);
+    match certificate.certified_by(evaluation.subject(), trusted, now) {
+        Ok(_) => Step::Done(Verdict::True, Why::Fixed("certified by a trusted key")),
+        Err(error) => {
+            let refusal = Refusal::OpenPgp(error.to_string());
+            Step::Done(Verdict::False, Why::Refusal(refusal))
+        }
+    }
+}
+
+/// Whether a directory lists a certificate. What the directory's copy knows counts: revocations and
+/// expiry of the certificate, of the name, and of the key that signs the handshake.
+pub(crate) fn compare(
+    evaluation: &Evaluation<'_>,
+    shown: &Certificate,
+    key: Option<KeyId>,
+    listed: &[Vec<u8>],
+) -> (Verdict, Why) {
+    let fingerprint = shown.fingerprint();
+    let copies = listed.iter().filter_map(|bytes| Certificate::read(bytes, Limits::LARGE).ok());
+    let mut copies = copies.filter(|copy| copy.fingerprint() == fingerprint).take(MAX_COPIES);
+    let Some(first) = copies.next() else {
+        let text = format!("the directory lists {} other OpenPGP certificates", listed.len());
+        return (Verdict::False, Why::Text(text));
+    };
+    let mut merged = shown.clone();
+    for copy in std::iter::once(first).chain(copies) {
+        match merged.merge(&copy) {
+            Ok(more) => merged = more,
+            Err(error) => return (Verdict::Failed, Why::Text(error.to_string())),
+        }
+    }
+    let now = system_time(evaluation.inquiry.now);
+    let refused = |text: String| {
+        let text = format!("by the directory's copy, {text}");
+        (Verdict::False, Why::Refusal(Refusal::OpenPgp(text)))
+    };
+    let names = match merged.names(now) {
+        Ok(names) => names,
+        Err(unfit) => return refused(unfit.to_string()),
+    };
+    let subject = evaluation.subject();
+    if !names.identities().any(|name| name == subject) {
+        return refused(format!("it is not for {subject} (any more)"));
+    }
+    match key.map(|key| merged.signing_key(key, now)) {
+        Some(Err(unfit)) => refused(unfit.to_string()),
+        _ => {
+            (Verdict::True, Why::Fixed("the directory lists this certificate, and it is in force"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
