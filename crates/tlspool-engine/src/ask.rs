@@ -94,6 +94,7 @@ impl Agreed {
 }
 
 /// A certificate chain and the name of its private key.
+#[derive(Clone)]
 pub struct Credential {
     /// The local identity it belongs to.
     pub name: String,

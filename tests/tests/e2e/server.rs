@@ -171,6 +171,37 @@ fn the_name_that_is_asked_for_must_be_ours() {
 }
 
 #[test]
+fn a_wildcard_serves_the_hosts_below_its_name() {
+    let house = House::new();
+    let wild = house.authority().leaf_with("*.example.com", &algorithm::P256, |_| {});
+    house.add("example.com", &wild);
+    let exact = house.authority().leaf_with("own.example.com", &algorithm::RSA2048, |_| {});
+    house.add("own.example.com", &exact);
+    let _daemon = house.start();
+    for host in ["www.example.com", "mail.example.com", "www.example.com"] {
+        let (said, met) = greeted(&house, open(), host, &["-verify_hostname", host]);
+        assert!(said.contains("Verification: OK"), "{said}");
+        assert!(said.contains("Peer signature type: ECDSA"), "{said}");
+        // The name that was proved, not the one of the row.
+        assert_eq!(met.localid, host);
+    }
+    // A row of its own comes first, and a wildcard covers one label only.
+    let (said, _) = greeted(&house, open(), "own.example.com", &[]);
+    assert!(said.contains("Peer signature type: RSA-PSS"), "{said}");
+    let (good, said, outcome) = greeting(&house, open(), "a.b.example.com", &[]);
+    assert!(!good, "{said}");
+    assert!(outcome.unwrap_err().to_string().contains("a.b.example.com"));
+    let (good, _, outcome) = greeting(&house, open(), "www.own.example.com", &[]);
+    assert!(!good);
+    assert!(outcome.unwrap_err().to_string().contains("does not cover www.own.example.com"));
+    // The program that names it itself.
+    let named = open().localid("www.example.com").unwrap();
+    let (good, said, outcome) = greeting(&house, named, "www.example.com", &[]);
+    assert!(good, "{said}");
+    assert_eq!(outcome.unwrap().localid, "www.example.com");
+}
+
+#[test]
 fn gnutls_with_both_versions() {
     let house = House::new();
     house.identity("example.com");

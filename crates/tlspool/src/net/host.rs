@@ -20,6 +20,9 @@ use super::worker::Worker;
 /// The deadline of a handshake without one.
 const FAR: Duration = Duration::from_hours(1);
 
+/// The rows of one name.
+type Rows = Rc<Vec<LocalIdentity>>;
+
 /// Sees to one handshake.
 pub(crate) struct RequestHost<'a> {
     pub(crate) worker: &'a Rc<Worker>,
@@ -79,15 +82,39 @@ impl RequestHost<'_> {
         found.map_err(|error| self.refuse_access(&error))
     }
 
-    /// The first of `rows` whose key signs with one of `schemes`.
+    /// The rows for the name that a server is asked for. A host name that has none may be covered by
+    /// a wildcard of those one label up; it is then returned too, for [`Self::choose`] to check.
+    fn look_up_host(&mut self, name: Option<&DoNai>) -> Result<(Rows, Option<DoNai>), Refusal> {
+        let mut identities = self.worker.identities.borrow_mut();
+        let error = match (identities.look_up(self.client, name, self.role), name) {
+            (Ok(rows), _) => return Ok((rows, None)),
+            // It may use this name, but there is none.
+            (Err(error @ AccessError::Unknown { .. }), Some(host)) if host.user().is_none() => {
+                if let Some((_, parent)) = host.domain().split_once('.')
+                    && let Ok(parent) = DoNai::parse(parent)
+                    && let Ok(rows) = identities.look_up(self.client, Some(&parent), self.role)
+                {
+                    return Ok((rows, Some(host.clone())));
+                }
+                error
+            }
+            (Err(error), _) => error,
+        };
+        drop(identities);
+        Err(self.refuse_access(&error))
+    }
+
+    /// The first of `rows` whose key signs with one of `schemes`, and whose certificate covers the
+    /// host name `covered`, if there is one.
     async fn choose(
         &mut self,
         rows: &[LocalIdentity],
         schemes: Option<&[SignatureScheme]>,
+        covered: Option<&DoNai>,
     ) -> Result<Arc<Credential>, Refusal> {
         let mut problem = None;
         for row in rows {
-            match self.credential(row).await {
+            match self.credential(row, covered).await {
                 Ok(credential)
                     if schemes.is_none_or(|schemes| {
                         credential.schemes.iter().any(|scheme| schemes.contains(scheme))
@@ -105,7 +132,19 @@ impl RequestHost<'_> {
         Err(self.refuse(PoolError::LocalidUnknown, text))
     }
 
-    async fn credential(&mut self, row: &LocalIdentity) -> Result<Arc<Credential>, String> {
+    async fn credential(
+        &mut self,
+        row: &LocalIdentity,
+        covered: Option<&DoNai>,
+    ) -> Result<Arc<Credential>, String> {
+        let own = self.own_credential(row).await?;
+        match covered {
+            None => Ok(own),
+            Some(name) => self.worker.identities.borrow_mut().covering(row, &own, name),
+        }
+    }
+
+    async fn own_credential(&mut self, row: &LocalIdentity) -> Result<Arc<Credential>, String> {
         if let Some(credential) = self.worker.identities.borrow_mut().remembered(row) {
             return Ok(credential);
         }
@@ -244,8 +283,8 @@ impl Host for RequestHost<'_> {
         };
         let name =
             if self.wants_check() { self.check_localid(asked.as_ref()).await? } else { asked };
-        let rows = self.look_up(name.as_ref())?;
-        let credential = self.choose(&rows, Some(schemes)).await?;
+        let (rows, covered) = self.look_up_host(name.as_ref())?;
+        let credential = self.choose(&rows, Some(schemes), covered.as_ref()).await?;
         self.outcome.credential = Some(credential.clone());
         Ok(credential)
     }
@@ -257,7 +296,7 @@ impl Host for RequestHost<'_> {
         // Nothing is disclosed that the program did not name.
         let Some(name) = name else { return Ok(None) };
         let rows = self.look_up(Some(&name))?;
-        let credential = self.choose(&rows, None).await?;
+        let credential = self.choose(&rows, None, None).await?;
         self.outcome.credential = Some(credential.clone());
         if let Some(peer) = self.judged_early.take()
             && self.local.as_ref() != Some(&name)

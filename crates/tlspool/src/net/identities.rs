@@ -11,7 +11,8 @@ use lru::LruCache;
 use rustls::SignatureScheme;
 use rustls_pki_types::CertificateDer;
 use tlspool_engine::Credential;
-use tlspool_identity::DoNai;
+use tlspool_identity::x509::Legacy;
+use tlspool_identity::{DoNai, matches, x509};
 use tlspool_store::{
     AccessError, Caller, Kind, LocalIdentity, Mode, Role, Store, StoreError, TrustAnchorRow,
     fingerprint,
@@ -44,6 +45,8 @@ pub(crate) struct Identities {
     /// By row; cleared when any row changes.
     credentials: LruCache<i64, Arc<Credential>>,
     policies: PolicyCache,
+    /// By row and the name that a wildcard of its certificate covers.
+    covering: LruCache<(i64, DoNai), Arc<Credential>>,
 }
 
 impl Identities {
@@ -59,6 +62,7 @@ impl Identities {
             found: LruCache::new(REMEMBERED),
             credentials: LruCache::new(REMEMBERED),
             policies: PolicyCache::default(),
+            covering: LruCache::new(REMEMBERED),
         }
     }
 
@@ -66,6 +70,7 @@ impl Identities {
     pub(crate) fn forget(&mut self) {
         self.found.clear();
         self.credentials.clear();
+        self.covering.clear();
     }
 
     /// Counts the changes of the tables that were seen; forgets what was remembered from before.
@@ -83,6 +88,7 @@ impl Identities {
             self.found.clear();
             self.credentials.clear();
             self.policies = PolicyCache::default();
+            self.covering.clear();
         }
         Ok(self.changes)
     }
@@ -146,6 +152,27 @@ impl Identities {
     /// The credential of a row, if it is remembered.
     pub(crate) fn remembered(&mut self, row: &LocalIdentity) -> Option<Arc<Credential>> {
         self.credentials.get(&row.id).cloned()
+    }
+
+    /// The credential of a row under `name`, which its certificate covers by a wildcard.
+    pub(crate) fn covering(
+        &mut self,
+        row: &LocalIdentity,
+        own: &Credential,
+        name: &DoNai,
+    ) -> Result<Arc<Credential>, String> {
+        let asked = (row.id, name.clone());
+        if let Some(known) = self.covering.get(&asked) {
+            return Ok(known.clone());
+        }
+        let leaf = own.chain.first().map(AsRef::as_ref).unwrap_or_default();
+        let names = x509::names(leaf, Legacy::default()).map_err(|error| error.to_string())?;
+        if matches(name, &names, false).is_none() {
+            return Err(format!("its certificate does not cover {name}"));
+        }
+        let credential = Arc::new(Credential { name: name.to_string(), ..own.clone() });
+        self.covering.put(asked, credential.clone());
+        Ok(credential)
     }
 
     /// Remembers the credential of a row.
