@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use parking_lot::RwLock;
 use tlspool_engine::Cancel;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
-use super::limits::{Failures, LastMinute, Meter, Totals};
+use super::limits::{Failures, LastMinute, Meter, Totals, Turns};
 use super::pin::PinDesk;
 use super::program::ProgramDesk;
 use super::registry::Registry;
@@ -33,7 +33,7 @@ pub(crate) struct Shared {
     /// TLS sessions, from request to end.
     pub(crate) sessions: Arc<Meter>,
     /// A permit for each handshake that may be under way.
-    pub(crate) handshakes: Semaphore,
+    pub(crate) handshakes: Turns,
     /// Asked when the daemon drains.
     pub(crate) drain: Cancel,
     /// Told when a session or a connection has ended, while the daemon drains.
@@ -53,7 +53,7 @@ impl Shared {
         unattended: tokio::sync::mpsc::UnboundedSender<String>,
         programs: ProgramDesk,
     ) -> Self {
-        let handshakes = settings.config.limits.handshakes as usize;
+        let handshakes = Turns::new(settings.config.limits.handshakes);
         Self {
             settings: RwLock::new(Arc::new(settings)),
             workers,
@@ -67,7 +67,7 @@ impl Shared {
             failure_rate: LastMinute::default(),
             clients: Arc::default(),
             sessions: Arc::default(),
-            handshakes: Semaphore::new(handshakes.min(Semaphore::MAX_PERMITS)),
+            handshakes,
             drain: Cancel::default(),
             ended: Notify::new(),
             next_session: AtomicU64::new(1),
@@ -97,6 +97,7 @@ impl Shared {
 
     /// Puts new settings in force; workers are told besides.
     pub(crate) fn replace_settings(&self, settings: Settings) {
+        self.handshakes.resize(settings.config.limits.handshakes);
         *self.settings.write() = Arc::new(settings);
     }
 }

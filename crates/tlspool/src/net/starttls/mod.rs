@@ -202,7 +202,7 @@ async fn stand_up(
     let endpoint =
         settings.policy.dns.then(|| rules::endpoint(&socket, starttls.ipproto)).flatten();
     let peer = Socket::stream(socket).map_err(unusable)?;
-    let _permit = worker.shared.handshakes.acquire().await;
+    let _turn = worker.shared.handshakes.wait().await;
     log.local = local.as_ref().map(ToString::to_string).unwrap_or_default();
     log.remote = remote.as_ref().map(ToString::to_string).unwrap_or_default();
     program::learn(worker, client).await;
