@@ -433,6 +433,18 @@ impl KeyStore {
                 matches = self.search(&modules, uri, &mut failures);
             }
         }
+        if matches.is_empty() {
+            let disturbed: Vec<_> =
+                modules.iter().filter(|module| self.disturb(module)).cloned().collect();
+            if !disturbed.is_empty() {
+                matches = self.search(&modules, uri, &mut failures);
+            }
+            if !matches.is_empty() {
+                for module in &disturbed {
+                    module.found_by_disturbing();
+                }
+            }
+        }
         match matches.as_slice() {
             [token] => Ok(token.clone()),
             [] => {
@@ -454,6 +466,16 @@ impl KeyStore {
                 Err(KeyError::Ambiguous(format!("{text} add serial= or token=")))
             }
         }
+    }
+
+    /// Initialises a module in use again, unless somebody would have to go to a token's keypad.
+    fn disturb(&self, module: &Arc<Module>) -> bool {
+        let tokens = self.tokens.lock().clone();
+        let mut its = tokens.iter().filter(|token| Arc::ptr_eq(token.module(), module));
+        if its.any(|token| token.logged_in_at_keypad()) {
+            return false;
+        }
+        module.refresh_in_use(&self.around.watch.caller(&module.name))
     }
 
     /// Fails requests that waited for a PIN too long; returns whether there were any.

@@ -26,6 +26,12 @@ use crate::{KeyError, ModuleConfig, TokenName};
 /// A module is initialised again at most this often when a token is missing.
 const REFRESH_AFTER: Duration = Duration::from_secs(1);
 
+/// The same of one that is in use, for the sake of a token that is not there: the first pause, the
+/// longest, and how long calls that run are waited for.
+const DISTURB_AFTER: Duration = Duration::from_secs(10);
+const DISTURB_AT_MOST: Duration = Duration::from_hours(1);
+const DISTURB_WAIT: Duration = Duration::from_millis(200);
+
 /// One loaded and initialised module.
 pub(crate) struct Module {
     pub(crate) config: ModuleConfig,
@@ -34,6 +40,8 @@ pub(crate) struct Module {
     /// Sessions that are open in it.
     pub(crate) sessions: AtomicUsize,
     refreshed: Mutex<Instant>,
+    /// When it may be initialised again though it is in use, and the pause after that.
+    disturb: Mutex<(Instant, Duration)>,
 }
 
 /// The initialised library. It is locked for reading during calls, for writing to initialise again.
@@ -59,6 +67,7 @@ impl Module {
             context: RwLock::new(Context { pkcs11, generation: 0 }),
             sessions: AtomicUsize::new(0),
             refreshed: Mutex::new(Instant::now()),
+            disturb: Mutex::new((Instant::now(), DISTURB_AFTER)),
             name,
             config,
         })
@@ -83,6 +92,31 @@ impl Module {
             return false;
         }
         *refreshed = Instant::now();
+        self.initialize_again(&mut context, caller)
+    }
+
+    /// The same though sessions are open, for modules that see a new token only then. Those who work
+    /// in it wait, then open new sessions and log in again, so this is kept rare: each time that it
+    /// brought nothing, the pause before the next doubles.
+    pub(crate) fn refresh_in_use(&self, caller: &Caller) -> bool {
+        let mut disturb = self.disturb.lock();
+        let (next, pause) = *disturb;
+        if Instant::now() < next {
+            return false;
+        }
+        *disturb = (Instant::now() + pause, (pause * 2).min(DISTURB_AT_MOST));
+        // A call that takes long is not waited for: everybody would wait behind us.
+        let Some(mut context) = self.context.try_write_for(DISTURB_WAIT) else { return false };
+        tracing::info!(module = %self.name, "initialised again, to look for a new token");
+        self.initialize_again(&mut context, caller)
+    }
+
+    /// The token was found: looking was right.
+    pub(crate) fn found_by_disturbing(&self) {
+        self.disturb.lock().1 = DISTURB_AFTER;
+    }
+
+    fn initialize_again(&self, context: &mut Context, caller: &Caller) -> bool {
         let _calling = caller.call();
         context.generation += 1;
         if let Err(error) = context.pkcs11.clone().finalize() {

@@ -49,6 +49,7 @@ impl Token {
             return match session.login(UserType::User, None) {
                 Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
                     self.set_logged_in(true);
+                    self.set_at_keypad();
                     Ok(())
                 }
                 Err(Error::Pkcs11(RvError::PinIncorrect, _)) => {

@@ -57,6 +57,8 @@ pub(crate) struct Token {
     /// Held while objects are searched or copied.
     objects: Mutex<()>,
     logged_in: AtomicBool,
+    /// By a person at its own keypad, who would have to do it again.
+    at_keypad: AtomicBool,
     /// The token said, when last asked, that a wrong PIN was tried.
     counted_low: AtomicBool,
     state: Mutex<State>,
@@ -177,6 +179,7 @@ impl Token {
             login: Mutex::new(0),
             objects: Mutex::new(()),
             logged_in: AtomicBool::new(false),
+            at_keypad: AtomicBool::new(false),
             counted_low: AtomicBool::new(false),
             state: Mutex::default(),
             work: Condvar::new(),
@@ -222,6 +225,14 @@ impl Token {
 
     pub(super) fn set_counted_low(&self, yes: bool) {
         self.counted_low.store(yes, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_at_keypad(&self) {
+        self.at_keypad.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn logged_in_at_keypad(&self) -> bool {
+        self.at_keypad.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_logged_in(&self, yes: bool) {

@@ -48,3 +48,27 @@ isolated! {
         check_all_schemes(&keys, &key);
     }
 }
+
+isolated! {
+    fn a_new_token_is_seen_while_another_is_in_use(home) {
+        home.token("one");
+        let script = Script::new(&[PIN, PIN]);
+        let keys = store(mock(), &script);
+        let key = keys.generate(&uri("pkcs11:token=one;object=k"), KeyAlgorithm::P256).unwrap();
+        check_all_schemes(&keys, &key);
+        home.token("two");
+        let other = keys.generate(&uri("pkcs11:token=two;object=k"), KeyAlgorithm::P256).unwrap();
+        check_all_schemes(&keys, &other);
+        // The first one was disturbed, which nobody needs to know.
+        check_all_schemes(&keys, &key);
+        assert_eq!(script.asked.lock().len(), 2, "one PIN for each token");
+        // A token that is not there does not disturb it each time.
+        let logins = home.count("logins");
+        for _ in 0..5 {
+            let absent = keys.open(&uri("pkcs11:token=three;object=k"));
+            assert!(matches!(absent, Err(KeyError::TokenAbsent(_))), "{absent:?}");
+            check_all_schemes(&keys, &key);
+        }
+        assert!(home.count("logins") <= logins + 1);
+    }
+}
