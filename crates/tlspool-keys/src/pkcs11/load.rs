@@ -9,8 +9,8 @@ use std::ffi::{CString, c_void};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
@@ -19,6 +19,7 @@ use cryptoki::slot::Slot;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use super::Fault;
+use super::raw::Raw;
 use super::watch::{Caller, Watch};
 use crate::uri::Pkcs11Uri;
 use crate::{KeyError, ModuleConfig, TokenName};
@@ -37,6 +38,7 @@ pub(crate) struct Module {
     pub(crate) config: ModuleConfig,
     pub(crate) name: Arc<str>,
     context: RwLock<Context>,
+    raw: OnceLock<Raw>,
     /// Sessions that are open in it.
     pub(crate) sessions: AtomicUsize,
     refreshed: Mutex<Instant>,
@@ -65,12 +67,22 @@ impl Module {
         initialize(&pkcs11, config.args.as_deref()).map_err(failed)?;
         Ok(Self {
             context: RwLock::new(Context { pkcs11, generation: 0 }),
+            raw: OnceLock::new(),
             sessions: AtomicUsize::new(0),
             refreshed: Mutex::new(Instant::now()),
             disturb: Mutex::new((Instant::now(), DISTURB_AFTER)),
             name,
             config,
         })
+    }
+
+    /// Its functions, for what the safe wrapper lacks.
+    pub(super) fn raw(&self) -> Result<&Raw, KeyError> {
+        if let Some(raw) = self.raw.get() {
+            return Ok(raw);
+        }
+        let raw = Raw::of(&self.config.path)?;
+        Ok(self.raw.get_or_init(|| raw))
     }
 
     /// The library, for calls; must not be taken twice by one thread.

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error, RvError};
+use cryptoki::mechanism::Mechanism;
+use cryptoki::object::ObjectHandle;
 use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::TokenInfo;
 use cryptoki::types::AuthPin;
@@ -158,6 +160,53 @@ impl Token {
         }
         *attempt = 0;
         Err(locked().into())
+    }
+
+    /// Signs with a key that wants its PIN for every signature (CKA_ALWAYS_AUTHENTICATE): the PIN that
+    /// the token was logged in with, from memory or its file, or typed at the token's own keypad.
+    pub(super) fn sign_guarded(
+        &self,
+        session: &Session,
+        key: ObjectHandle,
+        mechanism: &Mechanism<'_>,
+        data: &[u8],
+        pin_source: Option<&Path>,
+        caller: &Caller,
+    ) -> Result<Vec<u8>, Fault> {
+        let raw = self.module().raw()?;
+        let keypad = self.logged_in_at_keypad();
+        // Looked for before anything is begun that would have to be ended.
+        let pin = if keypad { None } else { Some(self.pin_at_hand(pin_source)?) };
+        let _calling = if keypad { caller.call_for(KEYPAD) } else { caller.call() };
+        session.sign_init(mechanism, key)?;
+        let typed = pin.as_ref().map(|pin| AuthPin::from(pin.reveal()));
+        match session.login(UserType::ContextSpecific, typed.as_ref()) {
+            Ok(()) => raw.sign(session, data),
+            Err(Error::Pkcs11(RvError::PinIncorrect | RvError::PinLocked, _)) => {
+                if let Some(pin) = &pin {
+                    self.memory().refused(self.name(), pin);
+                }
+                let text = format!("{}: refused for a key that wants it each time", self.name());
+                Err(KeyError::PinWrong(text).into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn pin_at_hand(&self, pin_source: Option<&Path>) -> Result<Pin, Fault> {
+        if let Some(pin) = self.memory().pin(self.name()) {
+            return Ok(pin);
+        }
+        let Some(path) = pin_source else {
+            return Err(KeyError::Locked(self.name().to_string()).into());
+        };
+        self.files().permit(path)?;
+        let pin = Pin::from_file(path)?;
+        if self.memory().is_refused(self.name(), &pin) {
+            let text = format!("{}: the PIN in {} was refused", self.name(), path.display());
+            return Err(KeyError::PinWrong(text).into());
+        }
+        Ok(pin)
     }
 
     /// `Ok(false)` when the token refused the PIN, which is then remembered.

@@ -13,6 +13,7 @@ pub(crate) mod admin;
 pub(crate) mod load;
 pub(crate) mod login;
 pub(crate) mod objects;
+mod raw;
 pub(crate) mod sign;
 pub(crate) mod token;
 pub(crate) mod watch;

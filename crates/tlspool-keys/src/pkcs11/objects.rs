@@ -60,13 +60,8 @@ pub(super) fn public_key(
         AttributeType::PublicExponent,
         AttributeType::EcParams,
         AttributeType::EcPoint,
-        AttributeType::AlwaysAuthenticate,
     ];
     let own = session.get_attributes(key, &wanted)?;
-    if own.contains(&Attribute::AlwaysAuthenticate(true)) {
-        let text = format!("{uri}: the key wants its PIN for every signature");
-        return Err(KeyError::Unsupported(text).into());
-    }
     if let Some(found) = from_attributes(&own) {
         return Ok(found);
     }
@@ -76,7 +71,7 @@ pub(super) fn public_key(
         template.extend(own.iter().find(|a| matches!(a, Attribute::KeyType(_))).cloned());
         template.extend(own.iter().find(|a| matches!(a, Attribute::Modulus(_))).cloned());
         for public in session.find_objects(&template)? {
-            if let Some(found) = from_attributes(&session.get_attributes(public, &wanted[..7])?) {
+            if let Some(found) = from_attributes(&session.get_attributes(public, &wanted)?) {
                 return Ok(found);
             }
         }
@@ -94,6 +89,12 @@ pub(super) fn public_key(
         "{uri}: nothing on the token tells its public key, or it is not RSA, P-256, P-384 or Ed25519"
     );
     Err(KeyError::Unsupported(text).into())
+}
+
+/// Whether the key wants its PIN for every signature.
+pub(super) fn is_guarded(session: &Session, key: ObjectHandle) -> Result<bool, Fault> {
+    let found = session.get_attributes(key, &[AttributeType::AlwaysAuthenticate])?;
+    Ok(found.contains(&Attribute::AlwaysAuthenticate(true)))
 }
 
 /// How the public key and certificate that belong to a private key are found: by id, else by label.

@@ -3,35 +3,33 @@
 use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
 use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsPssParams};
 use cryptoki::mechanism::{Mechanism, MechanismType};
-use cryptoki::object::ObjectHandle;
-use cryptoki::session::Session;
 
 use super::Fault;
 use crate::algorithm::Payload;
 use crate::{KeyError, SignScheme, der};
 
-/// Signs; the result is encoded as TLS wants it.
+/// Signs by `call`, which gets the mechanism and what to sign with it; the result is encoded as TLS
+/// wants it.
 pub(super) fn sign(
-    session: &Session,
-    key: ObjectHandle,
     scheme: SignScheme,
     payload: Payload<'_>,
+    call: impl FnOnce(&Mechanism, &[u8]) -> Result<Vec<u8>, Fault>,
 ) -> Result<Vec<u8>, Fault> {
     let Some(algorithm) = scheme.digest() else {
         let mechanism = Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Ed25519));
-        return Ok(session.sign(&mechanism, key, payload.bytes())?);
+        return call(&mechanism, payload.bytes());
     };
     let digest = payload.digest(algorithm)?;
     let hash = digest.as_ref();
     if let Some(info) = der::digest_info(scheme, hash) {
-        return Ok(session.sign(&Mechanism::RsaPkcs, key, &info)?);
+        return call(&Mechanism::RsaPkcs, &info);
     }
     if let Some((hash_alg, mgf)) = pss(scheme) {
         let s_len = hash.len().try_into()?;
         let params = PkcsPssParams { hash_alg, mgf, s_len };
-        return Ok(session.sign(&Mechanism::RsaPkcsPss(params), key, hash)?);
+        return call(&Mechanism::RsaPkcsPss(params), hash);
     }
-    let raw = session.sign(&Mechanism::Ecdsa, key, hash)?;
+    let raw = call(&Mechanism::Ecdsa, hash)?;
     der::ecdsa_signature(&raw).ok_or_else(|| {
         KeyError::ModuleFailed("the token made an ECDSA signature of odd length".into()).into()
     })

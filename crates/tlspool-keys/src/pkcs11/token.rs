@@ -116,6 +116,8 @@ struct Handle {
     object: ObjectHandle,
     /// When the original of a copy was last seen.
     copied: Option<Instant>,
+    /// It wants its PIN for every signature.
+    guarded: bool,
 }
 
 /// A private key on a token.
@@ -492,7 +494,8 @@ impl Token {
                 let key = objects::private_key(&open.session, uri)?;
                 let (spki_der, algorithm) = objects::public_key(&open.session, key, uri)?;
                 let id = KeyId::of(text, &spki_der);
-                open.remember(id, key);
+                let guarded = objects::is_guarded(&open.session, key)?;
+                open.remember(id, key, guarded);
                 Ok(Done::Opened(KeyInfo { id, uri: text.clone(), spki_der, algorithm }))
             }),
             Work::Certificates { uri } => self.with_session(lane, |token, pkcs11, open, caller| {
@@ -524,21 +527,27 @@ impl Token {
         key.info.algorithm.check(scheme)?;
         self.with_session(lane, |token, pkcs11, open, caller| {
             let mut start = Instant::now();
-            let object = if let Some(object) = open.handle(&key.info.id, start) {
-                object
+            let handle = if let Some(handle) = open.handle(&key.info.id, start) {
+                handle
             } else {
                 let found = token.find_again(pkcs11, open, key, caller);
                 if found.is_err() {
                     open.forget(&key.info.id);
                 }
-                let object = found?;
+                let handle = found?;
                 start = Instant::now();
-                object
+                handle
             };
-            let signature = {
+            let (session, object) = (&open.session, handle.object);
+            let signature = sign::sign(scheme, payload, |mechanism, data| {
+                if handle.guarded {
+                    let pin_source = key.uri.pin_source.as_deref();
+                    return token
+                        .sign_guarded(session, object, mechanism, data, pin_source, caller);
+                }
                 let _calling = caller.call();
-                sign::sign(&open.session, object, scheme, payload)?
-            };
+                Ok(session.sign(mechanism, object, data)?)
+            })?;
             token.signatures.fetch_add(1, Ordering::Relaxed);
             token.took(start.elapsed());
             Ok(signature)
@@ -552,7 +561,7 @@ impl Token {
         open: &mut Open,
         key: &TokenKey,
         caller: &Caller,
-    ) -> Result<ObjectHandle, Fault> {
+    ) -> Result<Handle, Fault> {
         self.login(pkcs11, &open.session, key.uri.pin_source.as_deref(), caller)?;
         let _searching = self.objects.lock();
         let _calling = caller.call();
@@ -561,7 +570,8 @@ impl Token {
         if spki_der != key.info.spki_der {
             return Err(KeyError::KeyChanged(key.info.uri.clone()).into());
         }
-        Ok(open.remember(key.info.id, object))
+        let guarded = objects::is_guarded(&open.session, object)?;
+        Ok(open.remember(key.info.id, object, guarded))
     }
 
     /// Runs `act` in the session of the lane, opening it first if need be.
@@ -687,24 +697,26 @@ impl Token {
 
 impl Open {
     /// What to sign with, if it is known.
-    fn handle(&mut self, id: &KeyId, now: Instant) -> Option<ObjectHandle> {
-        let handle = self.handles.get(id)?;
+    fn handle(&mut self, id: &KeyId, now: Instant) -> Option<Handle> {
+        let handle = *self.handles.get(id)?;
         let fresh = |seen: Instant| now.duration_since(seen) < CHECK_COPY;
-        handle.copied.is_none_or(fresh).then_some(handle.object)
+        handle.copied.is_none_or(fresh).then_some(handle)
     }
 
     /// The key is not on the token any more, or another one is.
     fn forget(&mut self, id: &KeyId) {
-        if let Some(Handle { object, copied: Some(_) }) = self.handles.remove(id) {
+        if let Some(Handle { object, copied: Some(_), .. }) = self.handles.remove(id) {
             let _ = self.session.destroy_object(object); // or it goes with the session
         }
     }
 
     /// Remembers a key on the token, and returns what to sign with.
-    fn remember(&mut self, id: KeyId, object: ObjectHandle) -> ObjectHandle {
-        if let Some(Handle { object, copied: Some(seen) }) = self.handles.get_mut(&id) {
+    fn remember(&mut self, id: KeyId, object: ObjectHandle, guarded: bool) -> Handle {
+        if let Some(handle) = self.handles.get_mut(&id)
+            && let Some(seen) = &mut handle.copied
+        {
             *seen = Instant::now(); // the copy is still good
-            return *object;
+            return *handle;
         }
         if self.handles.len() >= MAX_HANDLES {
             self.handles.retain(|_, handle| handle.copied.is_some());
@@ -715,10 +727,10 @@ impl Open {
             .then(|| self.session.copy_object(object, &memory).ok())
             .flatten();
         let handle = match copy {
-            Some(object) => Handle { object, copied: Some(Instant::now()) },
-            None => Handle { object, copied: None },
+            Some(object) => Handle { object, copied: Some(Instant::now()), guarded },
+            None => Handle { object, copied: None, guarded },
         };
         self.handles.insert(id, handle);
-        handle.object
+        handle
     }
 }

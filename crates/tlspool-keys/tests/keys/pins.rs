@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tlspool_keys::pin::{NoPins, PinMemory};
 use tlspool_keys::{KeyAlgorithm, KeyError, KeyStore, KeyStoreConfig, SignScheme};
 
-use crate::common::{PIN, Script, config, isolated, mock, store, uri};
+use crate::common::{PIN, SOFTHSM, Script, check_all_schemes, config, isolated, mock, store, uri};
 
 isolated! {
     fn a_pin_source_file_opens_the_token_and_a_wrong_one_is_tried_once(home) {
@@ -98,5 +98,45 @@ isolated! {
         let key = keys.open(&name).unwrap();
         keys.sign(&key.id, SignScheme::EcdsaP256Sha256, b"m").unwrap();
         assert_eq!(format!("{:?}", PinMemory::restore(again())), "PinMemory(..)");
+    }
+}
+
+isolated! {
+    fn a_key_that_wants_its_pin_each_time_gets_it(home) {
+        use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+        use cryptoki::mechanism::Mechanism;
+        use cryptoki::object::Attribute;
+        home.token("one");
+        {
+            let pkcs11 = Pkcs11::new(SOFTHSM).unwrap();
+            pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).unwrap();
+            let slot = pkcs11.get_slots_with_initialized_token().unwrap()[0];
+            let session = pkcs11.open_rw_session(slot).unwrap();
+            let pin = cryptoki::types::AuthPin::from(PIN);
+            session.login(cryptoki::session::UserType::User, Some(&pin)).unwrap();
+            let name = [Attribute::Token(true), Attribute::Label(b"k".to_vec()), Attribute::Id(vec![1])];
+            let p256 = vec![6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+            let public = [&name[..], &[Attribute::Verify(true), Attribute::EcParams(p256)]].concat();
+            let guarded = [Attribute::Private(true), Attribute::Sensitive(true),
+                Attribute::Sign(true), Attribute::AlwaysAuthenticate(true)];
+            let private = [&name[..], &guarded].concat();
+            session.generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private).unwrap();
+            drop(session);
+            pkcs11.finalize().unwrap();
+        }
+        // A PIN that a person gave once; and one from a file.
+        let script = Script::new(&[PIN]);
+        let keys = store(mock(), &script);
+        let key = keys.open(&uri("pkcs11:token=one;object=k")).unwrap();
+        for _ in 0..3 {
+            check_all_schemes(&keys, &key);
+        }
+        assert_eq!(script.asked.lock().len(), 1, "asked once");
+        assert!(home.count("logins") >= 4, "but logged in for each signature");
+        let pin = home.write("pin", PIN);
+        let keys = store(mock(), &Script::new(&[]));
+        let from_file = format!("pkcs11:token=one;object=k?pin-source=file:{}", pin.display());
+        let key = keys.open(&uri(&from_file)).unwrap();
+        check_all_schemes(&keys, &key);
     }
 }
