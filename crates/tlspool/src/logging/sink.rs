@@ -22,7 +22,14 @@ pub struct SinkError {
 
 pub(super) enum Sink {
     Stderr { name: &'static str, pid: u32, unwritten: String },
-    Socket { socket: UnixDatagram, path: &'static str, name: &'static str, pid: u32 },
+    Socket { socket: UnixDatagram, daemon: Daemon, name: &'static str, pid: u32 },
+}
+
+/// Who takes the lines, and where.
+#[derive(Clone, Copy)]
+pub(super) struct Daemon {
+    journald: bool,
+    path: &'static str,
 }
 
 pub(super) fn journald_runs() -> bool {
@@ -36,20 +43,28 @@ pub(super) fn syslog_runs() -> bool {
 impl Sink {
     pub(super) fn open(target: LogTarget, name: &'static str) -> Result<Self, SinkError> {
         let pid = std::process::id();
-        let (daemon, path) = match target {
+        let daemon = match target {
             LogTarget::Auto | LogTarget::Stderr => {
                 return Ok(Self::Stderr { name, pid, unwritten: String::new() });
             }
-            LogTarget::Journald => ("journald", JOURNALD),
-            LogTarget::Syslog => ("syslog", SYSLOG),
+            LogTarget::Journald => Daemon { journald: true, path: JOURNALD },
+            LogTarget::Syslog => Daemon { journald: false, path: SYSLOG },
         };
+        Self::to(daemon, name, pid)
+    }
+
+    fn to(daemon: Daemon, name: &'static str, pid: u32) -> Result<Self, SinkError> {
+        let Daemon { journald, path } = daemon;
         let connected = UnixDatagram::unbound().and_then(|socket| {
             socket.connect(path)?;
             Ok(socket)
         });
         match connected {
-            Ok(socket) => Ok(Self::Socket { socket, path, name, pid }),
-            Err(source) => Err(SinkError { name: daemon, path, source }),
+            Ok(socket) => Ok(Self::Socket { socket, daemon, name, pid }),
+            Err(source) => {
+                let name = if journald { "journald" } else { "syslog" };
+                Err(SinkError { name, path, source })
+            }
         }
     }
 
@@ -60,14 +75,14 @@ impl Sink {
             Self::Stderr { name, pid, unwritten } => {
                 unwritten.push_str(&line.for_stderr(name, *pid));
             }
-            Self::Socket { socket, path, name, pid } => {
-                let entry = if *path == JOURNALD {
+            Self::Socket { socket, daemon, name, pid } => {
+                let entry = if daemon.journald {
                     line.for_journald(name, *pid)
                 } else {
                     line.for_syslog(name, *pid)
                 };
                 // A log daemon that was restarted has a new socket at the same place.
-                if socket.send(&entry).is_err() && socket.connect(*path).is_ok() {
+                if socket.send(&entry).is_err() && socket.connect(daemon.path).is_ok() {
                     let _ = socket.send(&entry);
                 }
             }
@@ -81,6 +96,52 @@ impl Sink {
         {
             let _ = io::stderr().write_all(unwritten.as_bytes());
             unwritten.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, UNIX_EPOCH};
+    use tracing::Level;
+
+    /// What a daemon's socket got.
+    fn heard(socket: &UnixDatagram) -> String {
+        let mut datagram = [0; 512];
+        let n = socket.recv(&mut datagram).unwrap();
+        String::from_utf8(datagram[..n].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn datagrams_reach_a_daemon_also_after_its_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        for journald in [false, true] {
+            let path = folder.path().join(if journald { "journal" } else { "log" });
+            // The program's own paths are constants.
+            let daemon = Daemon { journald, path: path.display().to_string().leak() };
+            let error = Sink::to(daemon, "tlspool", 7).err().unwrap().to_string();
+            assert!(error.contains("log.target"), "{error}");
+            let listen = || {
+                let socket = UnixDatagram::bind(&path).unwrap();
+                socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+                socket
+            };
+            let socket = listen();
+            let mut sink = Sink::to(daemon, "tlspool", 7).unwrap();
+            let (time, fields) = (UNIX_EPOCH, vec![("remote", "a.example".to_owned())]);
+            let line = Line { time, level: Level::WARN, message: "met".into(), fields };
+            let expected =
+                if journald { "TLSPOOL_REMOTE\n" } else { "<28>tlspool[7]: met remote=" };
+            sink.write(&line);
+            let first = heard(&socket);
+            assert!(first.contains(expected), "{first}");
+            drop(socket);
+            sink.write(&line); // lost: nobody listens
+            std::fs::remove_file(&path).unwrap();
+            let socket = listen();
+            sink.write(&line);
+            assert_eq!(heard(&socket), first);
         }
     }
 }
