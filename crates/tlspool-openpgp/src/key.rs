@@ -97,6 +97,11 @@ impl Certificate {
         self.find(now, is_it)
     }
 
+    /// The SubjectPublicKeyInfo of the primary key, which certifies; none if TLS has no such kind.
+    pub fn primary_spki(&self) -> Option<Vec<u8>> {
+        spki_of(self.cert.primary_key().key().mpis()).ok().map(|(_, spki)| spki)
+    }
+
     /// Every key with what it is or why it may not sign at `now`; subkeys first, as TLS prefers them,
     /// the newest of them before the others. An expired or revoked certificate is an error.
     pub fn signing_keys(&self, now: SystemTime) -> Result<Vec<KeyState>, Unfit> {

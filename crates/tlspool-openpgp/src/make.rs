@@ -9,9 +9,10 @@ use std::time::{Duration, SystemTime};
 use sequoia_openpgp as openpgp;
 
 use openpgp::cert::CertRevocationBuilder;
+use openpgp::cert::prelude::SubordinateKeyAmalgamation;
 use openpgp::packet::key::{PrimaryRole, PublicParts, SubordinateRole};
 use openpgp::packet::signature::SignatureBuilder;
-use openpgp::packet::{Key, UserID};
+use openpgp::packet::{Key, Signature, UserID};
 use openpgp::policy::StandardPolicy;
 use openpgp::serialize::Serialize;
 use openpgp::types::{KeyFlags, ReasonForRevocation, SignatureType};
@@ -19,6 +20,7 @@ use openpgp::{Cert, Packet, armor};
 use tlspool_identity::DoNai;
 
 use crate::certificate::one_line;
+use crate::key::spki_of;
 use crate::signer::{External, RemoteFailure};
 use crate::standing::strict;
 use crate::{Certificate, RemoteError, RemoteKey};
@@ -184,29 +186,44 @@ impl Certificate {
             until.duration_since(created).map(Some).map_err(|_| MakeError::Time)
         };
         let period = ends(primary_key.creation_time())?;
-        let again = |old: openpgp::packet::Signature, primary: &External<'_>| {
+        let again = |old: Signature, primary: &External<'_>| {
             SignatureBuilder::from(old)
                 .set_hash_algo(primary.hash())
                 .set_signature_creation_time(now)
                 .and_then(|builder| builder.set_key_validity_period(period))
         };
         let mut packets: Vec<Packet> = Vec::new();
+        // Of those before, the last stays, for peers whose clocks are behind; the others go, or
+        // the certificate would grow for ever.
+        let mut outdated: Vec<Signature> = Vec::new();
+        let mut outdate = |old: &mut dyn Iterator<Item = &Signature>, last: &Signature| {
+            outdated.extend(old.filter(|signature| *signature != last).cloned());
+        };
         if let Ok(direct) = valid.direct_key_signature() {
             let signature = again(direct.clone(), &primary)
                 .and_then(|builder| builder.sign_direct_key(&mut primary, primary_key))
                 .map_err(failed)?;
             packets.push(signature.into());
+            outdate(&mut valid.primary_key().self_signatures(), direct);
         }
         for user_id in crate::names::held(&valid) {
             let signature = again(user_id.binding_signature().clone(), &primary)
                 .and_then(|builder| user_id.userid().bind(&mut primary, &self.cert, builder))
                 .map_err(failed)?;
             packets.extend([Packet::from(user_id.userid().clone()), signature.into()]);
+            outdate(&mut user_id.self_signatures(), user_id.binding_signature());
         }
         if let Some(subkey) = subkey {
+            let subkey_spki = subkey.spki().to_vec();
             packets.extend(self.rebind(&mut primary, subkey, &policy, now, ends)?);
+            for key in self.subkeys_with(&subkey_spki) {
+                let last = key.binding_signature(&policy, now).map_err(failed)?;
+                outdate(&mut key.self_signatures(), last);
+            }
         }
         let (cert, _) = Cert::clone(&self.cert).insert_packets(packets).map_err(failed)?;
+        let keep = |packet: &Packet| !matches!(packet, Packet::Signature(signature) if outdated.contains(signature));
+        let cert = Cert::from_packets(cert.into_packets().filter(keep)).map_err(failed)?;
         Ok(Self::of(cert))
     }
 
@@ -219,10 +236,7 @@ impl Certificate {
         now: SystemTime,
         ends: impl Fn(SystemTime) -> Result<Option<Duration>, MakeError>,
     ) -> Result<[Packet; 2], MakeError> {
-        let is_it = |key: &Key<PublicParts, SubordinateRole>| {
-            crate::key::spki_of(key.mpis()).is_ok_and(|(_, spki)| spki == subkey.spki())
-        };
-        let found = self.cert.keys().subkeys().find(|candidate| is_it(candidate.key()));
+        let found = self.subkeys_with(subkey.spki()).next();
         let found = found.ok_or(MakeError::OtherKey("key of TLS"))?;
         let old = found.binding_signature(policy, now).map_err(failed)?;
         let mut builder = SignatureBuilder::from(old.clone());
@@ -233,6 +247,15 @@ impl Certificate {
         let key = found.key().clone().role_into_unspecified();
         let mut subkey = External::of(subkey, key).ok_or(MakeError::OtherKey("key of TLS"))?;
         bind(primary, &mut subkey, &self.cert, builder, now, period)
+    }
+
+    fn subkeys_with<'a>(
+        &'a self,
+        spki: &'a [u8],
+    ) -> impl Iterator<Item = SubordinateKeyAmalgamation<'a, PublicParts>> {
+        self.cert.keys().subkeys().filter(move |candidate| {
+            spki_of(candidate.key().mpis()).is_ok_and(|(_, found)| found == spki)
+        })
     }
 
     /// The certificate, revoked at `now` as a whole; `text` is for people.

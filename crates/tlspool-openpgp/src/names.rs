@@ -37,6 +37,16 @@ impl Certificate {
         Ok(names)
     }
 
+    /// The primary user ID, made printable; without one that counts, any.
+    pub fn label(&self, now: SystemTime) -> String {
+        let policy = strict(now);
+        let valid = self.cert.with_policy(&policy, now);
+        let primary = valid.as_ref().ok().and_then(|cert| cert.primary_userid().ok());
+        let any = || self.cert.userids().next().map(|user_id| user_id.userid().value().to_vec());
+        let text = primary.map(|user_id| user_id.userid().value().to_vec()).or_else(any);
+        text.map_or_else(String::new, |text| printable(&text))
+    }
+
     /// All user IDs, whether they count or not; in no order that means anything.
     pub fn user_ids(&self, now: SystemTime) -> Vec<UserId> {
         let policy = strict(now);

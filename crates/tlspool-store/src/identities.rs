@@ -12,7 +12,7 @@ use crate::{Store, StoreError};
 pub const MAX_CHAIN_BYTES: usize = 64 * 1024;
 
 const COLUMNS: &str = "id, name, roles, kind, certificate, certificate_uri, key_uri, \
-                       fingerprint, preference, is_default, created";
+                       fingerprint, preference, is_default, created, certify_uri";
 
 impl Store {
     /// The identities with exactly this name that may play `role`, the preferred first.
@@ -92,7 +92,7 @@ impl Store {
     /// Adds a row and returns its number.
     pub fn add_identity(&self, new: &NewIdentity<'_>) -> Result<i64, StoreError> {
         check_stored_uri(new.key_uri)?;
-        let stored = StoredCertificate::of(&new.certificate)?;
+        let stored = StoredCertificate::of(new.kind, &new.certificate)?;
         let result = self
             .connection
             .prepare_cached(
@@ -115,13 +115,26 @@ impl Store {
         })
     }
 
-    /// Puts another certificate into a row, as after a renewal with the same key.
+    /// Remembers where the key is that certifies the OpenPGP certificate of a row.
+    pub fn set_certifying_key(&self, id: i64, uri: &str) -> Result<(), StoreError> {
+        check_stored_uri(uri)?;
+        let changed = self.written(self.connection.execute(
+            "UPDATE local_identity SET certify_uri = ?2 WHERE id = ?1 AND kind = 'openpgp'",
+            params![id, uri],
+        ))?;
+        found(changed, || format!("OpenPGP identity number {id}"))
+    }
+
+    /// Puts another certificate of the same kind into a row, as after a renewal with the same key.
     pub fn set_certificate(
         &self,
         id: i64,
         certificate: &CertificateSource,
     ) -> Result<(), StoreError> {
-        let stored = StoredCertificate::of(certificate)?;
+        let Some(row) = self.identity(id)? else {
+            return Err(StoreError::NotFound { what: format!("identity number {id}") });
+        };
+        let stored = StoredCertificate::of(row.kind, certificate)?;
         let changed = self.written(self.connection.execute(
             "UPDATE local_identity SET certificate = ?2, certificate_uri = ?3, fingerprint = ?4 \
              WHERE id = ?1",
@@ -162,9 +175,25 @@ struct StoredCertificate<'a> {
 }
 
 impl<'a> StoredCertificate<'a> {
-    fn of(source: &'a CertificateSource) -> Result<Self, StoreError> {
-        match source {
-            CertificateSource::Chain(chain) => {
+    fn of(kind: Kind, source: &'a CertificateSource) -> Result<Self, StoreError> {
+        match (kind, source) {
+            (Kind::OpenPgp, CertificateSource::OpenPgp(certificate)) => {
+                if certificate.is_empty() || certificate.len() > MAX_CHAIN_BYTES {
+                    return Err(StoreError::Refused(format!(
+                        "an OpenPGP certificate may have 1 to {MAX_CHAIN_BYTES} bytes, not {}",
+                        certificate.len()
+                    )));
+                }
+                let fingerprint = fingerprint(certificate).0.to_vec();
+                Ok(Self { inline: Some(certificate.clone()), uri: None, fingerprint })
+            }
+            (Kind::OpenPgp, _) => Err(StoreError::Refused(
+                "an OpenPGP identity needs its certificate in the database".to_owned(),
+            )),
+            (Kind::X509, CertificateSource::OpenPgp(_)) => Err(StoreError::Refused(
+                "an X.509 identity cannot have an OpenPGP certificate".to_owned(),
+            )),
+            (Kind::X509, CertificateSource::Chain(chain)) => {
                 let inline = chain.concat();
                 let Some(leaf) = chain.first().filter(|_| inline.len() <= MAX_CHAIN_BYTES) else {
                     return Err(StoreError::Refused(format!(
@@ -178,7 +207,7 @@ impl<'a> StoredCertificate<'a> {
                 let fingerprint = fingerprint(leaf).0.to_vec();
                 Ok(Self { inline: Some(inline), uri: None, fingerprint })
             }
-            CertificateSource::Uri(uri) => {
+            (Kind::X509, CertificateSource::Uri(uri)) => {
                 check_stored_uri(uri)?;
                 Ok(Self { inline: None, uri: Some(uri), fingerprint: Vec::new() })
             }
@@ -217,6 +246,7 @@ fn read(row: &Row<'_>) -> Result<LocalIdentity, StoreError> {
     let roles: Roles = row.get(2).map_err(|_| bad("roles".to_owned()))?;
     let kind: Kind = row.get(3).map_err(|_| bad("kind".to_owned()))?;
     let certificate = match (row.get_ref(4)?.as_blob_or_null(), row.get(5)?) {
+        (Ok(Some(blob)), None) if kind == Kind::OpenPgp => CertificateSource::OpenPgp(blob.into()),
         (Ok(Some(blob)), None) => {
             let chain = der::split_chain(blob).map_err(|error| bad(error.to_string()))?;
             CertificateSource::Chain(chain.into_iter().map(<[u8]>::to_vec).collect())
@@ -236,6 +266,7 @@ fn read(row: &Row<'_>) -> Result<LocalIdentity, StoreError> {
         is_default: row.get(9)?,
         fingerprint: fingerprint.try_into().ok().map(Fingerprint),
         created: row.get(10)?,
+        certify_uri: row.get(11)?,
     })
 }
 

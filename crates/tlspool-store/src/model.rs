@@ -155,6 +155,8 @@ impl fmt::Debug for Fingerprint {
 pub enum CertificateSource {
     /// Here: the chain in DER, leaf first.
     Chain(Vec<Vec<u8>>),
+    /// Here: an OpenPGP certificate (transferable public key) in binary.
+    OpenPgp(Vec<u8>),
     /// At a `file:` URI (read again at HUP) or a `pkcs11:` URI; the key process reads it.
     Uri(String),
 }
@@ -174,11 +176,13 @@ pub struct LocalIdentity {
     pub certificate: CertificateSource,
     /// The private key: `pkcs11:` (RFC 7512) or `file:`.
     pub key_uri: String,
+    /// The key that certifies an OpenPGP certificate, if it is another and known.
+    pub certify_uri: Option<String>,
     /// The lowest comes first.
     pub preference: i32,
     /// Used when neither the application nor the peer names an identity.
     pub is_default: bool,
-    /// Of the leaf, if the chain is inline.
+    /// Of the leaf or the OpenPGP certificate, if it is inline.
     pub fingerprint: Option<Fingerprint>,
     /// When it was added, seconds since 1970.
     pub created: i64,

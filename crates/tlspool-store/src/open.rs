@@ -206,6 +206,27 @@ mod tests {
     }
 
     #[test]
+    fn an_old_schema_is_migrated_with_what_is_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("old.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(include_str!("schema/v1.sql")).unwrap();
+        old.execute_batch(
+            "PRAGMA application_id = 0x544c5350; PRAGMA user_version = 1; \
+             INSERT INTO local_identity (name, roles, kind, certificate_uri, key_uri) \
+             VALUES ('a.example', 3, 'x509', 'file:/a', 'file:/b')",
+        )
+        .unwrap();
+        drop(old);
+        let unread = Store::open(&path, Mode::ReadOnly);
+        assert!(matches!(unread, Err(StoreError::TooOld { found: 1, .. })));
+        let store = Store::open(&path, Mode::ReadWrite).unwrap();
+        let row = store.identity(1).unwrap().unwrap();
+        assert_eq!((row.name.as_str(), row.certify_uri), ("a.example", None));
+        Store::open(&path, Mode::ReadOnly).unwrap();
+    }
+
+    #[test]
     fn a_transaction_is_all_or_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let mut store = Store::open(folder.path().join("a.db"), Mode::ReadWrite).unwrap();

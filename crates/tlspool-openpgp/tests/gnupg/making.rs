@@ -182,6 +182,15 @@ fn renewed_also_after_its_end() {
         again.check(day(99)).unwrap();
         let for_ever = new.renew(&mut primary, Some(&mut subkey), day(50), None).unwrap();
         assert_eq!(for_ever.expires(day(1000)), None);
+        // However often it is renewed, it grows no more.
+        let often = (1..10).fold(new.clone(), |last, time| {
+            last.renew(&mut primary, Some(&mut subkey), day(now + time), Some(day(100))).unwrap()
+        });
+        let twice =
+            new.renew(&mut primary, Some(&mut subkey), day(now + 1), Some(day(100))).unwrap();
+        assert!(often.to_bytes().len() <= twice.to_bytes().len() + 20);
+        often.check(day(99)).unwrap();
+        assert!(often.signing_key_by_spki(&subkey.spki, day(99)).unwrap().is_ok());
         let file = gpg.path("renewed");
         std::fs::write(&file, new.to_bytes()).unwrap();
         gpg.import(60, &file);

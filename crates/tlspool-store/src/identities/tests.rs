@@ -54,6 +54,46 @@ fn rows_by_role_and_preference() {
 }
 
 #[test]
+fn openpgp_certificates_are_kept_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder);
+    let john = name("john@example.com");
+    let pgp = |bytes: &[u8]| NewIdentity {
+        kind: Kind::OpenPgp,
+        certificate: CertificateSource::OpenPgp(bytes.to_vec()),
+        ..new(&john, Roles::Both, 100, "pkcs11:object=a")
+    };
+    let id = store.add_identity(&pgp(b"packets")).unwrap();
+    // An X.509 certificate with the same key is another row.
+    let x509 = store.add_identity(&new(&john, Roles::Both, 100, "pkcs11:object=a")).unwrap();
+    let row = store.identity(id).unwrap().unwrap();
+    assert_eq!(row.certificate, CertificateSource::OpenPgp(b"packets".to_vec()));
+    assert_eq!((row.kind, row.certify_uri), (Kind::OpenPgp, None));
+    assert_eq!(row.fingerprint, Some(fingerprint(b"packets")));
+    store.set_certifying_key(id, "pkcs11:object=b").unwrap();
+    store.set_certificate(id, &CertificateSource::OpenPgp(b"renewed".to_vec())).unwrap();
+    let row = store.identity(id).unwrap().unwrap();
+    assert_eq!(row.certificate, CertificateSource::OpenPgp(b"renewed".to_vec()));
+    assert_eq!(row.certify_uri.as_deref(), Some("pkcs11:object=b"));
+
+    let missing = store.set_certifying_key(x509, "pkcs11:object=b");
+    assert!(matches!(missing, Err(StoreError::NotFound { .. })));
+    let secret = store.set_certifying_key(id, "pkcs11:object=b?pin-value=1");
+    assert!(matches!(secret, Err(StoreError::Refused(_))));
+    let chain = CertificateSource::Chain(vec![vec![0x30, 0]]);
+    for (id, certificate) in [
+        (id, chain),
+        (id, CertificateSource::Uri("file:/key.asc".to_owned())),
+        (id, CertificateSource::OpenPgp(Vec::new())),
+        (id, CertificateSource::OpenPgp(vec![0; MAX_CHAIN_BYTES + 1])),
+        (x509, CertificateSource::OpenPgp(b"packets".to_vec())),
+    ] {
+        let result = store.set_certificate(id, &certificate);
+        assert!(matches!(result, Err(StoreError::Refused(_))), "{result:?}");
+    }
+}
+
+#[test]
 fn refuses_secrets_and_rubbish() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(&folder);

@@ -13,12 +13,13 @@ use tlspool_store::{CertificateSource, Kind, NewIdentity, Store};
 use zeroize::Zeroizing;
 
 use super::identity::{Properties, parse_key_uri};
+use super::openpgp::{self, OpenPgpArgs};
 use super::output::{self, note};
 use super::signer::{StoreSigner, Wanted};
 use super::{AdminContext, AdminError};
 use crate::users;
 
-/// Makes a key, and a self-signed certificate or a signing request with it
+/// Makes a key, and a self-signed certificate, a signing request or an OpenPGP certificate with it
 ///
 /// The key is made on the token that --token names, or under the URI of --key. Without either
 /// there must be exactly one token. With --csr the identity is added later, when the certificate is
@@ -26,7 +27,7 @@ use crate::users;
 #[derive(Debug, Args)]
 pub(super) struct CreateArgs {
     /// The name: example.com or john@example.com
-    name: DoNai,
+    pub(super) name: DoNai,
     /// Where to make the key: pkcs11:token=…;object=… or file:/path
     #[arg(long, value_name = "URI", value_parser = parse_key_uri, conflicts_with = "token")]
     key: Option<KeyUri>,
@@ -35,29 +36,31 @@ pub(super) struct CreateArgs {
     token: Option<KeyUri>,
     /// The kind of key
     #[arg(long, value_enum, default_value_t = Algorithm::P256)]
-    algorithm: Algorithm,
+    pub(super) algorithm: Algorithm,
     /// Use the key that is there already under --key instead of making one
     #[arg(long, requires = "key")]
-    existing_key: bool,
+    pub(super) existing_key: bool,
     /// Make a self-signed certificate (the default)
     #[arg(long, conflicts_with = "csr")]
     self_signed: bool,
-    /// How many days the self-signed certificate is good
+    /// How many days the self-signed or OpenPGP certificate is good
     #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36500))]
-    days: u32,
+    pub(super) days: u32,
     /// Write a signing request (PKCS #10, PEM) for an authority to this file; - is standard output
     #[arg(long, value_name = "FILE")]
     csr: Option<PathBuf>,
     /// A further name in the certificate; may be given several times
     #[arg(long, value_name = "NAME")]
-    alt: Vec<DoNai>,
+    pub(super) alt: Vec<DoNai>,
     #[command(flatten)]
-    properties: Properties,
+    pub(super) openpgp: OpenPgpArgs,
+    #[command(flatten)]
+    pub(super) properties: Properties,
 }
 
 /// Kinds of keys, as the command line writes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Algorithm {
+pub(super) enum Algorithm {
     P256,
     P384,
     #[value(alias = "rsa-2048")]
@@ -88,9 +91,12 @@ pub(super) fn run(
     out: &mut dyn Write,
 ) -> Result<(), AdminError> {
     // First, so that no key is made for an identity that cannot be stored.
-    let store = context.store()?;
+    let mut store = context.store()?;
     let keys = context.key_store();
     let uri = key_uri(args, &keys)?;
+    if args.openpgp.openpgp {
+        return openpgp::create(args, &uri, (&mut store, &keys), context, out);
+    }
     if args.existing_key {
         let key = keys.open(&uri)?;
         return certify(args, &store, &keys, &key, out);
@@ -134,7 +140,7 @@ fn only_token(keys: &KeyStore) -> Result<KeyUri, AdminError> {
     }
 }
 
-fn make_key(
+pub(super) fn make_key(
     keys: &KeyStore,
     uri: &KeyUri,
     algorithm: Algorithm,
@@ -188,7 +194,7 @@ fn new_key(algorithm: Algorithm) -> Result<Zeroizing<String>, String> {
 }
 
 /// Removes a key that was just made for nothing.
-fn discard(keys: &KeyStore, key: &KeyInfo) {
+pub(super) fn discard(keys: &KeyStore, key: &KeyInfo) {
     let result = match KeyUri::parse(&key.uri) {
         Ok(KeyUri::File(path)) => std::fs::remove_file(path).map_err(|error| error.to_string()),
         Ok(uri) => keys.destroy(&whole(uri)).map(drop).map_err(|error| error.to_string()),

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use tlspool_keys::KeyError;
+use tlspool_openpgp::ReadError;
+use tlspool_openpgp::make::MakeError;
 use tlspool_store::StoreError;
 
 /// An error of an administrator's command, in words that say what to do.
@@ -38,12 +40,33 @@ pub enum AdminError {
     /// Certificates could not be made.
     #[error("cannot make the certificate: {0}")]
     Certificate(String),
+    /// A file is no OpenPGP certificate.
+    #[error("{}: {why}", path.display())]
+    OpenPgp {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        why: ReadError,
+    },
     /// Nothing answers to a name.
     #[error("there is no {0}")]
     NotFound(String),
     /// Standard output.
     #[error("cannot write the result: {0}")]
     Output(std::io::Error),
+}
+
+impl From<MakeError> for AdminError {
+    fn from(error: MakeError) -> Self {
+        match error {
+            // The key store says better what to do.
+            MakeError::Key(cause) => match cause.downcast::<KeyError>() {
+                Ok(error) => Self::Key(*error),
+                Err(other) => Self::Certificate(other.to_string()),
+            },
+            other => Self::Certificate(other.to_string()),
+        }
+    }
 }
 
 impl AdminError {

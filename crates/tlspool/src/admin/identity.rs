@@ -14,6 +14,7 @@ use tlspool_store::{
 };
 
 use super::describe::{Description, objections, spki};
+use super::openpgp::{self, OpenPgpDescription};
 use super::output::{self, note};
 use super::{AdminContext, AdminError, create};
 
@@ -52,10 +53,20 @@ enum IdentityCommand {
         #[arg(long)]
         all: bool,
     },
-    /// Write identities as JSON lines, without private keys
+    Renew(openpgp::RenewArgs),
+    Revoke(openpgp::RevokeArgs),
+    /// Write identities as JSON lines, without private keys; or one OpenPGP certificate
     Export {
-        /// Only the names this selector matches
-        selector: Option<Selector>,
+        /// Only the names this selector matches; with --armor or --binary the name, or the number of
+        /// a row
+        #[arg(required_if_eq_any = [("armor", "true"), ("binary", "true")])]
+        selector: Option<String>,
+        /// Only the OpenPGP certificate, in ASCII armor, to publish
+        #[arg(long, conflicts_with = "binary")]
+        armor: bool,
+        /// Only the OpenPGP certificate, in binary
+        #[arg(long)]
+        binary: bool,
     },
     /// Read identities as `export` writes them: all or none
     Import {
@@ -71,9 +82,16 @@ struct AddArgs {
     name: DoNai,
     /// A PEM or DER file with the chain, leaf first, to store; or a URI (file:/path is read again at
     /// HUP, pkcs11:… from the token)
-    #[arg(long, value_name = "FILE|URI")]
-    certificate: String,
-    /// The private key: pkcs11:… or file:/path
+    #[arg(long, value_name = "FILE|URI", required_unless_present = "openpgp")]
+    certificate: Option<String>,
+    /// Instead, an OpenPGP certificate (transferable public key), armored or binary; - is standard
+    /// input
+    #[arg(long, value_name = "FILE", conflicts_with = "certificate")]
+    openpgp: Option<PathBuf>,
+    /// Where the key is that certifies the OpenPGP certificate, so that the pool can renew it
+    #[arg(long, value_name = "URI", value_parser = parse_key_uri, requires = "openpgp")]
+    certify_key: Option<KeyUri>,
+    /// The private key: pkcs11:… or file:/path; of OpenPGP certificates that of the subkey for TLS
     #[arg(long, value_name = "URI", value_parser = parse_key_uri)]
     key: KeyUri,
     /// Replace the certificates this name has with this key, as after a renewal
@@ -148,6 +166,8 @@ struct Exported {
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate_uri: Option<String>,
     key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    certify_key: Option<String>,
     #[serde(default = "usual_preference")]
     preference: i32,
     #[serde(default)]
@@ -166,6 +186,8 @@ struct Shown {
     row: Exported,
     #[serde(skip_serializing_if = "Option::is_none")]
     leaf: Option<Description>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    openpgp: Option<OpenPgpDescription>,
 }
 
 pub(super) fn run(
@@ -188,9 +210,16 @@ pub(super) fn run(
         IdentityCommand::Create(args) => create::run(args, context, out),
         IdentityCommand::Add(args) => add(args, context, out),
         IdentityCommand::Remove { name, all } => remove(&mut context.store()?, name, *all),
-        IdentityCommand::Export { selector } => context
-            .store_to_read()?
-            .for_each_identity(selector.as_ref(), |row| output::json(out, &exported(row))),
+        IdentityCommand::Renew(args) => openpgp::renew(args, context, out),
+        IdentityCommand::Revoke(args) => openpgp::revoke(args, context, out),
+        IdentityCommand::Export { selector: Some(name), armor, binary } if *armor || *binary => {
+            openpgp::export(&find(&context.store_to_read()?, name)?, name, *binary, out)
+        }
+        IdentityCommand::Export { selector, .. } => {
+            let selector = selector.as_deref().map(parse_selector).transpose()?;
+            let store = context.store_to_read()?;
+            store.for_each_identity(selector.as_ref(), |row| output::json(out, &exported(row)))
+        }
         IdentityCommand::Import { file } => import(&mut context.store()?, &output::read(file)?),
     }
 }
@@ -212,10 +241,13 @@ fn list(
                 .first()
                 .map_or(Ok(String::new()), |leaf| Description::of(leaf).map(|leaf| leaf.not_after)),
             CertificateSource::Uri(uri) => Ok(uri.clone()),
+            CertificateSource::OpenPgp(bytes) => openpgp::read_stored(bytes)
+                .map(|certificate| OpenPgpDescription::of(&certificate).not_after),
         };
         rows.push(vec![
             row.id.to_string(),
             format!("{}{default}", row.name),
+            row.kind.to_string(),
             row.roles.to_string(),
             row.preference.to_string(),
             until.unwrap_or_else(|error| error.to_string()),
@@ -223,7 +255,7 @@ fn list(
         ]);
         Ok::<(), AdminError>(())
     })?;
-    output::table(out, &["ID", "NAME", "ROLE", "PREFERENCE", "VALID UNTIL", "KEY"], &rows)
+    output::table(out, &["ID", "NAME", "KIND", "ROLE", "PREFERENCE", "VALID UNTIL", "KEY"], &rows)
 }
 
 /// All about some rows, for people.
@@ -239,33 +271,41 @@ pub(super) fn show_rows(
         let mut fields = vec![
             ("name", row.name.to_string()),
             ("number", row.id.to_string()),
+            ("kind", row.kind.to_string()),
             ("role", row.roles.to_string()),
             ("preference", row.preference.to_string()),
             ("default", if row.is_default { "yes" } else { "no" }.to_owned()),
             ("key", row.key_uri.clone()),
         ];
+        let mut armored = String::new();
         match &row.certificate {
             CertificateSource::Uri(uri) => fields.push(("certificate", uri.clone())),
+            CertificateSource::OpenPgp(bytes) => {
+                if let Some(uri) = &row.certify_uri {
+                    fields.push(("certifying key", uri.clone()));
+                }
+                let certificate = openpgp::read_stored(bytes)?;
+                fields.extend(OpenPgpDescription::of(&certificate).fields());
+                armored = certificate.to_armored();
+            }
             CertificateSource::Chain(chain) => {
                 if let Some(leaf) = chain.first() {
                     fields.extend(Description::of(leaf)?.fields());
                     fields.push(("chain", format!("{} certificates", chain.len())));
                 }
+                armored = output::pem(chain.iter().map(Vec::as_slice));
             }
         }
         let rules = super::access::who_may(store, &row.name)?;
         fields.push(("usable by", rules));
         output::fields(out, &fields)?;
-        if let CertificateSource::Chain(chain) = &row.certificate {
-            let pem = output::pem(chain.iter().map(Vec::as_slice));
-            out.write_all(pem.as_bytes()).map_err(AdminError::Output)?;
-        }
+        out.write_all(armored.as_bytes()).map_err(AdminError::Output)?;
     }
     Ok(())
 }
 
 /// The rows that a name or number means: at least one.
-fn find(store: &Store, name: &str) -> Result<Vec<LocalIdentity>, AdminError> {
+pub(super) fn find(store: &Store, name: &str) -> Result<Vec<LocalIdentity>, AdminError> {
     let rows = match name.parse() {
         Ok(id) => store.identity(id)?.into_iter().collect(),
         Err(_) => store.identities_named(&parse_name(name)?)?,
@@ -278,6 +318,10 @@ fn find(store: &Store, name: &str) -> Result<Vec<LocalIdentity>, AdminError> {
     Ok(rows)
 }
 
+fn parse_selector(text: &str) -> Result<Selector, AdminError> {
+    text.parse().map_err(|error| AdminError::Usage(format!("{text:?}: {error}")))
+}
+
 fn parse_name(name: &str) -> Result<DoNai, AdminError> {
     DoNai::parse(name).map_err(|error| AdminError::Usage(format!("{name:?}: {error}")))
 }
@@ -285,9 +329,53 @@ fn parse_name(name: &str) -> Result<DoNai, AdminError> {
 fn add(args: &AddArgs, context: &AdminContext, out: &mut dyn Write) -> Result<(), AdminError> {
     let mut store = context.store()?;
     let keys = context.key_store();
-    let (certificate, chain) = certificate(args, &keys)?;
+    let certificate = match (&args.openpgp, &args.certificate) {
+        (Some(file), _) => {
+            let key = (!args.no_check).then_some((&keys, &args.key));
+            CertificateSource::OpenPgp(openpgp::add(&args.name, file, key)?.to_bytes())
+        }
+        (None, Some(certificate)) => checked_chain(args, certificate, &keys)?,
+        (None, None) => return Err(AdminError::Usage("give --certificate or --openpgp".into())),
+    };
+    let key_uri = args.key.to_string();
+    let new = NewIdentity {
+        name: &args.name,
+        roles: args.properties.role.into(),
+        kind: if args.openpgp.is_some() { Kind::OpenPgp } else { Kind::X509 },
+        certificate,
+        key_uri: &key_uri,
+        preference: args.properties.preference,
+        is_default: args.properties.default,
+    };
+    let id = store.transaction(|store| {
+        let mut certify = args.certify_key.as_ref().map(ToString::to_string);
+        if args.replace {
+            for old in store.identities_named(&args.name)? {
+                if old.key_uri == key_uri && old.kind == new.kind {
+                    store.remove_identity(old.id)?;
+                    certify = certify.or(old.certify_uri);
+                }
+            }
+        }
+        let id = store.add_identity(&new)?;
+        if let Some(uri) = certify {
+            store.set_certifying_key(id, &uri)?;
+        }
+        Ok::<_, AdminError>(id)
+    });
+    let row = store.identity(id?)?;
+    show_rows(&store, &row.into_iter().collect::<Vec<_>>(), out)
+}
+
+/// The chain of `--certificate`, once it is known to belong to the key.
+fn checked_chain(
+    args: &AddArgs,
+    text: &str,
+    keys: &KeyStore,
+) -> Result<CertificateSource, AdminError> {
+    let (certificate, chain) = certificate(text, keys)?;
     let [leaf, ..] = chain.as_slice() else {
-        return Err(AdminError::Usage(format!("{} holds no certificate", args.certificate)));
+        return Err(AdminError::Usage(format!("{text} holds no certificate")));
     };
     if args.no_check {
         note("the key was not opened: whether it belongs to the certificate is not known");
@@ -297,43 +385,21 @@ fn add(args: &AddArgs, context: &AdminContext, out: &mut dyn Write) -> Result<()
             return Err(AdminError::Usage(format!(
                 "the certificate {} belongs to another key than {}; is it the leaf, and the first in \
                  its file?",
-                args.certificate, args.key
+                text, args.key
             )));
         }
     }
     for objection in objections(&args.name, leaf) {
         note(format_args!("peers will object: {objection}"));
     }
-    let key_uri = args.key.to_string();
-    let new = NewIdentity {
-        name: &args.name,
-        roles: args.properties.role.into(),
-        kind: Kind::X509,
-        certificate,
-        key_uri: &key_uri,
-        preference: args.properties.preference,
-        is_default: args.properties.default,
-    };
-    let id = store.transaction(|store| {
-        if args.replace {
-            for old in store.identities_named(&args.name)? {
-                if old.key_uri == key_uri {
-                    store.remove_identity(old.id)?;
-                }
-            }
-        }
-        store.add_identity(&new)
-    });
-    let row = store.identity(id?)?;
-    show_rows(&store, &row.into_iter().collect::<Vec<_>>(), out)
+    Ok(certificate)
 }
 
 /// What to store of `--certificate`, and the chain it leads to now.
 fn certificate(
-    args: &AddArgs,
+    text: &str,
     keys: &KeyStore,
 ) -> Result<(CertificateSource, Vec<Vec<u8>>), AdminError> {
-    let text = &args.certificate;
     if text.starts_with("pkcs11:") || text.starts_with("file:") {
         let uri = KeyUri::parse(text).map_err(KeyError::from)?;
         let chain = keys.certificates(&uri)?;
@@ -368,6 +434,10 @@ fn exported(row: LocalIdentity) -> Exported {
             (Some(output::pem(chain.iter().map(Vec::as_slice))), None)
         }
         CertificateSource::Uri(uri) => (None, Some(uri)),
+        // One that cannot be read comes out without, and is told of when it is shown.
+        CertificateSource::OpenPgp(bytes) => {
+            (openpgp::read_stored(&bytes).ok().map(|certificate| certificate.to_armored()), None)
+        }
     };
     Exported {
         name: row.name.to_string(),
@@ -376,6 +446,7 @@ fn exported(row: LocalIdentity) -> Exported {
         certificate,
         certificate_uri,
         key: row.key_uri,
+        certify_key: row.certify_uri,
         preference: row.preference,
         default: row.is_default,
     }
@@ -386,9 +457,15 @@ fn shown(row: LocalIdentity) -> Shown {
         CertificateSource::Chain(chain) => {
             chain.first().and_then(|leaf| Description::of(leaf).ok())
         }
-        CertificateSource::Uri(_) => None,
+        _ => None,
     };
-    Shown { id: row.id, leaf, row: exported(row) }
+    let openpgp = match &row.certificate {
+        CertificateSource::OpenPgp(bytes) => {
+            openpgp::read_stored(bytes).ok().map(|pgp| OpenPgpDescription::of(&pgp))
+        }
+        _ => None,
+    };
+    Shown { id: row.id, leaf, openpgp, row: exported(row) }
 }
 
 fn import(store: &mut Store, text: &str) -> Result<(), AdminError> {
@@ -399,28 +476,34 @@ fn import(store: &mut Store, text: &str) -> Result<(), AdminError> {
 }
 
 fn import_row(store: &Store, row: &Exported) -> Result<(), AdminError> {
-    if row.kind != Kind::X509.as_str() {
-        return Err(AdminError::Usage(format!("kind {:?} is not supported", row.kind)));
-    }
-    let certificate = match (&row.certificate, &row.certificate_uri) {
-        (Some(pem), None) => CertificateSource::Chain(chain_of_pem(pem)?),
-        (None, Some(uri)) => CertificateSource::Uri(uri.clone()),
-        _ => {
-            let text = "give either certificate or certificate_uri";
+    let (kind, certificate) = match (row.kind.as_str(), &row.certificate, &row.certificate_uri) {
+        ("x509", Some(pem), None) => (Kind::X509, CertificateSource::Chain(chain_of_pem(pem)?)),
+        ("x509", None, Some(uri)) => (Kind::X509, CertificateSource::Uri(uri.clone())),
+        ("openpgp", Some(armored), None) => {
+            let certificate = openpgp::read_text(armored)?;
+            (Kind::OpenPgp, CertificateSource::OpenPgp(certificate.to_bytes()))
+        }
+        ("x509" | "openpgp", ..) => {
+            let text = "give either certificate or, for x509, certificate_uri";
             return Err(AdminError::Usage(text.to_owned()));
         }
+        (kind, ..) => return Err(AdminError::Usage(format!("kind {kind:?} is not supported"))),
     };
     check_stored_uri(&row.key)?;
     let key = KeyUri::parse(&row.key).map_err(KeyError::from)?;
-    store.add_identity(&NewIdentity {
+    let id = store.add_identity(&NewIdentity {
         name: &parse_name(&row.name)?,
         roles: row.role.into(),
-        kind: Kind::X509,
+        kind,
         certificate,
         key_uri: &key.to_string(),
         preference: row.preference,
         is_default: row.default,
     })?;
+    if let Some(uri) = &row.certify_key {
+        let uri = KeyUri::parse(uri).map_err(KeyError::from)?;
+        store.set_certifying_key(id, &uri.to_string())?;
+    }
     Ok(())
 }
 

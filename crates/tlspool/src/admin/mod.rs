@@ -14,6 +14,7 @@ mod create;
 mod describe;
 mod error;
 mod identity;
+mod openpgp;
 pub mod output;
 pub mod prompt;
 mod signer;

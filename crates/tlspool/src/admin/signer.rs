@@ -19,7 +19,7 @@ use super::AdminError;
 const MAX_COMMON_NAME: usize = 64;
 
 /// How far the clocks of peers may be behind ours.
-const CLOCK_SKEW: Duration = Duration::from_hours(1);
+pub(super) const CLOCK_SKEW: Duration = Duration::from_hours(1);
 
 /// A key in a key store, in the form that rcgen signs with.
 pub(super) struct StoreSigner<'a> {

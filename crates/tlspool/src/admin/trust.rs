@@ -10,6 +10,7 @@ use tlspool_store::{Kind, NewTrustAnchor, Store, StoreError, TrustAnchorRow};
 
 use super::describe::Description;
 use super::identity::chain_of_pem;
+use super::openpgp::{self, OpenPgpDescription};
 use super::output::{self, note};
 use super::{AdminContext, AdminError};
 
@@ -19,7 +20,7 @@ use super::{AdminContext, AdminError};
 An anchor for a service is trusted by that service only, and a service with anchors of its own trusts \
 nobody else, not even the system's authorities. An anchor for all services is trusted beside the \
 system's. A certificate that is no authority (CA:TRUE) is trusted as this very certificate: it can \
-issue no others.")]
+issue no others. An OpenPGP key vouches for itself and for the user IDs that it has certified.")]
 pub struct TrustArgs {
     #[command(subcommand)]
     command: TrustCommand,
@@ -38,6 +39,9 @@ enum TrustCommand {
         /// PEM or DER; all certificates in it are added
         #[arg(required = true)]
         files: Vec<PathBuf>,
+        /// The files hold OpenPGP keys, armored or binary, one each
+        #[arg(long)]
+        openpgp: bool,
         /// Only for this service, as programs name it in their requests
         #[arg(long)]
         service: Option<String>,
@@ -82,7 +86,36 @@ struct Shown {
     #[serde(flatten)]
     row: Exported,
     #[serde(flatten)]
-    certified: Description,
+    certified: Certified,
+}
+
+/// What an anchor says.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Certified {
+    X509(Description),
+    OpenPgp(OpenPgpDescription),
+}
+
+impl Certified {
+    fn of(row: &TrustAnchorRow) -> Result<Self, AdminError> {
+        Ok(match row.kind {
+            Kind::X509 => Self::X509(Description::of(&row.certificate)?),
+            Kind::OpenPgp => {
+                let certificate = openpgp::read_stored(&row.certificate)?;
+                Self::OpenPgp(OpenPgpDescription::of(&certificate))
+            }
+        })
+    }
+
+    /// In one word.
+    fn trusted_as(&self) -> &'static str {
+        match self {
+            Self::X509(certified) if certified.authority => "authority",
+            Self::X509(_) => "exact",
+            Self::OpenPgp(_) => "openpgp",
+        }
+    }
 }
 
 pub(super) fn run(
@@ -92,7 +125,16 @@ pub(super) fn run(
 ) -> Result<(), AdminError> {
     match &args.command {
         TrustCommand::List { json } => list(&context.store_to_read()?, *json, out),
-        TrustCommand::Add { files, service } => {
+        TrustCommand::Add { files, openpgp: true, service } => {
+            let added = openpgp::trust(&mut context.store()?, files, service.as_deref())?;
+            for (id, label) in added {
+                writeln!(out, "{id}  {label}: trusted, with the user IDs that it has certified")
+                    .map_err(AdminError::Output)?;
+            }
+            note("a running pool sees it at once");
+            Ok(())
+        }
+        TrustCommand::Add { files, service, .. } => {
             add(&mut context.store()?, files, service.as_deref(), context, out)
         }
         TrustCommand::Show { id, json } => show(&context.store_to_read()?, *id, *json, out),
@@ -117,17 +159,23 @@ fn list(store: &Store, json: bool, out: &mut dyn Write) -> Result<(), AdminError
     }
     let mut rows = Vec::new();
     for anchor in anchors {
-        let certified = Description::of(&anchor.certificate)?;
+        let certified = Certified::of(&anchor)?;
+        let trusted_as = certified.trusted_as().to_owned();
+        let (not_after, fingerprint) = match certified {
+            Certified::X509(certified) => (certified.not_after, certified.fingerprint),
+            Certified::OpenPgp(certified) => (certified.not_after, certified.fingerprint),
+        };
         rows.push(vec![
             anchor.id.to_string(),
             anchor.service.unwrap_or_else(|| "all".to_owned()),
-            (if certified.authority { "authority" } else { "exact" }).to_owned(),
-            certified.not_after,
-            certified.fingerprint.chars().take(16).collect(),
+            trusted_as,
+            not_after,
+            fingerprint.chars().take(16).collect(),
             anchor.label,
         ]);
     }
-    output::table(out, &["ID", "SERVICE", "TRUSTED AS", "VALID UNTIL", "SHA-256", "SUBJECT"], &rows)
+    let headings = ["ID", "SERVICE", "TRUSTED AS", "VALID UNTIL", "FINGERPRINT", "SUBJECT"];
+    output::table(out, &headings, &rows)
 }
 
 fn add(
@@ -179,41 +227,54 @@ fn show(store: &Store, id: i64, json: bool, out: &mut dyn Write) -> Result<(), A
     if json {
         return output::json(out, &shown(&row)?);
     }
-    let certified = Description::of(&row.certificate)?;
+    let certified = Certified::of(&row)?;
     let mut fields = vec![
         ("number", row.id.to_string()),
         ("service", row.service.clone().unwrap_or_else(|| "all".to_owned())),
-        ("authority", if certified.authority { "yes" } else { "no" }.to_owned()),
+        ("trusted as", certified.trusted_as().to_owned()),
     ];
-    fields.extend(certified.fields());
+    fields.extend(match &certified {
+        Certified::X509(certified) => certified.fields(),
+        Certified::OpenPgp(certified) => certified.fields(),
+    });
     output::fields(out, &fields)?;
-    let pem = output::pem([row.certificate.as_slice()]);
-    out.write_all(pem.as_bytes()).map_err(AdminError::Output)
+    out.write_all(armored(&row).as_bytes()).map_err(AdminError::Output)
 }
 
 fn exported(row: &TrustAnchorRow) -> Exported {
-    Exported {
-        service: row.service.clone(),
-        kind: row.kind.to_string(),
-        certificate: output::pem([row.certificate.as_slice()]),
+    Exported { service: row.service.clone(), kind: row.kind.to_string(), certificate: armored(row) }
+}
+
+/// The certificate as text, PEM or ASCII armor; none if it cannot be read.
+fn armored(row: &TrustAnchorRow) -> String {
+    match row.kind {
+        Kind::X509 => output::pem([row.certificate.as_slice()]),
+        Kind::OpenPgp => {
+            let certificate = openpgp::read_stored(&row.certificate);
+            certificate.map(|certificate| certificate.to_armored()).unwrap_or_default()
+        }
     }
 }
 
 fn shown(row: &TrustAnchorRow) -> Result<Shown, AdminError> {
-    let certified = Description::of(&row.certificate)?;
+    let certified = Certified::of(row)?;
     Ok(Shown { id: row.id, row: exported(row), certified })
 }
 
 fn import(store: &mut Store, text: &str) -> Result<(), AdminError> {
     let count = store.transaction(|store| {
         output::each_line(text, |row: Exported| {
-            if row.kind != Kind::X509.as_str() {
-                return Err(AdminError::Usage(format!("kind {:?} is not supported", row.kind)));
+            let service = row.service.as_deref();
+            match row.kind.as_str() {
+                "x509" => chain_of_pem(&row.certificate)?
+                    .iter()
+                    .try_for_each(|certificate| add_one(store, certificate, service).map(drop)),
+                "openpgp" => {
+                    let certificate = openpgp::read_trusted(&row.certificate)?;
+                    openpgp::trust_one(store, &certificate, service).map(drop)
+                }
+                kind => Err(AdminError::Usage(format!("kind {kind:?} is not supported"))),
             }
-            for certificate in chain_of_pem(&row.certificate)? {
-                add_one(store, &certificate, row.service.as_deref())?;
-            }
-            Ok(())
         })
     })?;
     note(format_args!("{count} trust anchors imported"));

@@ -150,6 +150,9 @@ impl RequestHost<'_> {
         }
         let chain = match &row.certificate {
             CertificateSource::Chain(chain) => chain.clone(),
+            CertificateSource::OpenPgp(_) => {
+                return Err("an OpenPGP certificate does not fit this handshake".to_owned());
+            }
             CertificateSource::Uri(uri) => self
                 .worker
                 .keys
