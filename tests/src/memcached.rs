@@ -97,6 +97,21 @@ impl Memcached {
     /// Stops it in its tracks: connections are accepted by the kernel, and nothing is answered.
     pub fn stall(&self) {
         self.process.signal(Signal::STOP);
+        let deadline = Instant::now() + LIMIT;
+        while !self.is_stopped() {
+            assert!(Instant::now() < deadline, "it does not stop");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Whether all of its threads have come to a stop.
+    fn is_stopped(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.pid()));
+        tasks.expect("it runs").all(|task| {
+            let stat = std::fs::read_to_string(task.expect("a thread").path().join("stat"));
+            // PID (name) STATE
+            stat.expect("it runs").rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+        })
     }
 
     /// Lets it go on after [`Self::stall`].

@@ -3,6 +3,7 @@
 //! The look-up process runs this; it alone of the daemon's processes opens network connections.
 #![forbid(unsafe_code)]
 
+pub mod cache;
 pub mod directory;
 pub mod dns;
 mod flights;

@@ -1,0 +1,89 @@
+use std::cell::Cell;
+
+use tlspool_validate::sources::Answer;
+
+use super::*;
+
+/// Sources that count how often they are asked.
+#[derive(Default)]
+struct Counting {
+    asked: Cell<u32>,
+    outcome: Option<Outcome>,
+}
+
+impl Sources for Counting {
+    fn look_up<'a>(&'a self, _query: &'a Query, _options: Options) -> Looking<'a> {
+        self.asked.set(self.asked.get() + 1);
+        let outcome =
+            self.outcome.clone().unwrap_or_else(|| Outcome::Failed("nobody is there".into()));
+        let steps = vec!["asked".into()];
+        let found = Found { outcome, origin: Origin::Live, elapsed: Duration::ZERO, steps };
+        Box::pin(async { found })
+    }
+}
+
+fn cached(outcome: Option<Outcome>, timeout: Duration) -> Cached<Counting> {
+    let sources = Counting { asked: Cell::new(0), outcome };
+    Cached::new(sources, Settings { timeout, ..Settings::default() })
+}
+
+fn options(ignore_caches: bool) -> Options {
+    Options { deadline: Instant::now() + Duration::from_secs(9), ignore_caches }
+}
+
+fn query() -> Query {
+    Query::Crl { url: "http://example.com/crl".into() }
+}
+
+fn present() -> Outcome {
+    Outcome::Present(Answer::Crl(vec![1]))
+}
+
+#[tokio::test]
+async fn facts_are_remembered_and_failures_are_not() {
+    let five = Duration::from_mins(5);
+    for (outcome, asked) in
+        [(Some(present()), 1), (Some(Outcome::Absent("gone".into())), 1), (None, 3)]
+    {
+        let cached = cached(outcome, five);
+        let first = cached.look_up(&query(), options(false)).await;
+        assert_eq!((first.origin, first.steps), (Origin::Live, vec!["asked".to_owned()]));
+        for _ in 0..2 {
+            let again = cached.look_up(&query(), options(false)).await;
+            assert_eq!(again.outcome, first.outcome);
+            let origin = if asked == 1 { Origin::Memory } else { Origin::Live };
+            assert_eq!(again.origin, origin);
+        }
+        assert_eq!(cached.sources().asked.get(), asked);
+    }
+    // Nothing at all.
+    let cached = cached(Some(present()), Duration::ZERO);
+    for _ in 0..2 {
+        cached.look_up(&query(), options(false)).await;
+    }
+    assert_eq!(cached.sources().asked.get(), 2);
+}
+
+#[tokio::test]
+async fn ignoring_caches_reads_nothing_and_writes() {
+    let cached = cached(Some(present()), Duration::from_mins(5));
+    for _ in 0..2 {
+        let found = cached.look_up(&query(), options(true)).await;
+        assert_eq!(found.origin, Origin::Live);
+        assert_eq!(found.steps[0], "what is remembered is ignored, as was asked");
+    }
+    let found = cached.look_up(&query(), options(false)).await;
+    assert_eq!(found.origin, Origin::Memory);
+    assert_eq!(cached.sources().asked.get(), 2);
+}
+
+#[test]
+fn absence_is_remembered_for_less() {
+    let absent = Outcome::Absent(String::new());
+    for (timeout, shorter) in [(40, 10), (300, 60), (3600, 60)] {
+        let cached = cached(None, Duration::from_secs(timeout));
+        assert_eq!(cached.lifetime(&present()), Some(Duration::from_secs(timeout)));
+        assert_eq!(cached.lifetime(&absent), Some(Duration::from_secs(shorter)));
+        assert_eq!(cached.lifetime(&Outcome::Failed(String::new())), None);
+    }
+}
