@@ -13,6 +13,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{
     ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection,
 };
+use tlspool_engine::twelve::Wishes;
 use tlspool_engine::{
     Engine, EngineOptions, Job, PeerAuthentication, Role, Socket, handshake, relay,
 };
@@ -120,7 +121,7 @@ fuzz_target!(|data: &[u8]| {
         let engine = async {
             let socket = Socket::stream(near).expect("a socket");
             // Each scope has tickets of its own: some inputs resume, some do not.
-            let job = Job { role, authentication, scope: [switches; 32], exporter: true };
+            let job = Job { role, authentication, scope: [switches; 32], exporter: true, twelve: Wishes::default() };
             let mut host = FuzzHost::default();
             if let Ok(established) = handshake::run(&ENGINE, &socket, job, &mut host).await {
                 assert!(host.asked, "no session without a look at the peer");
@@ -128,7 +129,7 @@ fuzz_target!(|data: &[u8]| {
                 rustix::io::write(&application, b"from the application").expect("room");
                 drop(application);
                 let plain = Socket::plaintext(plain).expect("a socket");
-                relay::run(socket, plain, established.traffic, &relay::Cancel::default()).await;
+                relay::run(socket, plain, established.carrier.rustls().expect("rustls"), &relay::Cancel::default()).await;
             }
         };
         let talk = async {

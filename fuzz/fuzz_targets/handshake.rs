@@ -6,6 +6,7 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
+use tlspool_engine::twelve::Wishes;
 use tlspool_engine::{
     Engine, EngineOptions, Job, PeerAuthentication, Role, Socket, handshake, relay,
 };
@@ -33,13 +34,13 @@ fuzz_target!(|data: &[u8]| {
         let engine = async {
             let socket = Socket::stream(near).expect("a socket");
             let scope = [switches; 32];
-            let job = Job { role, authentication, scope, exporter: switches & 16 != 0 };
+            let job = Job { role, authentication, scope, exporter: switches & 16 != 0, twelve: Wishes::default() };
             let mut host = FuzzHost::default();
             if let Ok(established) = handshake::run(&ENGINE, &socket, job, &mut host).await {
                 let (plain, application) = stream_pair();
                 drop(application);
                 let plain = Socket::plaintext(plain).expect("a socket");
-                relay::run(socket, plain, established.traffic, &relay::Cancel::default()).await;
+                relay::run(socket, plain, established.carrier.rustls().expect("rustls"), &relay::Cancel::default()).await;
             }
         };
         let peer = async {

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use tlspool_engine::record::{MAX_PLAINTEXT, content};
+use tlspool_engine::twelve::Wishes;
 use tlspool_engine::{
     Engine, EngineOptions, Job, PeerAuthentication, Role, Socket, handshake, relay,
 };
@@ -19,7 +20,7 @@ static ENGINE: LazyLock<Engine> =
 
 fn job(role: Role<'static>, scope: u8) -> Job<'static> {
     let authentication = PeerAuthentication::Ignored;
-    Job { role, authentication, scope: [scope; 32], exporter: false }
+    Job { role, authentication, scope: [scope; 32], exporter: false, twelve: Wishes::default() }
 }
 
 fuzz_target!(|data: &[u8]| {
@@ -37,7 +38,7 @@ fuzz_target!(|data: &[u8]| {
             handshake::run(&ENGINE, &far_socket, job(Role::Server, 0), &mut far_host),
         );
         let (client_end, server_end) = (client_end.expect("stands"), server_end.expect("stands"));
-        let (us, mut them, ours, theirs) = if switches & 1 == 0 {
+        let (us, them, ours, theirs) = if switches & 1 == 0 {
             (server_end, client_end, far_socket, near)
         } else {
             (client_end, server_end, near, far_socket)
@@ -45,11 +46,12 @@ fuzz_target!(|data: &[u8]| {
         let (plain, application) = stream_pair();
         let relaying = async {
             let plain = Socket::plaintext(plain).expect("a socket");
-            relay::run(ours, plain, us.traffic, &relay::Cancel::default()).await
+            relay::run(ours, plain, us.carrier.rustls().expect("rustls"), &relay::Cancel::default()).await
         };
         let peer = async move {
+            let mut them = them.carrier.rustls().expect("rustls");
             let mut stream = Vec::new();
-            let mut room = vec![0; them.traffic.prefix() + MAX_PLAINTEXT + 512];
+            let mut room = vec![0; them.prefix() + MAX_PLAINTEXT + 512];
             let mut records = 0;
             while !input.0.is_empty() && records < 64 {
                 records += 1;
@@ -60,9 +62,9 @@ fuzz_target!(|data: &[u8]| {
                 };
                 let payload = input.piece();
                 let payload = &payload[..payload.len().min(MAX_PLAINTEXT)];
-                let prefix = them.traffic.prefix();
+                let prefix = them.prefix();
                 room[prefix..prefix + payload.len()].copy_from_slice(payload);
-                let Ok(n) = them.traffic.seal(kind, &mut room, payload.len()) else { break };
+                let Ok(n) = them.seal(kind, &mut room, payload.len()) else { break };
                 stream.extend_from_slice(&room[..n]);
             }
             if switches & 2 != 0 {

@@ -12,7 +12,9 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustls::SignatureScheme;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use tlspool_engine::{Credential, Host, Refusal, ShownByPeer, SignatureFailure};
+use tlspool_engine::{
+    CertificateType, Credential, Host, Refusal, Shown, ShownByPeer, SignatureFailure,
+};
 
 /// A certificate authority for `example.com`, in DER.
 pub const ROOT: &[u8] = include_bytes!("../fixtures/root.der");
@@ -58,7 +60,7 @@ static CREDENTIAL: LazyLock<Arc<Credential>> = LazyLock::new(|| {
         key_uri: "fuzz:".into(),
         fingerprint: [1; 32],
         schemes: vec![SignatureScheme::ECDSA_NISTP256_SHA256],
-        chain: vec![CertificateDer::from(LEAF)],
+        shown: Shown::X509(vec![CertificateDer::from(LEAF)]),
     })
 });
 
@@ -74,12 +76,20 @@ impl Host for FuzzHost {
         &mut self,
         _sni: Option<&str>,
         _schemes: &[SignatureScheme],
+        _types: &[CertificateType],
     ) -> Result<Arc<Credential>, Refusal> {
         Ok(CREDENTIAL.clone())
     }
 
-    async fn client_credential(&mut self) -> Result<Option<Arc<Credential>>, Refusal> {
+    async fn client_credential(
+        &mut self,
+        _kind: CertificateType,
+    ) -> Result<Option<Arc<Credential>>, Refusal> {
         Ok(Some(CREDENTIAL.clone()))
+    }
+
+    async fn has_openpgp(&mut self, _sni: Option<&str>) -> bool {
+        false
     }
 
     async fn sign(
@@ -95,9 +105,9 @@ impl Host for FuzzHost {
         Ok(signed.as_ref().to_vec())
     }
 
-    async fn verify(&mut self, _peer: ShownByPeer) -> Result<(), Refusal> {
+    async fn verify(&mut self, _peer: ShownByPeer) -> Result<Option<Vec<u8>>, Refusal> {
         self.asked = true;
-        Ok(())
+        Ok(None)
     }
 }
 

@@ -14,7 +14,7 @@ const SUPPORTED_VERSIONS: u16 = 43;
 const TLS13: [u8; 2] = [3, 4];
 
 /// What the first bytes are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peek {
     /// Not enough to say.
     More,
@@ -25,7 +25,7 @@ pub enum Peek {
 }
 
 /// What a ClientHello offers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Offer {
     /// TLS 1.3 or newer.
     pub tls13: bool,
@@ -35,6 +35,8 @@ pub struct Offer {
     pub anonymous: bool,
     /// No other suite that this engine has.
     pub only_anonymous: bool,
+    /// The name that the client asks for (RFC 6066 section 3). Not looked at where TLS 1.3 is offered.
+    pub server_name: Option<String>,
 }
 
 /// Looks at the first bytes of a stream.
@@ -56,8 +58,7 @@ pub fn peek(bytes: &[u8]) -> Peek {
     let Some(body) = message.get(4..4 + length) else { return Peek::More };
     // What offers TLS 1.3 is not ours, whatever else it says.
     if offers_tls13(body) == Some(true) {
-        let offer = Offer { tls13: true, openpgp: false, anonymous: false, only_anonymous: false };
-        return Peek::Hello(offer);
+        return Peek::Hello(Offer { tls13: true, ..Offer::default() });
     }
     let Ok(hello) = ClientHello::decode(body, false) else { return Peek::Other };
     let known = || hello.suites.iter().filter_map(|code| Suite::from_code(*code));
@@ -68,6 +69,7 @@ pub fn peek(bytes: &[u8]) -> Peek {
         openpgp: types.contains(&CertificateType::OpenPgp.code()),
         anonymous,
         only_anonymous: anonymous && known().all(Suite::is_anonymous),
+        server_name: hello.extensions.server_name,
     })
 }
 

@@ -19,21 +19,28 @@ use rustls::{
 use crate::config::PeerAuthentication;
 use crate::coroutine::{ask, context};
 
+pub use tls12::CertificateType;
+
 /// Answers what handshakes ask; implemented by the network process.
 pub trait Host {
-    /// Which certificate does this server show to a client that asks for `sni` and can check
-    /// signatures of these schemes?
+    /// Which certificate does this server show to a client that asks for `sni`, can check
+    /// signatures of these schemes, and takes certificates of these types, best first?
     fn server_credential(
         &mut self,
         sni: Option<&str>,
         schemes: &[SignatureScheme],
+        types: &[CertificateType],
     ) -> impl Future<Output = Result<Arc<Credential>, Refusal>>;
 
-    /// Which certificate does this client show, if any? It leaves, and a signature is asked for,
-    /// only after the server was verified; in TLS 1.3 the choice is made before.
+    /// Which certificate of this type does this client show, if any? It leaves, and a signature is
+    /// asked for, only after the server was verified; in TLS 1.3 the choice is made before.
     fn client_credential(
         &mut self,
+        kind: CertificateType,
     ) -> impl Future<Output = Result<Option<Arc<Credential>>, Refusal>>;
+
+    /// Does this server have an OpenPGP certificate to show to a client that asks for `sni`?
+    fn has_openpgp(&mut self, sni: Option<&str>) -> impl Future<Output = bool>;
 
     /// The signature of `message` by the private key of `credential`.
     fn sign(
@@ -43,15 +50,19 @@ pub trait Host {
         message: &[u8],
     ) -> impl Future<Output = Result<Vec<u8>, SignatureFailure>>;
 
-    /// Is this peer acceptable?
-    fn verify(&mut self, peer: ShownByPeer) -> impl Future<Output = Result<(), Refusal>>;
+    /// Is this peer acceptable? If so, with which key (SubjectPublicKeyInfo, DER) does it sign: that of
+    /// an OpenPGP certificate is known to the host alone; for X.509 the answer is not used.
+    fn verify(
+        &mut self,
+        peer: ShownByPeer,
+    ) -> impl Future<Output = Result<Option<Vec<u8>>, Refusal>>;
 }
 
 /// What a peer shows of itself, and what was agreed with it before it did.
 #[derive(Debug, Clone)]
 pub struct ShownByPeer {
-    /// Its certificates, leaf first.
-    pub chain: Vec<CertificateDer<'static>>,
+    /// Its certificate.
+    pub credential: PeerCredential,
     /// The OCSP response that a server stapled (RFC 6066 section 8); empty if none.
     pub ocsp: Vec<u8>,
     /// What was agreed.
@@ -93,19 +104,74 @@ impl Agreed {
     }
 }
 
-/// A certificate chain and the name of its private key.
+/// What a peer shows of itself. Nothing of it has been checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerCredential {
+    /// Its X.509 certificates, leaf first.
+    X509(Vec<CertificateDer<'static>>),
+    /// An OpenPGP certificate (RFC 6091), binary.
+    OpenPgp {
+        /// The key in it that signs.
+        key_id: [u8; 8],
+        /// The transferable public key.
+        certificate: Vec<u8>,
+    },
+    /// The fingerprint of one, to be fetched from where the name is at home.
+    OpenPgpFingerprint {
+        /// The key in it that signs.
+        key_id: [u8; 8],
+        /// Of the primary key.
+        fingerprint: [u8; 20],
+    },
+}
+
+/// What we show of ourselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shown {
+    /// X.509 certificates, leaf first.
+    X509(Vec<CertificateDer<'static>>),
+    /// An OpenPGP certificate.
+    OpenPgp {
+        /// The key in it that signs.
+        key_id: [u8; 8],
+        /// The transferable public key, binary.
+        certificate: Vec<u8>,
+        /// SubjectPublicKeyInfo of the key that signs, DER.
+        key: Vec<u8>,
+    },
+}
+
+/// A certificate and the name of its private key.
 #[derive(Clone)]
 pub struct Credential {
     /// The local identity it belongs to.
     pub name: String,
     /// Where the private key is, as a URI.
     pub key_uri: Arc<str>,
-    /// SHA-256 of the leaf certificate; separates session tickets.
+    /// SHA-256 of the leaf, or of the OpenPGP certificate; separates session tickets.
     pub fingerprint: [u8; 32],
     /// Schemes the key can sign with, best first.
     pub schemes: Vec<SignatureScheme>,
-    /// Leaf first.
-    pub chain: Vec<CertificateDer<'static>>,
+    /// The certificate.
+    pub shown: Shown,
+}
+
+impl Credential {
+    /// Its X.509 certificates, leaf first; none if it is no X.509 credential.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        match &self.shown {
+            Shown::X509(chain) => chain,
+            Shown::OpenPgp { .. } => &[],
+        }
+    }
+
+    /// Its type.
+    pub fn certificate_type(&self) -> CertificateType {
+        match &self.shown {
+            Shown::X509(_) => CertificateType::X509,
+            Shown::OpenPgp { .. } => CertificateType::OpenPgp,
+        }
+    }
 }
 
 impl fmt::Debug for Credential {
@@ -196,7 +262,7 @@ impl Signer for DistantSigner {
 }
 
 fn certified(credential: Arc<Credential>) -> Arc<CertifiedKey> {
-    let chain = credential.chain.clone();
+    let chain = credential.chain().to_vec();
     Arc::new(CertifiedKey::new(chain, Arc::new(DistantKey(credential))))
 }
 
@@ -262,7 +328,8 @@ impl AskAboutPeer {
         let chain =
             std::iter::once(leaf).chain(rest).map(|c| c.clone().into_owned()).collect::<Vec<_>>();
         let agreed = context().ok_or_else(outside)?.agreed();
-        match ask(Question::Verify(ShownByPeer { chain, ocsp: ocsp.to_vec(), agreed })) {
+        let credential = PeerCredential::X509(chain);
+        match ask(Question::Verify(ShownByPeer { credential, ocsp: ocsp.to_vec(), agreed })) {
             Some(Answer::Verified(result)) => result.map_err(Error::InvalidCertificate),
             _ => Err(outside()),
         }

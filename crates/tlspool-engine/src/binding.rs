@@ -14,6 +14,7 @@ pub struct Exporter(Kind);
 enum Kind {
     Tls13 { suite: &'static Tls13CipherSuite, secret: Zeroizing<Vec<u8>> },
     Tls12 { suite: &'static Tls12CipherSuite, master: Zeroizing<Vec<u8>>, seen: Seen },
+    Twelve(tls12::Exporter),
 }
 
 /// What a TLS 1.2 handshake showed in the clear.
@@ -47,6 +48,11 @@ impl Exporter {
         }))
     }
 
+    /// Of a session of the engine `tls12`.
+    pub(crate) fn twelve(exporter: tls12::Exporter) -> Self {
+        Self(Kind::Twelve(exporter))
+    }
+
     /// Fills `out` with keying material for `label` and `context`; no context differs from an
     /// empty one in TLS 1.2 (RFC 5705 section 4), and does not in TLS 1.3. An error if a label
     /// or context is too long.
@@ -75,6 +81,7 @@ impl Exporter {
                 suite.prf_provider.for_secret(out, master, label, &seed);
                 Ok(())
             }
+            Kind::Twelve(exporter) => exporter.export(label, context, out).map_err(|_| TooLong),
         }
     }
 
@@ -83,6 +90,7 @@ impl Exporter {
         match &self.0 {
             Kind::Tls13 { .. } => None,
             Kind::Tls12 { seen, .. } => Some(&seen.tls_unique),
+            Kind::Twelve(exporter) => Some(exporter.tls_unique()),
         }
     }
 

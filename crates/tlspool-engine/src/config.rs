@@ -14,6 +14,7 @@ use rustls::{ClientConfig, KeyLog, ServerConfig, SupportedProtocolVersion, versi
 use crate::ask::{AskAboutPeer, AskForCredential};
 use crate::coroutine::context;
 use crate::tickets::{ClientSessions, Ticketer};
+use crate::twelve::Store;
 
 /// What is demanded of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,7 +55,8 @@ impl Default for EngineOptions {
 #[derive(Debug, Clone)]
 pub struct Engine {
     servers: [Arc<ServerConfig>; 3],
-    clients: [[Arc<ClientConfig>; 2]; 2],
+    clients: [[[Arc<ClientConfig>; 2]; 2]; 2],
+    pub(crate) twelve: Arc<Store>,
 }
 
 impl Engine {
@@ -86,7 +88,11 @@ impl Engine {
             config.key_log = Arc::new(CaptureSecrets);
             Ok::<_, rustls::Error>(Arc::new(config))
         };
-        let client = |authentication, sni| {
+        let twelve =
+            Store::new(options.tickets > 0, options.ticket_lifetime, options.client_sessions)
+                .map_err(|_| rustls::Error::FailedToGetRandomBytes)?;
+        let client = |authentication, sni, only_tls13| {
+            let versions = if only_tls13 { &[&version::TLS13] } else { versions };
             let mut config = client_config(&provider, versions, authentication)?;
             config.enable_sni = sni;
             config.resumption = match &sessions {
@@ -97,8 +103,12 @@ impl Engine {
             config.key_log = Arc::new(CaptureSecrets);
             Ok::<_, rustls::Error>(Arc::new(config))
         };
-        let both = |authentication| {
-            Ok::<_, rustls::Error>([client(authentication, false)?, client(authentication, true)?])
+        let both = |authentication, only_tls13| {
+            let client = |sni| client(authentication, sni, only_tls13);
+            Ok::<_, rustls::Error>([client(false)?, client(true)?])
+        };
+        let all = |authentication| {
+            Ok::<_, rustls::Error>([both(authentication, false)?, both(authentication, true)?])
         };
         Ok(Self {
             servers: [
@@ -106,7 +116,8 @@ impl Engine {
                 server(PeerAuthentication::Requested)?,
                 server(PeerAuthentication::Ignored)?,
             ],
-            clients: [both(PeerAuthentication::Required)?, both(PeerAuthentication::Ignored)?],
+            clients: [all(PeerAuthentication::Required)?, all(PeerAuthentication::Ignored)?],
+            twelve: Arc::new(twelve),
         })
     }
 
@@ -124,9 +135,10 @@ impl Engine {
         &self,
         authentication: PeerAuthentication,
         sni: bool,
+        only_tls13: bool,
     ) -> Arc<ClientConfig> {
         let at = usize::from(authentication == PeerAuthentication::Ignored);
-        self.clients[at][usize::from(sni)].clone()
+        self.clients[at][usize::from(only_tls13)][usize::from(sni)].clone()
     }
 }
 

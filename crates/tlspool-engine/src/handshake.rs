@@ -7,22 +7,29 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use rustls::client::UnbufferedClientConnection;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 use rustls::{CommonState, HandshakeKind, ProtocolVersion, SupportedCipherSuite};
 use zeroize::Zeroizing;
 
-use crate::ask::{Agreed, Answer, Credential, Host, Question, Refusal, ShownByPeer};
+use crate::ask::{
+    Agreed, Answer, CertificateType, Credential, Host, PeerCredential, Question, Refusal,
+    ShownByPeer,
+};
 use crate::binding::{Exporter, Sender, Transcript};
 use crate::config::{Engine, PeerAuthentication};
 use crate::coroutine::{Progress, Step, context, within};
 use crate::record::{Kernel, Traffic, alert};
 use crate::socket::Socket;
 use crate::tickets::Scope;
+use crate::twelve::{self, Wishes};
 
 /// Unread bytes of a handshake that are kept: a 64 KiB message in its records, with room.
 const INCOMING_LIMIT: usize = 96 * 1024;
+
+/// What rustls can do.
+const X509_ONLY: &[CertificateType] = &[CertificateType::X509];
 
 /// Bytes asked of the socket at a time; a flight without client certificate fits.
 const READ_SIZE: usize = 4096;
@@ -52,6 +59,8 @@ pub struct Job<'a> {
     pub scope: Scope,
     /// Keep the secrets from which an [`Exporter`] is made.
     pub exporter: bool,
+    /// What the engine `tls12` is for.
+    pub twelve: Wishes,
 }
 
 /// What was agreed.
@@ -65,6 +74,8 @@ pub struct Summary {
     pub group: &'static str,
     /// An earlier session was resumed: no certificate was sent.
     pub resumed: bool,
+    /// No certificate was visible on the wire.
+    pub private: bool,
 }
 
 /// A finished handshake.
@@ -73,15 +84,33 @@ pub struct Established {
     pub summary: Summary,
     /// The same, as policies see it.
     pub agreed: Agreed,
-    /// The peer's chain, leaf first; also known for a resumed session.
-    pub peer_chain: Vec<CertificateDer<'static>>,
+    /// What the peer has shown; also known for a resumed session.
+    pub peer: Option<PeerCredential>,
     /// If the job asked for it.
     pub exporter: Option<Exporter>,
     /// The certificate that we have shown as a client: in this handshake, or in the one whose
     /// session was resumed.
     pub shown: Option<Arc<Credential>>,
-    /// The keys, and what came with the last flight.
-    pub traffic: Traffic,
+    /// What carries data from here on.
+    pub carrier: Carrier,
+}
+
+/// What carries a session's data.
+pub enum Carrier {
+    /// The keys that rustls has agreed on, and what came with the last flight: for [`crate::relay`].
+    Rustls(Box<Traffic>),
+    /// A connection of `tls12`: for [`crate::twelve`].
+    Twelve(Box<twelve::Session>),
+}
+
+impl Carrier {
+    /// The keys, if rustls has agreed on them.
+    pub fn rustls(self) -> Option<Traffic> {
+        match self {
+            Self::Rustls(traffic) => Some(*traffic),
+            Self::Twelve(_) => None,
+        }
+    }
 }
 
 /// Why there is no session.
@@ -110,6 +139,9 @@ pub enum HandshakeError {
     /// TLS failed.
     #[error("{0}")]
     Tls(rustls::Error),
+    /// The same, in the engine `tls12`.
+    #[error("{0}")]
+    Twelve(tls12::Error),
     /// The socket failed.
     #[error("the connection failed: {0}")]
     Socket(#[from] std::io::Error),
@@ -122,9 +154,57 @@ pub async fn run<H: Host>(
     job: Job<'_>,
     host: &mut H,
 ) -> Result<Established, HandshakeError> {
+    let wishes = job.twelve;
+    match job.role {
+        Role::Client { .. } if wishes.insist => twelve::client(engine, socket, &job, host).await,
+        Role::Server if wishes.insist => twelve::server(engine, socket, &[], &job, host).await,
+        Role::Server if wishes.openpgp || wishes.anonymous != tls12::Anonymous::Never => {
+            let (first, ours) = first_look(socket, wishes, host).await?;
+            if ours {
+                twelve::server(engine, socket, &first, &job, host).await
+            } else {
+                run_rustls(engine, socket, job, first, host).await
+            }
+        }
+        _ => run_rustls(engine, socket, job, Vec::new(), host).await,
+    }
+}
+
+/// Reads a client's hello, and says whether `tls12` should serve it.
+async fn first_look<H: Host>(
+    socket: &Socket,
+    wishes: Wishes,
+    host: &mut H,
+) -> Result<(Vec<u8>, bool), HandshakeError> {
+    let mut first = Vec::new();
+    loop {
+        let have = first.len();
+        if have >= INCOMING_LIMIT {
+            return Err(HandshakeError::TooLong);
+        }
+        first.resize(have + READ_SIZE, 0);
+        let received = socket.recv(&mut first[have..]).await?;
+        first.truncate(have + received);
+        if received == 0 {
+            return Err(HandshakeError::PeerClosed);
+        }
+        if let Some(ours) = twelve::is_ours(wishes, &first, host).await {
+            return Ok((first, ours));
+        }
+    }
+}
+
+async fn run_rustls<H: Host>(
+    engine: &Engine,
+    socket: &Socket,
+    job: Job<'_>,
+    first: Vec<u8>,
+    host: &mut H,
+) -> Result<Established, HandshakeError> {
     let context = Rc::new(Context::new(job.scope, job.exporter));
     // A client looks for a session to resume right here.
     let mut machine = within(context.clone(), || Machine::new(engine, &job))?;
+    machine.incoming.bytes = first;
     let mut errand = Errand { host, failure: None, verified: false };
     let mut fresh = matches!(job.role, Role::Client { .. });
     loop {
@@ -157,14 +237,10 @@ pub async fn run<H: Host>(
     // what is validated live may have changed.
     if job.authentication != PeerAuthentication::Ignored
         && !already_verified
-        && !established.peer_chain.is_empty()
+        && let Some(credential) = established.peer.clone()
         && let Err(refusal) = errand
             .host
-            .verify(ShownByPeer {
-                chain: established.peer_chain.clone(),
-                ocsp: Vec::new(),
-                agreed: established.agreed,
-            })
+            .verify(ShownByPeer { credential, ocsp: Vec::new(), agreed: established.agreed })
             .await
     {
         established.refuse(socket).await;
@@ -176,8 +252,12 @@ pub async fn run<H: Host>(
 impl Established {
     /// Tells the peer `access_denied` (RFC 8446 section 6.2): the session ends before any data.
     pub async fn refuse(&mut self, socket: &Socket) {
-        let mut out = std::mem::take(&mut self.traffic.held);
-        if self.traffic.seal_alert(alert::ACCESS_DENIED, &mut out).is_ok() {
+        let traffic = match &mut self.carrier {
+            Carrier::Rustls(traffic) => traffic,
+            Carrier::Twelve(session) => return session.refuse(socket).await,
+        };
+        let mut out = std::mem::take(&mut traffic.held);
+        if traffic.seal_alert(alert::ACCESS_DENIED, &mut out).is_ok() {
             // The session is over either way.
             let _ = socket.send_all(&out).await;
         }
@@ -268,7 +348,7 @@ impl<H: Host> Errand<'_, H> {
     async fn answer(&mut self, question: Question) -> Answer {
         match question {
             Question::ServerCredential { sni, schemes } => {
-                match self.host.server_credential(sni.as_deref(), &schemes).await {
+                match self.host.server_credential(sni.as_deref(), &schemes, X509_ONLY).await {
                     Ok(credential) => Answer::Credential(Some(credential)),
                     Err(refusal) => {
                         self.refused(refusal);
@@ -276,18 +356,20 @@ impl<H: Host> Errand<'_, H> {
                     }
                 }
             }
-            Question::ClientCredential { schemes } => match self.host.client_credential().await {
-                Ok(credential) => {
-                    // One that the server cannot check is as good as none.
-                    let usable =
-                        credential.filter(|c| c.schemes.iter().any(|s| schemes.contains(s)));
-                    Answer::Credential(usable)
+            Question::ClientCredential { schemes } => {
+                match self.host.client_credential(CertificateType::X509).await {
+                    Ok(credential) => {
+                        // One that the server cannot check is as good as none.
+                        let usable =
+                            credential.filter(|c| c.schemes.iter().any(|s| schemes.contains(s)));
+                        Answer::Credential(usable)
+                    }
+                    Err(refusal) => {
+                        self.refused(refusal);
+                        Answer::Credential(None)
+                    }
                 }
-                Err(refusal) => {
-                    self.refused(refusal);
-                    Answer::Credential(None)
-                }
-            },
+            }
             Question::Sign { credential, scheme, message } => {
                 match self.host.sign(&credential, scheme, &message).await {
                     Ok(signature) => Answer::Signature(Some(signature)),
@@ -300,7 +382,7 @@ impl<H: Host> Errand<'_, H> {
             Question::Verify(peer) => {
                 self.verified = true;
                 match self.host.verify(peer).await {
-                    Ok(()) => Answer::Verified(Ok(())),
+                    Ok(_) => Answer::Verified(Ok(())),
                     Err(refusal) => {
                         let alert = refusal.certificate.clone();
                         self.refused(refusal);
@@ -476,7 +558,7 @@ impl Machine {
                 let name = server
                     .and_then(|name| ServerName::try_from(name.to_owned()).ok())
                     .unwrap_or(ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into()));
-                let config = engine.client(job.authentication, sni);
+                let config = engine.client(job.authentication, sni, job.twelve.only_tls13);
                 UnbufferedClientConnection::new(config, name).map(Connection::Client)
             }
         }
@@ -544,12 +626,12 @@ impl Machine {
                 .and_then(|group| group.name().as_str())
                 .unwrap_or("none"),
             resumed: common.handshake_kind() == Some(HandshakeKind::Resumed),
+            private: common.protocol_version() == Some(ProtocolVersion::TLSv1_3),
         };
         let agreed = Agreed::of(common);
-        let peer_chain = common
-            .peer_certificates()
-            .map(|chain| chain.iter().map(|c| c.clone().into_owned()).collect())
-            .unwrap_or_default();
+        let peer = common.peer_certificates().filter(|chain| !chain.is_empty()).map(|chain| {
+            PeerCredential::X509(chain.iter().map(|c| c.clone().into_owned()).collect())
+        });
         let exporter =
             machine.transcript.and_then(|transcript| exporter(suite, context, &transcript));
         let (secrets, kernel) = match machine.connection {
@@ -576,7 +658,8 @@ impl Machine {
             context.set_shown(None);
         }
         let shown = context.shown();
-        Ok(Established { summary, agreed, peer_chain, exporter, shown, traffic })
+        let carrier = Carrier::Rustls(Box::new(traffic));
+        Ok(Established { summary, agreed, peer, exporter, shown, carrier })
     }
 }
 

@@ -19,10 +19,14 @@ pub mod record;
 pub mod relay;
 pub mod socket;
 mod tickets;
+pub mod twelve;
 
-pub use ask::{Agreed, Credential, Host, Refusal, ShownByPeer, SignatureFailure};
+pub use ask::{
+    Agreed, CertificateType, Credential, Host, PeerCredential, Refusal, Shown, ShownByPeer,
+    SignatureFailure,
+};
 pub use config::{Engine, EngineOptions, PeerAuthentication};
-pub use handshake::{Established, HandshakeError, Job, Role, Summary};
+pub use handshake::{Carrier, Established, HandshakeError, Job, Role, Summary};
 pub use relay::{Cancel, End, Ended};
 pub use socket::Socket;
 pub use tickets::Scope;

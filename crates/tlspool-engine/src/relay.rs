@@ -90,6 +90,10 @@ pub enum End {
     PeerAlert(u8),
     /// The peer broke the protocol.
     Fault(Fault),
+    /// The same in a session of `tls12`, or a renegotiation failed; why.
+    Refused(String),
+    /// The peer of a datagram session was silent for too long.
+    Idle,
     /// The connection to the peer failed.
     PeerLost(io::Error),
     /// The connection to the application failed.
@@ -107,6 +111,8 @@ pub struct Ended {
     pub received: u64,
     /// Plaintext bytes to the peer.
     pub sent: u64,
+    /// Messages that no datagram could carry, or that found no room on their way.
+    pub dropped: u64,
 }
 
 impl std::fmt::Display for End {
@@ -121,6 +127,8 @@ impl std::fmt::Display for End {
                 write!(f, "ended by the peer: {words}")
             }
             Self::Fault(fault) => write!(f, "{fault}"),
+            Self::Refused(why) => f.write_str(why),
+            Self::Idle => f.write_str("ended: the peer has been silent for too long"),
             Self::PeerLost(error) => write!(f, "connection to the peer lost: {error}"),
             Self::ApplicationLost(error) => {
                 write!(f, "connection to the application lost: {error}")
@@ -147,7 +155,7 @@ pub async fn run(peer: Socket, application: Socket, traffic: Traffic, cancel: &C
         relay.application.abort_on_close();
         relay.peer.abort_on_close_if_unsent(&end);
     }
-    Ended { end, received: relay.up.bytes, sent: relay.down.bytes }
+    Ended { end, received: relay.up.bytes, sent: relay.down.bytes, dropped: 0 }
 }
 
 impl Socket {

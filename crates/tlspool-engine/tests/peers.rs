@@ -12,9 +12,11 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{CertificateError, ClientConnection, ServerConnection, SignatureScheme};
 use tlspool_engine::relay::{Cancel, End, Ended};
+use tlspool_engine::twelve::Wishes;
 use tlspool_engine::{
-    Agreed, Credential, Engine, EngineOptions, Established, HandshakeError, Host, Job,
-    PeerAuthentication, Refusal, Role, ShownByPeer, SignatureFailure, Socket, handshake, relay,
+    Agreed, CertificateType, Credential, Engine, EngineOptions, Established, HandshakeError, Host,
+    Job, PeerAuthentication, PeerCredential, Refusal, Role, Shown, ShownByPeer, SignatureFailure,
+    Socket, handshake, relay,
 };
 
 /// A host with one P-256 key of its own, that accepts or refuses every peer.
@@ -38,7 +40,7 @@ impl TestHost {
                 key_uri: "test:".into(),
                 fingerprint: [1; 32],
                 schemes: vec![SignatureScheme::ECDSA_NISTP256_SHA256],
-                chain: vec![certified.cert.der().clone()],
+                shown: Shown::X509(vec![certified.cert.der().clone()]),
             }),
             pkcs8: certified.signing_key.serialize_der(),
             accepts: true,
@@ -59,14 +61,22 @@ impl Host for TestHost {
         &mut self,
         sni: Option<&str>,
         _schemes: &[SignatureScheme],
+        _types: &[CertificateType],
     ) -> Result<Arc<Credential>, Refusal> {
         tokio::task::yield_now().await;
         assert!(sni.is_none_or(|sni| sni == "example.com"));
         Ok(self.credential.clone())
     }
 
-    async fn client_credential(&mut self) -> Result<Option<Arc<Credential>>, Refusal> {
+    async fn client_credential(
+        &mut self,
+        _kind: CertificateType,
+    ) -> Result<Option<Arc<Credential>>, Refusal> {
         Ok(Some(self.credential.clone()))
+    }
+
+    async fn has_openpgp(&mut self, _sni: Option<&str>) -> bool {
+        false
     }
 
     async fn sign(
@@ -82,12 +92,12 @@ impl Host for TestHost {
         Ok(key.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec())
     }
 
-    async fn verify(&mut self, peer: ShownByPeer) -> Result<(), Refusal> {
+    async fn verify(&mut self, peer: ShownByPeer) -> Result<Option<Vec<u8>>, Refusal> {
         tokio::task::yield_now().await;
         self.verified += 1;
         self.shown = Some(peer);
         if self.accepts {
-            return Ok(());
+            return Ok(None);
         }
         let certificate = CertificateError::ApplicationVerificationFailure;
         Err(Refusal { certificate, text: "not that one".into() })
@@ -109,18 +119,30 @@ fn tcp_pair() -> (TcpStream, TcpStream) {
 }
 
 fn server_job(authentication: PeerAuthentication) -> Job<'static> {
-    Job { role: Role::Server, authentication, scope: [0; 32], exporter: true }
+    Job {
+        role: Role::Server,
+        authentication,
+        scope: [0; 32],
+        exporter: true,
+        twelve: Wishes::default(),
+    }
 }
 
 fn client_job() -> Job<'static> {
     let role = Role::Client { server: Some("example.com"), sni: true };
-    Job { role, authentication: PeerAuthentication::Required, scope: [0; 32], exporter: true }
+    Job {
+        role,
+        authentication: PeerAuthentication::Required,
+        scope: [0; 32],
+        exporter: true,
+        twelve: Wishes::default(),
+    }
 }
 
 /// A rustls client configuration that trusts the host's certificate.
 fn rustls_client(host: &TestHost, tls12: bool) -> rustls::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(host.credential.chain[0].clone()).unwrap();
+    roots.add(host.credential.chain()[0].clone()).unwrap();
     let versions =
         if tls12 { vec![&rustls::version::TLS12] } else { vec![&rustls::version::TLS13] };
     rustls::ClientConfig::builder_with_protocol_versions(&versions)
@@ -157,7 +179,8 @@ fn relayed(
     let (application, ours) = UnixStream::pair().unwrap();
     let plaintext = Socket::plaintext(OwnedFd::from(ours)).unwrap();
     let task = tokio::task::spawn_local(async move {
-        relay::run(socket, plaintext, established.traffic, &Cancel::default()).await
+        relay::run(socket, plaintext, established.carrier.rustls().unwrap(), &Cancel::default())
+            .await
     });
     (application, task)
 }
@@ -284,11 +307,11 @@ fn data_and_a_key_update_right_behind_the_handshake() {
 
 fn rustls_server(host: &TestHost) -> Arc<rustls::ServerConfig> {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(host.credential.chain[0].clone()).unwrap();
+    roots.add(host.credential.chain()[0].clone()).unwrap();
     let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
     let mut config = rustls::ServerConfig::builder()
         .with_client_cert_verifier(verifier)
-        .with_single_cert(host.credential.chain.clone(), host.key())
+        .with_single_cert(host.credential.chain().to_vec(), host.key())
         .unwrap();
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().unwrap();
     Arc::new(config)
@@ -320,7 +343,9 @@ fn connects_shows_a_certificate_and_resumes() {
             assert_eq!(host.verified, 1, "a resumed peer is verified again");
             let agreed = Agreed { private: true, post_quantum: true, forward_secrecy: true };
             assert_eq!(host.shown.as_ref().unwrap().agreed, agreed, "resumed: {resumed}");
-            assert_eq!(established.peer_chain.len(), 1);
+            assert!(
+                matches!(&established.peer, Some(PeerCredential::X509(chain)) if chain.len() == 1)
+            );
             assert_eq!(established.shown.as_ref().unwrap().name, "example.com");
             let (mut application, relay) = relayed(socket, established);
             let heard = blocking(move || {
@@ -352,7 +377,7 @@ fn judged(
             .unwrap()
             .with_no_client_auth()
             .with_single_cert_with_ocsp(
-                host.credential.chain.clone(),
+                host.credential.chain().to_vec(),
                 host.key(),
                 b"an OCSP response".to_vec(),
             )
@@ -443,7 +468,13 @@ fn a_truncated_stream_is_no_clean_end() {
         // TCP on the plaintext side, where a reset can be seen.
         let (mut application, ours) = tcp_pair();
         let plaintext = Socket::plaintext(ours.into()).unwrap();
-        let ended = relay::run(socket, plaintext, established.traffic, &Cancel::default()).await;
+        let ended = relay::run(
+            socket,
+            plaintext,
+            established.carrier.rustls().unwrap(),
+            &Cancel::default(),
+        )
+        .await;
         assert!(matches!(ended.end, End::Truncated), "{:?}", ended.end);
         peer.join().unwrap();
         let mut all = Vec::new();

@@ -8,12 +8,14 @@
 mod diagnose;
 mod lookups;
 mod places;
+mod privacy;
 mod validation;
 mod values;
 
 pub use diagnose::ConfigError;
 pub use lookups::{Cache, Dns, Http, Ldap};
 pub use places::Places;
+pub use privacy::{OpenPgp, OpenPgpFraming, PeerSelector, Privacy, PrivacyMode, PrivacyRule};
 pub use validation::{DirectoryMatch, Validation};
 pub use values::{
     AbsolutePath, CacheServer, FileMode, Forwarder, ForwarderTls, GroupName, HttpUrl, UserName,
@@ -85,6 +87,10 @@ pub struct Config {
     pub http: Http,
     /// How long, and where, answers are remembered.
     pub cache: Cache,
+    /// What is hidden from observers.
+    pub privacy: Privacy,
+    /// OpenPGP certificates.
+    pub openpgp: OpenPgp,
     /// How the network process and the look-up process are shut in.
     pub confinement: Confinement,
     /// For those who look for faults.
@@ -334,6 +340,8 @@ impl Config {
             ldap: Ldap::default(),
             http: Http::default(),
             cache: Cache::default(),
+            privacy: Privacy::default(),
+            openpgp: OpenPgp::default(),
             confinement: Confinement::default(),
             debug: Debug::default(),
         }

@@ -45,6 +45,11 @@ fn full() -> Config {
     let mut config = Config::defaults();
     config.keys.modules.push(Module { path: path("/m.so"), args: None });
     config.dns = Some(Dns::default());
+    config.privacy.rules.push(PrivacyRule {
+        remote: None,
+        service: String::new(),
+        mode: PrivacyMode::Off,
+    });
     config
 }
 

@@ -3,8 +3,8 @@
 //! Each is a string in the file and a type here; a string that does not parse is refused with what
 //! would have been right. Used by [`super::Config`] only.
 
+use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
-use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
@@ -34,20 +34,26 @@ impl<T: TextValue> Visitor<'_> for TextVisitor<T> {
     }
 }
 
+/// Reads a value from its text.
+pub(crate) fn text<'de, D: Deserializer<'de>, T: TextValue>(d: D) -> Result<T, D::Error> {
+    d.deserialize_str(TextVisitor(PhantomData))
+}
+
 macro_rules! text_serde {
     ($($t:ty),*) => {$(
-        impl<'de> Deserialize<'de> for $t {
-            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                d.deserialize_str(TextVisitor(PhantomData))
+        impl<'de> serde::Deserialize<'de> for $t {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                $crate::config::values::text(d)
             }
         }
-        impl Serialize for $t {
-            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                s.serialize_str(&self.to_text())
+        impl serde::Serialize for $t {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.serialize_str(&$crate::config::values::TextValue::to_text(self))
             }
         }
     )*};
 }
+pub(crate) use text_serde;
 text_serde!(FileMode, UserName, GroupName, AbsolutePath, Forwarder, CacheServer, HttpUrl);
 
 /// Permission bits of a socket, written in octal: `"0660"`.

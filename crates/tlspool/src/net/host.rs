@@ -3,18 +3,22 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::{CertificateError, SignatureScheme};
 use rustls_pki_types::UnixTime;
-use tlspool_engine::{Credential, Host, Refusal, ShownByPeer, SignatureFailure};
+use tlspool_engine::{
+    CertificateType, Credential, Host, PeerCredential, Refusal, ShownByPeer, SignatureFailure,
+};
 use tlspool_identity::DoNai;
-use tlspool_store::{AccessError, CertificateSource, LocalIdentity, Role};
+use tlspool_openpgp::{Certificate as OpenPgpCertificate, KeyId, Limits};
+use tlspool_store::{AccessError, CertificateSource, Kind, LocalIdentity, Role};
+use tlspool_validate::sources::{Answer, Options, Outcome as LookedUp, Query, Sources};
 use tlspool_validate::{Endpoint, Inquiry, Negotiated, Peer, Validated};
 use tlspool_wire::{Body, PoolError, Starttls, StarttlsFlags, Text};
 
 use super::client::{CallbackFailure, Client};
-use super::identities;
+use super::identities::{self, Asker};
 use super::worker::Worker;
 
 /// The deadline of a handshake without one.
@@ -24,11 +28,13 @@ const FAR: Duration = Duration::from_hours(1);
 type Rows = Rc<Vec<LocalIdentity>>;
 
 /// Sees to one handshake.
-pub(crate) struct RequestHost<'a> {
-    pub(crate) worker: &'a Rc<Worker>,
-    pub(crate) client: &'a Arc<Client>,
+pub(crate) struct RequestHost {
+    pub(crate) worker: Rc<Worker>,
+    /// The program's connection, while the request is under way; a session may outlive it.
+    pub(crate) client: Option<Arc<Client>>,
+    pub(crate) asker: Rc<Asker>,
     pub(crate) reqid: u16,
-    pub(crate) request: &'a Starttls,
+    pub(crate) request: Starttls,
     pub(crate) role: Role,
     /// Our name, if the program gave one.
     pub(crate) local: Option<DoNai>,
@@ -58,7 +64,7 @@ pub(crate) struct Outcome {
     pub(crate) error: Option<PoolError>,
 }
 
-impl RequestHost<'_> {
+impl RequestHost {
     fn refuse(&mut self, error: PoolError, text: String) -> Refusal {
         self.outcome.error = Some(error);
         Refusal { certificate: CertificateError::ApplicationVerificationFailure, text }
@@ -78,7 +84,7 @@ impl RequestHost<'_> {
         &mut self,
         name: Option<&DoNai>,
     ) -> Result<Rc<Vec<LocalIdentity>>, Refusal> {
-        let found = self.worker.identities.borrow_mut().look_up(self.client, name, self.role);
+        let found = self.worker.identities.borrow_mut().look_up(&self.asker, name, self.role);
         found.map_err(|error| self.refuse_access(&error))
     }
 
@@ -86,13 +92,13 @@ impl RequestHost<'_> {
     /// a wildcard of those one label up; it is then returned too, for [`Self::choose`] to check.
     fn look_up_host(&mut self, name: Option<&DoNai>) -> Result<(Rows, Option<DoNai>), Refusal> {
         let mut identities = self.worker.identities.borrow_mut();
-        let error = match (identities.look_up(self.client, name, self.role), name) {
+        let error = match (identities.look_up(&self.asker, name, self.role), name) {
             (Ok(rows), _) => return Ok((rows, None)),
             // It may use this name, but there is none.
             (Err(error @ AccessError::Unknown { .. }), Some(host)) if host.user().is_none() => {
                 if let Some((_, parent)) = host.domain().split_once('.')
                     && let Ok(parent) = DoNai::parse(parent)
-                    && let Ok(rows) = identities.look_up(self.client, Some(&parent), self.role)
+                    && let Ok(rows) = identities.look_up(&self.asker, Some(&parent), self.role)
                 {
                     return Ok((rows, Some(host.clone())));
                 }
@@ -104,27 +110,34 @@ impl RequestHost<'_> {
         Err(self.refuse_access(&error))
     }
 
-    /// The first of `rows` whose key signs with one of `schemes`, and whose certificate covers the
-    /// host name `covered`, if there is one.
+    /// The first of `rows` that is of this type, whose key signs with one of `schemes`, and whose certificate covers the
+    /// host name `covered`, if there is one. None if no row is of this type.
     async fn choose(
         &mut self,
         rows: &[LocalIdentity],
+        kind: CertificateType,
         schemes: Option<&[SignatureScheme]>,
         covered: Option<&DoNai>,
-    ) -> Result<Arc<Credential>, Refusal> {
+    ) -> Result<Option<Arc<Credential>>, Refusal> {
         let mut problem = None;
-        for row in rows {
+        let kind = kind_of(kind);
+        let mut found = false;
+        for row in rows.iter().filter(|row| row.kind == kind) {
+            found = true;
             match self.credential(row, covered).await {
                 Ok(credential)
                     if schemes.is_none_or(|schemes| {
                         credential.schemes.iter().any(|scheme| schemes.contains(scheme))
                     }) =>
                 {
-                    return Ok(credential);
+                    return Ok(Some(credential));
                 }
                 Ok(_) => {}
                 Err(text) => problem = Some(format!("{}: {text}", row.name)),
             }
+        }
+        if !found {
+            return Ok(None);
         }
         let text = problem.unwrap_or_else(|| {
             "the peer supports no signature algorithm of this identity's keys".into()
@@ -148,19 +161,20 @@ impl RequestHost<'_> {
         if let Some(credential) = self.worker.identities.borrow_mut().remembered(row) {
             return Ok(credential);
         }
-        let chain = match &row.certificate {
-            CertificateSource::Chain(chain) => chain.clone(),
-            CertificateSource::OpenPgp(_) => {
-                return Err("an OpenPGP certificate does not fit this handshake".to_owned());
+        let keys = &self.worker.keys;
+        let credential = match &row.certificate {
+            CertificateSource::Chain(chain) => identities::credential(row, chain.clone())?,
+            CertificateSource::Uri(uri) => {
+                let chain = keys.certificates(uri, self.deadline).await;
+                identities::credential(row, chain.map_err(|e| e.to_string())?)?
             }
-            CertificateSource::Uri(uri) => self
-                .worker
-                .keys
-                .certificates(uri, self.deadline)
-                .await
-                .map_err(|e| e.to_string())?,
+            CertificateSource::OpenPgp(certificate) => {
+                let key = keys.public_key(&row.key_uri, self.deadline).await;
+                let key = key.map_err(|e| e.to_string())?;
+                identities::openpgp_credential(row, certificate, &key)?
+            }
         };
-        let credential = Arc::new(identities::credential(row, chain)?);
+        let credential = Arc::new(credential);
         self.worker.identities.borrow_mut().remember(row, credential.clone());
         Ok(credential)
     }
@@ -170,8 +184,11 @@ impl RequestHost<'_> {
         self.outcome.localid_checked = true;
         let localid = Text::cut(proposed.map_or("", DoNai::as_str));
         let body = Body::StarttlsLocalid(Starttls { localid, ..self.request.clone() });
-        let answer = self.client.call_back(self.reqid, body, self.callback_timeout).await;
         let refused = PoolError::ClientRefusesCallback;
+        let answer = match &self.client {
+            Some(client) => client.call_back(self.reqid, body, self.callback_timeout).await,
+            None => Err(CallbackFailure::Gone),
+        };
         let answer = match answer {
             Ok(answer) => answer,
             Err(failure) => return Err(self.refuse(refused, callback_text(failure).into())),
@@ -205,13 +222,85 @@ impl RequestHost<'_> {
         shown.and_then(|shown| DoNai::parse(&shown.name).ok()).or_else(|| self.local.clone())
     }
 
-    /// Judges a peer by policy.
-    async fn judge(&mut self, shown: &ShownByPeer) -> Result<(), Refusal> {
+    /// Judges a peer by policy. The key with which it signs is told for OpenPGP.
+    async fn judge(&mut self, shown: &ShownByPeer) -> Result<Option<Vec<u8>>, Refusal> {
+        match &shown.credential {
+            PeerCredential::X509(chain) => {
+                self.judge_as(shown, tlspool_validate::Credential::X509(chain)).await?;
+                Ok(None)
+            }
+            PeerCredential::OpenPgp { key_id, certificate } => {
+                let certificate = OpenPgpCertificate::read_binary(certificate, Limits::PEER)
+                    .map_err(|error| self.refuse_openpgp(&error))?;
+                self.judge_openpgp(shown, &certificate, KeyId(*key_id)).await.map(Some)
+            }
+            PeerCredential::OpenPgpFingerprint { key_id, fingerprint } => {
+                let certificate = self.fetch(fingerprint).await?;
+                self.judge_openpgp(shown, &certificate, KeyId(*key_id)).await.map(Some)
+            }
+        }
+    }
+
+    async fn judge_openpgp(
+        &mut self,
+        shown: &ShownByPeer,
+        certificate: &OpenPgpCertificate,
+        key: KeyId,
+    ) -> Result<Vec<u8>, Refusal> {
+        let signs = certificate
+            .signing_key(key, SystemTime::now())
+            .map_err(|unfit| self.refuse_openpgp(&unfit))?;
+        let credential = tlspool_validate::Credential::OpenPgp(certificate, Some(key));
+        self.judge_as(shown, credential).await?;
+        Ok(signs.spki)
+    }
+
+    fn refuse_openpgp(&mut self, why: &dyn std::fmt::Display) -> Refusal {
+        self.outcome.error = Some(PoolError::RemoteidRefused);
+        let text = format!("the peer's OpenPGP certificate: {why}");
+        Refusal { certificate: CertificateError::BadEncoding, text }
+    }
+
+    /// Fetches an OpenPGP certificate of which the peer has shown but the fingerprint (RFC 6091
+    /// section 3.3), from the directory of the name that it should have.
+    async fn fetch(&mut self, fingerprint: &[u8]) -> Result<OpenPgpCertificate, Refusal> {
+        let Some(remote) = &self.remote else {
+            let text = "it is but a fingerprint, and nobody knows whose directory has the rest";
+            return Err(self.refuse_openpgp(&text));
+        };
+        let query = Query::OpenPgpKey {
+            name: remote.as_str().to_owned(),
+            fingerprint: fingerprint.to_vec(),
+        };
+        let options = Options {
+            deadline: self.deadline.map_or_else(far, tokio::time::Instant::into_std),
+            ignore_caches: self.request.flags.contains(StarttlsFlags::IGNORE_CACHES),
+        };
+        let bytes = match self.worker.lookups.look_up(&query, options).await.outcome {
+            LookedUp::Present(Answer::OpenPgpKey(bytes)) => bytes,
+            LookedUp::Present(_) => return Err(self.refuse_openpgp(&"another kind of answer")),
+            LookedUp::Absent(why) | LookedUp::Failed(why) => {
+                return Err(self.refuse_openpgp(&format_args!("it is but a fingerprint; {why}")));
+            }
+        };
+        let certificate = OpenPgpCertificate::read(&bytes, Limits::PEER)
+            .map_err(|error| self.refuse_openpgp(&error))?;
+        if certificate.fingerprint().as_bytes() != fingerprint {
+            return Err(self.refuse_openpgp(&"the directory's has another fingerprint"));
+        }
+        Ok(certificate)
+    }
+
+    /// Judges a peer that shows this credential.
+    async fn judge_as(
+        &mut self,
+        shown: &ShownByPeer,
+        credential: tlspool_validate::Credential<'_>,
+    ) -> Result<(), Refusal> {
         let trace = tracing::enabled!(tracing::Level::DEBUG);
         let local = self.own_name();
-        let far = || std::time::Instant::now() + FAR;
         let inquiry = Inquiry {
-            credential: tlspool_validate::Credential::X509(&shown.chain),
+            credential,
             peer: if self.role == Role::Server { Peer::Client } else { Peer::Server },
             wanted: self.remote.as_ref(),
             local: local.as_ref(),
@@ -238,7 +327,7 @@ impl RequestHost<'_> {
             Err(refused) => refused.trace.as_ref(),
         };
         for line in trace.map(ToString::to_string).iter().flat_map(|text| text.lines()) {
-            tracing::debug!(client = %self.client.peer, reqid = self.reqid, "policy: {line}");
+            tracing::debug!(client = %self.asker.peer, reqid = self.reqid, "policy: {line}");
         }
         match result {
             Ok(validated) => {
@@ -253,8 +342,33 @@ impl RequestHost<'_> {
         }
     }
 
+    /// The name that a server shall show: the program's, else the client's.
+    fn asked_for(&mut self, sni: Option<&str>) -> Result<Option<DoNai>, Refusal> {
+        match (&self.local, sni) {
+            (Some(local), _) => Ok(Some(local.clone())),
+            (None, None) => Ok(None),
+            (None, Some(sni)) => DoNai::parse(sni).map(Some).map_err(|error| {
+                let text = format!("the client asked for a server name that is none: {error}");
+                self.refuse(PoolError::LocalidUnknown, text)
+            }),
+        }
+    }
+
     fn wants_check(&self) -> bool {
         self.request.flags.contains(StarttlsFlags::LOCALID_CHECK)
+    }
+}
+
+/// The end of a handshake without one.
+fn far() -> std::time::Instant {
+    std::time::Instant::now() + FAR
+}
+
+/// The kind of a row for a type of certificate.
+fn kind_of(kind: CertificateType) -> Kind {
+    match kind {
+        CertificateType::X509 => Kind::X509,
+        CertificateType::OpenPgp => Kind::OpenPgp,
     }
 }
 
@@ -267,39 +381,48 @@ pub(crate) fn callback_text(failure: CallbackFailure) -> &'static str {
     }
 }
 
-impl Host for RequestHost<'_> {
+impl Host for RequestHost {
     async fn server_credential(
         &mut self,
         sni: Option<&str>,
         schemes: &[SignatureScheme],
+        types: &[CertificateType],
     ) -> Result<Arc<Credential>, Refusal> {
-        let asked = match (&self.local, sni) {
-            (Some(local), _) => Some(local.clone()),
-            (None, Some(sni)) => match DoNai::parse(sni) {
-                Ok(name) => Some(name),
-                Err(error) => {
-                    let text = format!("the client asked for a server name that is none: {error}");
-                    return Err(self.refuse(PoolError::LocalidUnknown, text));
-                }
-            },
-            (None, None) => None,
-        };
+        let asked = self.asked_for(sni)?;
         let name =
             if self.wants_check() { self.check_localid(asked.as_ref()).await? } else { asked };
         let (rows, covered) = self.look_up_host(name.as_ref())?;
-        let credential = self.choose(&rows, Some(schemes), covered.as_ref()).await?;
-        self.outcome.credential = Some(credential.clone());
-        Ok(credential)
+        let mut refusal = None;
+        for kind in types {
+            match self.choose(&rows, *kind, Some(schemes), covered.as_ref()).await {
+                Ok(Some(credential)) => {
+                    self.outcome.credential = Some(credential.clone());
+                    return Ok(credential);
+                }
+                Ok(None) => {}
+                Err(refused) => refusal = Some(refused),
+            }
+        }
+        Err(refusal.unwrap_or_else(|| {
+            let text = "this identity has no certificate of a type that the client takes";
+            self.refuse(PoolError::LocalidUnknown, text.into())
+        }))
     }
 
-    async fn client_credential(&mut self) -> Result<Option<Arc<Credential>>, Refusal> {
+    async fn client_credential(
+        &mut self,
+        kind: CertificateType,
+    ) -> Result<Option<Arc<Credential>>, Refusal> {
         let local = self.local.clone();
         let name =
             if self.wants_check() { self.check_localid(local.as_ref()).await? } else { local };
         // Nothing is disclosed that the program did not name.
         let Some(name) = name else { return Ok(None) };
         let rows = self.look_up(Some(&name))?;
-        let credential = self.choose(&rows, None, None).await?;
+        let Some(credential) = self.choose(&rows, kind, None, None).await? else {
+            let text = format!("{name} has no certificate of the type that the server takes");
+            return Err(self.refuse(PoolError::LocalidUnknown, text));
+        };
         self.outcome.credential = Some(credential.clone());
         if let Some(peer) = self.judged_early.take()
             && self.local.as_ref() != Some(&name)
@@ -307,6 +430,13 @@ impl Host for RequestHost<'_> {
             self.judge(&peer).await?;
         }
         Ok(Some(credential))
+    }
+
+    async fn has_openpgp(&mut self, sni: Option<&str>) -> bool {
+        let Ok(name) = self.asked_for(sni) else { return false };
+        // A name that is refused is refused again, and told, where it is needed.
+        let rows = self.look_up(name.as_ref());
+        rows.is_ok_and(|rows| rows.iter().any(|row| row.kind == Kind::OpenPgp))
     }
 
     async fn sign(
@@ -322,13 +452,13 @@ impl Host for RequestHost<'_> {
         })
     }
 
-    async fn verify(&mut self, peer: ShownByPeer) -> Result<(), Refusal> {
-        self.judge(&peer).await?;
+    async fn verify(&mut self, peer: ShownByPeer) -> Result<Option<Vec<u8>>, Refusal> {
+        let key = self.judge(&peer).await?;
         if self.wants_check() && self.outcome.credential.is_none() {
             // In TLS 1.2 a client chooses who it is after that, and that name has policies too.
             self.judged_early = Some(peer);
         }
-        Ok(())
+        Ok(key)
     }
 }
 

@@ -5,22 +5,23 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use lru::LruCache;
 use rustls::SignatureScheme;
 use rustls_pki_types::CertificateDer;
-use tlspool_engine::Credential;
+use tlspool_engine::{Credential, Shown};
 use tlspool_identity::x509::Legacy;
 use tlspool_identity::{DoNai, matches, x509};
+use tlspool_openpgp::Limits;
 use tlspool_store::{
-    AccessError, Caller, Kind, LocalIdentity, Mode, Role, Store, StoreError, TrustAnchorRow,
-    fingerprint,
+    AccessError, Caller, LocalIdentity, Mode, Role, Store, StoreError, TrustAnchorRow, fingerprint,
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
-use super::client::{Client, ClientId};
+use super::client::ClientId;
+use super::peer::Peer;
 use super::policies::PolicyCache;
 
 /// Look-ups, and credentials, that a worker remembers.
@@ -31,6 +32,15 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Whom a look-up was for: access depends on the program's connection.
 type Asked = (ClientId, Option<DoNai>, Role);
+
+/// The program that look-ups are for, as access rules see it.
+#[derive(Debug, Clone)]
+pub(crate) struct Asker {
+    pub(crate) id: ClientId,
+    pub(crate) peer: Peer,
+    /// Its file, if any rule wants to know.
+    pub(crate) program: Option<PathBuf>,
+}
 
 /// A worker's view of the tables.
 pub(crate) struct Identities {
@@ -120,30 +130,29 @@ impl Identities {
         &self.path
     }
 
-    /// The X.509 identities that the program may use as `role` under `name`, or under the only
-    /// or default name that it may use.
+    /// The identities that the program may use as `role` under `name`, or under the only or default
+    /// name that it may use.
     pub(crate) fn look_up(
         &mut self,
-        client: &Client,
+        asker: &Asker,
         name: Option<&DoNai>,
         role: Role,
     ) -> Result<Rc<Vec<LocalIdentity>>, AccessError> {
         self.changes()?;
         let store = opened(&mut self.store, &self.path)?;
-        let asked = (client.id, name.cloned(), role);
+        let asked = (asker.id, name.cloned(), role);
         if let Some(found) = self.found.get(&asked) {
             return Ok(found.clone());
         }
         let caller = Caller {
-            uid: client.peer.uid,
-            gids: &client.peer.groups,
-            program: client.program.get().and_then(Option::as_deref),
+            uid: asker.peer.uid,
+            gids: &asker.peer.groups,
+            program: asker.program.as_deref(),
         };
-        let mut rows = match name {
+        let rows = match name {
             Some(name) => store.candidates(&caller, name, role)?,
             None => store.only_candidates(&caller, role)?,
         };
-        rows.retain(|row| row.kind == Kind::X509);
         let rows = Rc::new(rows);
         self.found.put(asked, rows.clone());
         Ok(rows)
@@ -165,7 +174,7 @@ impl Identities {
         if let Some(known) = self.covering.get(&asked) {
             return Ok(known.clone());
         }
-        let leaf = own.chain.first().map(AsRef::as_ref).unwrap_or_default();
+        let leaf = own.chain().first().map(AsRef::as_ref).unwrap_or_default();
         let names = x509::names(leaf, Legacy::default()).map_err(|error| error.to_string())?;
         if matches(name, &names, false).is_none() {
             return Err(format!("its certificate does not cover {name}"));
@@ -201,7 +210,33 @@ pub(crate) fn credential(
         key_uri: row.key_uri.as_str().into(),
         fingerprint,
         schemes,
-        chain: chain.into_iter().map(CertificateDer::from).collect(),
+        shown: Shown::X509(chain.into_iter().map(CertificateDer::from).collect()),
+    })
+}
+
+/// Makes a credential of a row with an OpenPGP certificate, whose key has this
+/// SubjectPublicKeyInfo.
+pub(crate) fn openpgp_credential(
+    row: &LocalIdentity,
+    certificate: &[u8],
+    key: &[u8],
+) -> Result<Credential, String> {
+    let read = tlspool_openpgp::Certificate::read_binary(certificate, Limits::LARGE)
+        .map_err(|error| format!("its certificate is not readable: {error}"))?;
+    let signs = read
+        .signing_key_by_spki(key, SystemTime::now())
+        .ok_or("its key is none of its certificate's; import the pair again")?
+        .map_err(|unfit| unfit.to_string())?;
+    Ok(Credential {
+        name: row.name.as_str().to_owned(),
+        key_uri: row.key_uri.as_str().into(),
+        fingerprint: fingerprint(certificate).0,
+        schemes: signs.algorithm.schemes().iter().map(|&scheme| scheme.into()).collect(),
+        shown: Shown::OpenPgp {
+            key_id: signs.id.0,
+            certificate: certificate.to_vec(),
+            key: signs.spki,
+        },
     })
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lru::LruCache;
-use tlspool_engine::Credential;
+use tlspool_engine::{Credential, Shown};
 use tlspool_keys::client::{KeyClient, PinEvent};
 use tlspool_keys::ipc::PinPrompt;
 use tlspool_keys::pin::Pin;
@@ -61,6 +61,15 @@ impl Keys {
         self.within(deadline).certificates(uri).await
     }
 
+    /// SubjectPublicKeyInfo of the key at a URI, DER.
+    pub(crate) async fn public_key(
+        &self,
+        uri: &str,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<u8>, KeyError> {
+        Ok(self.within(deadline).open(uri).await?.spki_der)
+    }
+
     /// The signature of `message` by the key of `credential`.
     pub(crate) async fn sign(
         &self,
@@ -93,9 +102,15 @@ impl Keys {
             return Ok(key.clone());
         }
         let key = Rc::new(client.open(&credential.key_uri).await?);
-        let leaf = credential.chain.first().map(AsRef::as_ref).unwrap_or_default();
-        let fits = X509Certificate::from_der(leaf)
-            .is_ok_and(|(_, certificate)| certificate.public_key().raw == key.spki_der.as_slice());
+        let fits = match &credential.shown {
+            Shown::OpenPgp { key: expected, .. } => *expected == key.spki_der,
+            Shown::X509(chain) => {
+                let leaf = chain.first().map(AsRef::as_ref).unwrap_or_default();
+                X509Certificate::from_der(leaf).is_ok_and(|(_, certificate)| {
+                    certificate.public_key().raw == key.spki_der.as_slice()
+                })
+            }
+        };
         if !fits {
             let text = format!(
                 "{} does not belong to the certificate of {}; import the pair again",

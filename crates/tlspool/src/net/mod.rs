@@ -19,6 +19,7 @@ mod lookups;
 mod peer;
 mod pin;
 mod policies;
+mod privacy;
 mod program;
 mod registry;
 mod settings;

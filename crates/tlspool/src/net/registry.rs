@@ -5,18 +5,22 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use tlspool_engine::Cancel;
 use tlspool_engine::binding::Exporter;
+use tlspool_engine::{Cancel, Credential, PeerCredential};
+use tlspool_store::Role;
 use tlspool_wire::{CtlKey, PoolError};
+use tokio::sync::mpsc;
 
 use super::client::Client;
 use super::limits::Uid;
+use super::starttls::Wish;
 
 /// All sessions that have a control key.
 #[derive(Default)]
 pub(crate) struct Registry(Mutex<HashMap<CtlKey, Record>>);
 
 /// What is known of a session beyond its relay.
+#[derive(Default)]
 pub(crate) struct Facts {
     /// Leaf certificates in DER.
     pub(crate) peer_certificate: Option<Vec<u8>>,
@@ -24,6 +28,37 @@ pub(crate) struct Facts {
     /// Whether we are the TLS server, whose certificate counts for tls-server-end-point.
     pub(crate) serving: bool,
     pub(crate) exporter: Option<Exporter>,
+}
+
+impl Facts {
+    /// Of a handshake's end.
+    pub(crate) fn new(
+        role: Role,
+        peer: Option<&PeerCredential>,
+        shown: Option<&Credential>,
+        exporter: Option<Exporter>,
+    ) -> Self {
+        let peer_certificate = match peer {
+            Some(PeerCredential::X509(chain)) => chain.first().map(|leaf| leaf.to_vec()),
+            _ => None,
+        };
+        Self {
+            peer_certificate,
+            my_certificate: shown.and_then(|shown| shown.chain().first()).map(|c| c.to_vec()),
+            serving: role == Role::Server,
+            exporter,
+        }
+    }
+}
+
+/// A session that stands, as it is entered.
+pub(crate) struct Stands {
+    pub(crate) number: u64,
+    pub(crate) cancel: Cancel,
+    pub(crate) facts: Facts,
+    pub(crate) forked: bool,
+    /// Where wishes to renegotiate go; none if the session cannot.
+    pub(crate) wishes: Option<mpsc::UnboundedSender<Wish>>,
 }
 
 struct Record {
@@ -39,6 +74,7 @@ struct Standing {
     facts: Arc<Facts>,
     /// Survives its connection even while attached (FORK).
     forked: bool,
+    wishes: Option<mpsc::UnboundedSender<Wish>>,
 }
 
 enum Owner {
@@ -96,6 +132,24 @@ impl Registry {
         Ok(standing.facts.clone())
     }
 
+    /// Hands a wish to renegotiate to the session that it names, or says why not.
+    pub(crate) fn renegotiate(&self, wish: Wish) -> Result<(), (PoolError, Wish)> {
+        let sessions = self.0.lock();
+        let check = || {
+            let record =
+                sessions.get(&wish.starttls.ctlkey).ok_or(PoolError::RenegotiateNotFound)?;
+            record.owner.must_be(&wish.client)?;
+            let standing = record.session.as_ref().ok_or(PoolError::RenegotiateNotFound)?;
+            standing.wishes.as_ref().ok_or(PoolError::RenegotiateNotInterruptable)
+        };
+        match check() {
+            Ok(wishes) => {
+                wishes.send(wish).map_err(|unsent| (PoolError::RenegotiateNotFound, unsent.0))
+            }
+            Err(error) => Err((error, wish)),
+        }
+    }
+
     /// Detaches the session from `client`.
     pub(crate) fn detach(&self, key: &CtlKey, client: &Client) -> Result<(), PoolError> {
         let mut sessions = self.0.lock();
@@ -127,15 +181,9 @@ impl Registry {
 }
 
 impl Registered {
-    /// The session stands. Its connection must already hold `cancel`, unless `forked`.
-    pub(crate) fn stands(
-        &self,
-        number: u64,
-        cancel: Cancel,
-        facts: Facts,
-        forked: bool,
-        detach: bool,
-    ) {
+    /// The session stands. Its connection must already hold its `cancel`, unless it is forked.
+    pub(crate) fn stands(&self, stands: Stands, detach: bool) {
+        let Stands { number, cancel, facts, forked, wishes } = stands;
         let mut sessions = self.registry.0.lock();
         let Some(record) = sessions.get_mut(&self.key) else { return };
         if detach {
@@ -144,7 +192,17 @@ impl Registered {
             }
             record.owner = Owner::Detached;
         }
-        record.session = Some(Standing { number, cancel, facts: Arc::new(facts), forked });
+        let facts = Arc::new(facts);
+        record.session = Some(Standing { number, cancel, facts, forked, wishes });
+    }
+
+    /// The session was renegotiated.
+    pub(crate) fn renegotiated(&self, facts: Facts) {
+        let mut sessions = self.registry.0.lock();
+        let session = sessions.get_mut(&self.key).and_then(|record| record.session.as_mut());
+        if let Some(session) = session {
+            session.facts = Arc::new(facts);
+        }
     }
 
     /// The connection it is attached to now, if any: the session ends there.

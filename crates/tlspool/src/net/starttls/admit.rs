@@ -47,9 +47,6 @@ pub(super) fn admit(
     let not_yet = |what: &str| {
         Failure::new(PoolError::CommandNotImpl, format!("this pool does not do {what} yet"))
     };
-    if flags.contains(Flags::RENEGOTIATE) {
-        return Err(not_yet("renegotiation"));
-    }
     let socket = descriptor.ok_or_else(|| {
         Failure::new(PoolError::CipherSocketNeeded, "STARTTLS needs the socket to run TLS on")
     })?;

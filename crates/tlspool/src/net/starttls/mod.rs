@@ -3,6 +3,7 @@
 mod admit;
 mod line;
 mod relay;
+mod renegotiate;
 mod rules;
 
 use std::os::fd::OwnedFd;
@@ -11,23 +12,31 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tlspool_engine::record::Traffic;
 use tlspool_engine::socket::Unusable;
-use tlspool_engine::{Cancel, Established, Job, Role as TlsRole, Socket, Summary, handshake};
+use tlspool_engine::twelve::Manner;
+use tlspool_engine::{
+    Cancel, Carrier, Established, Job, PeerAuthentication, Role as TlsRole, Socket, Summary,
+    handshake,
+};
 use tlspool_identity::DoNai;
 use tlspool_store::Role;
 use tlspool_wire::{Body, Packet, PoolError, Starttls, StarttlsFlags as Flags};
+use tokio::sync::mpsc;
 use tokio::time::{Instant as TokioInstant, timeout_at};
 
 pub(crate) use self::admit::Request;
 use self::line::Line;
 use self::relay::Relay;
+use self::renegotiate::Part;
+pub(crate) use self::renegotiate::Wish;
 use super::client::{Client, InFlight};
 use super::host::{Outcome, RequestHost, callback_text};
+use super::identities::Asker;
 use super::limits::Totals;
 use super::policies;
+use super::privacy;
 use super::program;
-use super::registry::Facts;
+use super::registry::{Facts, Stands};
 use super::worker::{Task, Worker};
 
 /// `timeout` that means no limit.
@@ -56,6 +65,10 @@ pub(crate) fn begin(
     starttls: Starttls,
     descriptors: [Option<OwnedFd>; 2],
 ) {
+    if starttls.flags.contains(Flags::RENEGOTIATE) {
+        let wish = Wish { client: client.clone(), reqid, starttls, in_flight };
+        return renegotiate::begin(worker, wish, descriptors);
+    }
     let mut request = match admit::admit(worker, client, in_flight, reqid, starttls, descriptors) {
         Ok(request) => Box::new(request),
         Err(failure) => {
@@ -79,7 +92,9 @@ pub(crate) fn begin(
 struct Session {
     peer: Socket,
     application: Socket,
-    traffic: Traffic,
+    carrier: Carrier,
+    host: RequestHost,
+    authentication: PeerAuthentication,
     reply: Starttls,
     facts: Facts,
     summary: Summary,
@@ -157,9 +172,19 @@ pub(crate) async fn perform(worker: Rc<Worker>, request: Request) {
     if !forked {
         client.attach(number, cancel.clone());
     }
+    // A session of rustls does not renegotiate.
+    let (wishes, orders) = match &standing.carrier {
+        Carrier::Twelve(_) => {
+            let (wishes, orders) = mpsc::unbounded_channel();
+            (Some(wishes), Some(orders))
+        }
+        Carrier::Rustls(_) => (None, None),
+    };
     if let Some(registered) = &registered {
         let detach = flags.contains(Flags::DETACH);
-        registered.stands(number, cancel.clone(), standing.facts, forked, detach);
+        let stands =
+            Stands { number, cancel: cancel.clone(), facts: standing.facts, forked, wishes };
+        registered.stands(stands, detach);
     }
     client.send(&Packet { reqid, cbid: 0, body: Body::Starttls(standing.reply) });
     drop(in_flight);
@@ -167,17 +192,28 @@ pub(crate) async fn perform(worker: Rc<Worker>, request: Request) {
         worker: worker.clone(),
         client: Arc::downgrade(&client),
         number,
-        registered,
+        registered: registered.map(Rc::new),
         _session: session,
         _loaded: loaded,
     };
+    let (peer, application) = (standing.peer, standing.application);
     // A task of its own: what the handshake needed is not kept for as long as the session lives.
-    tokio::task::spawn_local(relay.run(
-        standing.peer,
-        standing.application,
-        standing.traffic,
-        cancel,
-    ));
+    match standing.carrier {
+        Carrier::Rustls(traffic) => {
+            tokio::task::spawn_local(relay.run(peer, application, *traffic, cancel));
+        }
+        Carrier::Twelve(session) => {
+            let mut host = standing.host;
+            host.client = None;
+            let manner = Manner {
+                client: role == Role::Client,
+                authentication: standing.authentication,
+                idle: None,
+            };
+            let part = Part { session, manner, host, wishes: orders };
+            tokio::task::spawn_local(relay.run_twelve(peer, application, part, cancel));
+        }
+    }
 }
 
 #[allow(clippy::too_many_arguments)] // the parts of one request, taken apart
@@ -208,12 +244,18 @@ async fn stand_up(
     program::learn(worker, client).await;
     let authentication = rules::authentication(starttls.flags);
     let names = (remote.as_ref(), local.as_ref());
-    let scope = rules::scope(worker, client, starttls, role, authentication, names);
+    let scope = rules::scope(worker, client.uid(), starttls, role, authentication, names);
+    let asker = Asker {
+        id: client.id,
+        peer: client.peer.clone(),
+        program: client.program.get().cloned().flatten(),
+    };
     let mut host = RequestHost {
-        worker,
-        client,
+        worker: worker.clone(),
+        client: Some(client.clone()),
+        asker: Rc::new(asker),
         reqid,
-        request: starttls,
+        request: starttls.clone(),
         role,
         local,
         remote,
@@ -223,14 +265,26 @@ async fn stand_up(
         judged_early: None,
         outcome: Outcome { plaintext, ..Outcome::default() },
     };
+    let mut rows = Rc::default();
     if role == Role::Client && host.local.is_some() {
         // Better told now than after the peer was bothered.
         let local = host.local.clone();
-        if let Err(refusal) = host.look_up(local.as_ref()) {
-            let error = host.outcome.error.unwrap_or(PoolError::LocalidUnknown);
-            return Err(Failure::new(error, refusal.text));
+        match host.look_up(local.as_ref()) {
+            Ok(found) => rows = found,
+            Err(refusal) => {
+                let error = host.outcome.error.unwrap_or(PoolError::LocalidUnknown);
+                return Err(Failure::new(error, refusal.text));
+            }
         }
     }
+    let case = privacy::Case {
+        role,
+        remote: host.remote.as_ref(),
+        service: starttls.service.as_str(),
+        nameless: authentication == PeerAuthentication::Ignored && host.local.is_none(),
+        rows: &rows,
+    };
+    let twelve = privacy::wishes(&settings.config, &case);
     let server = host.remote.as_ref().map(|name| name.domain().to_owned());
     let job = Job {
         role: match role {
@@ -243,9 +297,10 @@ async fn stand_up(
         authentication,
         scope,
         exporter: !starttls.ctlkey.is_none(),
+        twelve,
     };
     let established = handshake::run(&settings.engine, &peer, job, &mut host).await;
-    let mut outcome = host.outcome;
+    let mut outcome = std::mem::take(&mut host.outcome);
     if let Ok(Established { shown: Some(shown), .. }) = &established {
         // Known from the session that was resumed, where nothing was asked.
         outcome.credential.get_or_insert_with(|| shown.clone());
@@ -273,37 +328,21 @@ async fn stand_up(
             Failure::new(PoolError::PlainSocketNeeded, text)
         })
     });
-    match application {
-        Ok(application) => Ok(session(peer, application, established, reply, &outcome, role)),
+    let application = match application {
+        Ok(application) => application,
         Err(failure) => {
             established.refuse(&peer).await;
-            Err(failure)
+            return Err(failure);
         }
-    }
-}
-
-fn session(
-    peer: Socket,
-    application: Socket,
-    established: Established,
-    reply: Starttls,
-    outcome: &Outcome,
-    role: Role,
-) -> Session {
-    let keep = !reply.ctlkey.is_none();
-    let facts = Facts {
-        peer_certificate: established.peer_chain.first().filter(|_| keep).map(|c| c.to_vec()),
-        my_certificate: outcome
-            .credential
-            .as_ref()
-            .filter(|_| keep)
-            .and_then(|credential| credential.chain.first())
-            .map(|c| c.to_vec()),
-        serving: role == Role::Server,
-        exporter: established.exporter,
     };
-    let Established { summary, traffic, .. } = established;
-    Session { peer, application, traffic, reply, facts, summary }
+    let facts = if reply.ctlkey.is_none() {
+        Facts::default()
+    } else {
+        let shown = outcome.credential.as_deref();
+        Facts::new(role, established.peer.as_ref(), shown, established.exporter)
+    };
+    let Established { summary, carrier, .. } = established;
+    Ok(Session { peer, application, carrier, host, authentication, reply, facts, summary })
 }
 
 /// Asks the program for the plaintext side.

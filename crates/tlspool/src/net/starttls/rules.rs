@@ -13,8 +13,8 @@ use tlspool_validate::sources::Transport;
 use tlspool_wire::{PoolError, Starttls, StarttlsFlags as Flags, Text};
 
 use super::Failure;
-use crate::net::client::Client;
 use crate::net::host::Outcome;
+use crate::net::limits::Uid;
 use crate::net::worker::Worker;
 
 /// What is demanded of the peer.
@@ -32,7 +32,7 @@ pub(super) fn authentication(flags: Flags) -> PeerAuthentication {
 /// server, which the engine adds.
 pub(super) fn scope(
     worker: &Worker,
-    client: &Client,
+    uid: Uid,
     starttls: &Starttls,
     role: Role,
     authentication: PeerAuthentication,
@@ -40,7 +40,7 @@ pub(super) fn scope(
 ) -> Scope {
     let mut digest = digest::Context::new(&digest::SHA256);
     digest.update(&[role as u8, authentication as u8]);
-    digest.update(&client.uid().to_ne_bytes());
+    digest.update(&uid.to_ne_bytes());
     let relevant = Flags::DOMAIN_REPRESENTS_USER | Flags::WITHOUT_SNI;
     digest.update(&(starttls.flags & relevant).0.to_ne_bytes());
     // Fixed-size fields, so that no two combinations look the same.
@@ -100,7 +100,8 @@ pub(super) fn explain(error: &HandshakeError, outcome: &Outcome) -> Failure {
         HandshakeError::Refused(_) | HandshakeError::Signature(_) => {
             outcome.error.unwrap_or(PoolError::StirredNotShaken)
         }
-        HandshakeError::Tls(rustls::Error::NoCertificatesPresented) => PoolError::RemoteidRefused,
+        HandshakeError::Tls(rustls::Error::NoCertificatesPresented)
+        | HandshakeError::Twelve(tls12::Error::NoCertificate) => PoolError::RemoteidRefused,
         _ => PoolError::StirredNotShaken,
     };
     Failure::new(number, error.to_string())

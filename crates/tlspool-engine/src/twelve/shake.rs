@@ -1,0 +1,329 @@
+//! Performs a handshake of `tls12` on a socket, with a host that answers what it asks.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustls::{CertificateError, SignatureScheme};
+use tls12::{Alert, ChooseCredential, Closed, Connection, Output, SignRequest, Verify};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::{Session, certificate_of, client_config, credential_of, explain, server_config};
+use crate::ask::{Agreed, Credential, Host, PeerCredential, Refusal, ShownByPeer};
+use crate::config::{Engine, PeerAuthentication};
+use crate::handshake::{Carrier, Established, HandshakeError, Job, Role};
+use crate::socket::Socket;
+
+/// Bytes asked of a stream at a time.
+const READ_SIZE: usize = 4096;
+/// A datagram may have this many.
+const DATAGRAM: usize = 1 << 16;
+
+/// Performs a client's handshake.
+pub(crate) async fn client<H: Host>(
+    engine: &Engine,
+    socket: &Socket,
+    job: &Job<'_>,
+    host: &mut H,
+) -> Result<Established, HandshakeError> {
+    let (config, shown) = client_config(engine, job);
+    let connection = Connection::client(&Arc::new(config)).map_err(explain)?;
+    let mut session = Session::new(connection, engine, job.scope);
+    if let Some((shown, number)) = shown {
+        // What the offered session has shown of us keeps the number that it had then.
+        session.chosen = vec![shown; number + 1];
+    }
+    perform(session, socket, &[], job, host).await
+}
+
+/// Performs a server's handshake with a client whose first bytes are `first`.
+pub(crate) async fn server<H: Host>(
+    engine: &Engine,
+    socket: &Socket,
+    first: &[u8],
+    job: &Job<'_>,
+    host: &mut H,
+) -> Result<Established, HandshakeError> {
+    let config = Arc::new(server_config(engine, job));
+    let connection = Connection::server(config);
+    perform(Session::new(connection, engine, job.scope), socket, first, job, host).await
+}
+
+async fn perform<H: Host>(
+    mut session: Session,
+    socket: &Socket,
+    first: &[u8],
+    job: &Job<'_>,
+    host: &mut H,
+) -> Result<Established, HandshakeError> {
+    let mut errand = Errand::new(host, job.role, job.authentication);
+    if !first.is_empty() {
+        session.connection.handle_input(first, Instant::now());
+    }
+    session.shake(socket, &mut errand).await?;
+    let summary = session.summary().ok_or(HandshakeError::PeerClosed)?;
+    let agreed = Agreed { private: summary.private, post_quantum: false, forward_secrecy: true };
+    Ok(Established {
+        summary,
+        agreed,
+        peer: session.peer(),
+        exporter: session.exporter().filter(|_| job.exporter),
+        shown: session.shown(),
+        carrier: Carrier::Twelve(Box::new(session)),
+    })
+}
+
+/// Carries questions to the host, and remembers why it refused.
+pub(super) struct Errand<'h, H> {
+    host: &'h mut H,
+    client: bool,
+    authentication: PeerAuthentication,
+    pub(super) failure: Option<HandshakeError>,
+}
+
+impl<'h, H: Host> Errand<'h, H> {
+    pub(super) fn new(host: &'h mut H, role: Role<'_>, authentication: PeerAuthentication) -> Self {
+        let client = matches!(role, Role::Client { .. });
+        Self { host, client, authentication, failure: None }
+    }
+
+    fn refused(&mut self, refusal: Refusal) -> Alert {
+        self.failure = Some(HandshakeError::Refused(refusal.text));
+        alert_for(&refusal.certificate)
+    }
+
+    async fn choose(
+        &mut self,
+        question: &ChooseCredential,
+    ) -> Result<Option<Arc<Credential>>, Alert> {
+        let schemes: Vec<SignatureScheme> =
+            question.schemes.iter().map(|scheme| scheme.code_point().into()).collect();
+        let chosen = if self.client {
+            let kind = question.certificate_types.first().copied();
+            let kind = kind.unwrap_or(tls12::CertificateType::X509);
+            let chosen = self.host.client_credential(kind).await;
+            // One that the server cannot check is as good as none.
+            chosen.map(|chosen| {
+                chosen.filter(|c| {
+                    c.certificate_type() == kind && c.schemes.iter().any(|s| schemes.contains(s))
+                })
+            })
+        } else {
+            let sni = question.server_name.as_deref();
+            let types = &question.certificate_types;
+            self.host.server_credential(sni, &schemes, types).await.map(Some)
+        };
+        chosen.map_err(|refusal| self.refused(refusal))
+    }
+
+    async fn sign(&mut self, credential: &Credential, request: &SignRequest) -> Option<Vec<u8>> {
+        let scheme = SignatureScheme::from(request.scheme.code_point());
+        match self.host.sign(credential, scheme, &request.message).await {
+            Ok(signature) => Some(signature),
+            Err(failure) => {
+                self.failure = Some(HandshakeError::Signature(failure.0));
+                None
+            }
+        }
+    }
+
+    async fn verify(&mut self, question: Verify, private: bool) -> Result<Vec<u8>, Alert> {
+        // `tls12` has no suite without ephemeral keys, and no group that resists quantum computers.
+        let agreed = Agreed { private, post_quantum: false, forward_secrecy: true };
+        let Some(peer) = question.peer else {
+            // Only a client may have nothing to show; whether it must, `tls12` knows.
+            return Ok(Vec::new());
+        };
+        let peer = credential_of(peer);
+        let own_key = match &peer {
+            PeerCredential::X509(chain) => Some(public_key(chain.first().map(AsRef::as_ref))?),
+            _ => None,
+        };
+        let key = if self.authentication == PeerAuthentication::Ignored {
+            own_key.clone()
+        } else {
+            let shown = ShownByPeer { credential: peer, ocsp: Vec::new(), agreed };
+            self.host.verify(shown).await.map_err(|refusal| self.refused(refusal))?
+        };
+        // Of a peer that is not looked at, an OpenPGP certificate's key is not known.
+        own_key.or(key).ok_or(Alert::UNSUPPORTED_CERTIFICATE)
+    }
+}
+
+/// SubjectPublicKeyInfo of a certificate.
+fn public_key(leaf: Option<&[u8]>) -> Result<Vec<u8>, Alert> {
+    let (_, certificate) =
+        X509Certificate::from_der(leaf.unwrap_or_default()).map_err(|_| Alert::BAD_CERTIFICATE)?;
+    Ok(certificate.public_key().raw.to_vec())
+}
+
+/// The alert by which the peer is told (RFC 5246 section 7.2.2).
+fn alert_for(error: &CertificateError) -> Alert {
+    match error {
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => Alert::CERTIFICATE_EXPIRED,
+        CertificateError::Revoked => Alert::CERTIFICATE_REVOKED,
+        CertificateError::UnknownIssuer => Alert::UNKNOWN_CA,
+        CertificateError::BadSignature => Alert::DECRYPT_ERROR,
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            Alert::UNSUPPORTED_CERTIFICATE
+        }
+        CertificateError::ApplicationVerificationFailure => Alert::ACCESS_DENIED,
+        _ => Alert::BAD_CERTIFICATE,
+    }
+}
+
+impl Session {
+    /// Runs until the connection is established.
+    async fn shake<H: Host>(
+        &mut self,
+        socket: &Socket,
+        errand: &mut Errand<'_, H>,
+    ) -> Result<(), HandshakeError> {
+        let mut out = Vec::new();
+        loop {
+            match self.connection.poll_output(&mut out) {
+                Output::Send => {
+                    let sent = send(socket, &out).await;
+                    out.clear();
+                    // The cause matters more than whether the alert could be sent.
+                    if errand.failure.is_none() {
+                        sent?;
+                    }
+                }
+                Output::Established => return Ok(()),
+                Output::Data(data) => self.early.push_back(data),
+                Output::PeerClosed => self.peer_closed = true,
+                Output::Closed(how) => {
+                    return Err(errand.failure.take().unwrap_or_else(|| match how {
+                        Closed::Failed(error) => explain(error),
+                        Closed::Cleanly => HandshakeError::PeerClosed,
+                    }));
+                }
+                Output::WaitUntil(time) => self.receive(socket, Some(time)).await?,
+                Output::Idle => self.receive(socket, None).await?,
+                // Of a handshake that has not begun yet.
+                Output::Renegotiated(_) | Output::RenegotiationRefused => {}
+                question => self.answer(question, errand).await,
+            }
+        }
+    }
+
+    /// Answers a question of the connection's.
+    pub(super) async fn answer<H: Host>(&mut self, question: Output, errand: &mut Errand<'_, H>) {
+        match question {
+            Output::ChooseCredential(question) => {
+                let chosen = errand.choose(&question).await;
+                let chosen = chosen.map(|chosen| {
+                    chosen.map(|credential| {
+                        let id = self.remember(credential.clone());
+                        Arc::new(credential_with(id, &credential))
+                    })
+                });
+                self.connection.chosen(chosen);
+            }
+            Output::Sign(request) => {
+                let credential = usize::try_from(request.credential.id)
+                    .ok()
+                    .and_then(|at| self.chosen.get(at).cloned());
+                let signature = match credential {
+                    Some(credential) => errand.sign(&credential, &request).await,
+                    None => None,
+                };
+                self.connection.signed(signature);
+            }
+            Output::Verify(question) => {
+                // After a precursor nothing was visible; after a handshake that authenticated, something was.
+                let private = question.renegotiation
+                    && self.connection.summary().is_none_or(|summary| summary.private);
+                let key = errand.verify(*question, private).await;
+                self.connection.verified(key);
+            }
+            Output::Session(session) => {
+                let shown = session
+                    .shown()
+                    .and_then(|shown| self.chosen.get(usize::try_from(shown.id).ok()?).cloned());
+                self.engine.twelve.keep(self.scope, *session, shown);
+            }
+            _ => {}
+        }
+    }
+
+    async fn receive(
+        &mut self,
+        socket: &Socket,
+        until: Option<Instant>,
+    ) -> Result<(), HandshakeError> {
+        let mut buffer = vec![0; if socket.is_packets() { DATAGRAM } else { READ_SIZE }];
+        let receive = socket.recv(&mut buffer);
+        let received = match until {
+            None => receive.await,
+            Some(time) => match tokio::time::timeout_at(time.into(), receive).await {
+                Ok(received) => received,
+                Err(_) => {
+                    self.connection.handle_timeout(Instant::now());
+                    return Ok(());
+                }
+            },
+        };
+        match received {
+            Ok(0) if !socket.is_packets() => self.connection.handle_end(),
+            Ok(n) => self.connection.handle_input(&buffer[..n], Instant::now()),
+            // Anybody can make such noise; the time limit is what ends a wait in vain.
+            Err(error) if socket.is_packets() && is_noise(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Tells the peer `access_denied`: the session ends before any data.
+    pub(crate) async fn refuse(&mut self, socket: &Socket) {
+        self.connection.abort(Alert::ACCESS_DENIED);
+        let mut out = Vec::new();
+        while matches!(self.connection.poll_output(&mut out), Output::Send) {
+            // The session is over either way.
+            let _ = send(socket, &out).await;
+            out.clear();
+        }
+    }
+}
+
+/// What `tls12` is told of a credential.
+fn credential_with(id: u64, credential: &Credential) -> tls12::Credential {
+    let schemes = credential.schemes.iter();
+    tls12::Credential {
+        id,
+        certificate: certificate_of(&credential.shown),
+        schemes: schemes
+            .filter_map(|scheme| tls12::SignatureScheme::from_code_point((*scheme).into()))
+            .collect(),
+        fingerprint: credential.fingerprint,
+    }
+}
+
+/// Sends a piece of a stream, or a datagram. A datagram for which there is no room is lost, as others are.
+async fn send(socket: &Socket, bytes: &[u8]) -> std::io::Result<()> {
+    match socket.send_all(bytes).await {
+        Err(error) if socket.is_packets() && is_noise(&error) => Ok(()),
+        sent => sent,
+    }
+}
+
+/// Errors of a datagram socket that say nothing of the peer: ICMP messages can be forged.
+pub(super) fn is_noise(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        Errno::from_io_error(error),
+        Some(
+            Errno::CONNREFUSED
+                | Errno::HOSTUNREACH
+                | Errno::NETUNREACH
+                | Errno::HOSTDOWN
+                | Errno::NETDOWN
+                | Errno::NOBUFS
+                | Errno::PERM
+                | Errno::MSGSIZE
+        )
+    )
+}

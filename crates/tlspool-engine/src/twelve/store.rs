@@ -1,0 +1,104 @@
+//! What `tls12` needs to resume sessions: ticket keys that rotate, and sessions of ours as a client.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use tls12::{ClientSession, TicketKey, TicketKeys};
+
+use crate::ask::Credential;
+use crate::tickets::Scope;
+
+/// Shared by all handshakes.
+pub(crate) struct Store {
+    keys: Mutex<Option<Rotating>>,
+    sessions: Option<Mutex<LruCache<Scope, Kept>>>,
+    lifetime: Duration,
+}
+
+struct Rotating {
+    keys: Arc<TicketKeys>,
+    made: Instant,
+}
+
+struct Kept {
+    session: ClientSession,
+    shown: Option<Arc<Credential>>,
+    since: Instant,
+}
+
+impl Store {
+    /// Without `tickets`, a server gives none.
+    pub(crate) fn new(
+        tickets: bool,
+        lifetime: Duration,
+        sessions: Option<NonZeroUsize>,
+    ) -> Result<Self, tls12::Error> {
+        let keys = if tickets { Some(Rotating::new(None, lifetime)?) } else { None };
+        let sessions = sessions.map(|scopes| Mutex::new(LruCache::new(scopes)));
+        Ok(Self { keys: Mutex::new(keys), sessions, lifetime })
+    }
+
+    /// The keys in use; they rotate at half the lifetime of a ticket.
+    pub(crate) fn ticket_keys(&self) -> Option<Arc<TicketKeys>> {
+        let mut keys = self.keys.lock();
+        let rotating = keys.as_mut()?;
+        if rotating.made.elapsed() >= self.lifetime / 2
+            // Without randomness the old key serves on.
+            && let Ok(next) = Rotating::new(Some(&rotating.keys.current), self.lifetime)
+        {
+            *rotating = next;
+        }
+        Some(rotating.keys.clone())
+    }
+
+    /// Whether sessions of ours as a client are kept.
+    pub(crate) fn keeps_sessions(&self) -> bool {
+        self.sessions.is_some()
+    }
+
+    /// Keeps a session to resume, and what it has shown of us.
+    pub(crate) fn keep(
+        &self,
+        scope: Scope,
+        session: ClientSession,
+        shown: Option<Arc<Credential>>,
+    ) {
+        if let Some(sessions) = &self.sessions {
+            sessions.lock().put(scope, Kept { session, shown, since: Instant::now() });
+        }
+    }
+
+    /// A session to resume.
+    pub(crate) fn offer(&self, scope: &Scope) -> Option<(ClientSession, Option<Arc<Credential>>)> {
+        let mut sessions = self.sessions.as_ref()?.lock();
+        let kept = sessions.get(scope)?;
+        let hint = Duration::from_secs(kept.session.lifetime().into());
+        let lifetime = if hint.is_zero() { self.lifetime } else { hint.min(self.lifetime) };
+        if kept.since.elapsed() >= lifetime {
+            sessions.pop(scope);
+            return None;
+        }
+        Some((kept.session.clone(), kept.shown.clone()))
+    }
+}
+
+impl Rotating {
+    fn new(previous: Option<&Arc<TicketKey>>, lifetime: Duration) -> Result<Self, tls12::Error> {
+        let keys = TicketKeys {
+            current: Arc::new(TicketKey::generate()?),
+            previous: previous.cloned().into_iter().collect(),
+            lifetime: u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX),
+        };
+        Ok(Self { keys: Arc::new(keys), made: Instant::now() })
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Store")
+    }
+}
