@@ -83,7 +83,7 @@ impl Truth {
             Self::False => "false",
             Self::Absent => "absent",
             Self::Failed => "failed",
-            Self::Open => "open",
+            Self::Open => "not true",
             Self::NotAsked => "not asked",
         }
     }

@@ -51,6 +51,9 @@ pub enum AdminError {
     /// Nothing answers to a name.
     #[error("there is no {0}")]
     NotFound(String),
+    /// `policy explain`: the outcome.
+    #[error("not believed: {0}")]
+    NotBelieved(String),
     /// Standard output.
     #[error("cannot write the result: {0}")]
     Output(std::io::Error),

@@ -1,5 +1,5 @@
 //! The commands that look after the database and the tokens: `tlspool identity | access | trust |
-//! token`.
+//! policy | pin | token`.
 //!
 //! They work on the SQLite file and the PKCS #11 modules directly, whether a daemon runs or not: a
 //! running one sees changes of the tables at once. `main` parses them as part of its own command
@@ -16,6 +16,8 @@ mod error;
 mod identity;
 mod openpgp;
 pub mod output;
+mod pin;
+mod policy;
 pub mod prompt;
 mod signer;
 mod token;
@@ -45,6 +47,10 @@ pub enum AdminCommand {
     Access(access::AccessArgs),
     /// Trust anchors, beside those of the system
     Trust(trust::TrustArgs),
+    /// What must hold of peers before they are believed
+    Policy(policy::PolicyArgs),
+    /// Fingerprints that peers must have
+    Pin(pin::PinArgs),
     /// PKCS #11 modules, tokens and what is on them, as URIs ready to paste
     Token(token::TokenArgs),
 }
@@ -63,6 +69,8 @@ pub struct AdminContext {
     pub user: Option<String>,
     /// As above.
     pub group: Option<String>,
+    /// All of the configuration, to judge peers as the daemon does.
+    pub config: Config,
 }
 
 impl AdminContext {
@@ -75,6 +83,7 @@ impl AdminContext {
             key_user: config.key_user.as_ref().map(|user| user.0.clone()),
             user: config.user.as_ref().map(|user| user.0.clone()),
             group: config.group.as_ref().map(|group| group.0.clone()),
+            config: config.clone(),
         }
     }
 
@@ -132,6 +141,8 @@ pub fn run_to(
         AdminCommand::Identity(args) => identity::run(args, context, out),
         AdminCommand::Access(args) => access::run(args, context, out),
         AdminCommand::Trust(args) => trust::run(args, context, out),
+        AdminCommand::Policy(args) => policy::run(args, context, out),
+        AdminCommand::Pin(args) => pin::run(args, context, out),
         AdminCommand::Token(args) => token::run(args, context, out),
     }
 }

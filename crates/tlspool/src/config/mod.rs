@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Duration;
 use tlspool_keys::{KeyStoreConfig, ModuleConfig};
+pub(crate) use values::parse_duration;
 use values::{at_least_one, duration};
 
 /// The version of the file format that this daemon reads.

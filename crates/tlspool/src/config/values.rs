@@ -352,6 +352,12 @@ pub(crate) mod duration {
     }
 }
 
+/// A duration from a command line.
+pub(crate) fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    let parsed = duration::Text::from_text(text).map(|text| text.0);
+    parsed.ok_or_else(|| format!("expected {}", duration::Text::EXPECTED))
+}
+
 /// For `#[serde(deserialize_with = "at_least_one")]`: a bound of nothing would bar everybody.
 pub(crate) fn at_least_one<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
     match u32::deserialize(d)? {

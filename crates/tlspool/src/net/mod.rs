@@ -10,6 +10,7 @@
 
 mod client;
 mod connection;
+pub(crate) mod explain;
 mod host;
 mod identities;
 mod info;

@@ -1,6 +1,8 @@
-//! `tlspool identity | access | trust | token` as a person uses them, with SoftHSM2, OpenSSL and GnuPG.
+//! `tlspool identity | access | trust | policy | pin | token` as a person uses them, with SoftHSM2, OpenSSL
+//! and GnuPG.
 
 mod openpgp;
+mod policies;
 mod tables;
 mod tokens;
 mod workbench;

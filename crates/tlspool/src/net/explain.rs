@@ -1,0 +1,292 @@
+//! Judges a peer as the network process does, for `tlspool policy explain`: the same tables, validator and
+//! TLS engine, but in the command's own process, with look-ups of its own and a trace.
+
+use std::cell::RefCell;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use rustls::{CertificateError, SignatureScheme};
+use rustls_pki_types::UnixTime;
+use tlspool_engine::twelve::Wishes;
+use tlspool_engine::{
+    CertificateType, Credential, Host, Job, PeerAuthentication, PeerCredential, Refusal, Role,
+    ShownByPeer, SignatureFailure, Socket, handshake,
+};
+use tlspool_identity::DoNai;
+use tlspool_lookup::Lookups;
+use tlspool_validate::policy::Expression;
+use tlspool_validate::sources::{
+    Answer, Found, Looking, Options, Origin, Outcome, Query, Sources, Transport,
+};
+use tlspool_validate::{
+    Applicable, Endpoint, Inquiry, KeyId, Negotiated, OpenPgpCertificate, OpenPgpLimits, Peer,
+    PolicyValidator, Refused, Side, Tables, Validated,
+};
+
+use super::identities::Identities;
+use super::policies::WorkerTables;
+use super::settings::Settings;
+use super::trust::{SharedAnchors, Trust};
+use crate::config::Config;
+use crate::lookups;
+
+/// Whom to ask about, and how.
+pub(crate) struct Question<'a> {
+    /// The peer, a server.
+    pub(crate) remote: &'a DoNai,
+    /// Our own name, whose policies apply too.
+    pub(crate) local: Option<&'a DoNai>,
+    /// The service; empty if none was named.
+    pub(crate) service: &'a str,
+    /// Where it is: `HOST:PORT`.
+    pub(crate) connect: &'a str,
+    /// What was remembered does not count.
+    pub(crate) ignore_caches: bool,
+    /// Ask for an OpenPGP certificate (RFC 6091).
+    pub(crate) openpgp: bool,
+    /// The domain may answer for its user.
+    pub(crate) domain_represents_user: bool,
+}
+
+/// What came out.
+pub(crate) struct Explained {
+    /// The address that was connected to.
+    pub(crate) address: SocketAddr,
+    /// Whether the peer is believed, with the trace.
+    pub(crate) result: Result<Validated, Refused>,
+}
+
+/// The expressions that apply between two names, and whether each is the default.
+pub(crate) fn applicable(
+    config: &Config,
+    remote: &DoNai,
+    local: Option<&DoNai>,
+    service: &str,
+) -> Result<Vec<(Side, Applicable, bool)>, String> {
+    let identities = RefCell::new(Identities::new(config.database.to_path_buf()));
+    let tables = WorkerTables(&identities);
+    let mut found = Vec::new();
+    if let Some(applicable) = tables.policy(Side::Remote, remote, service)? {
+        found.push((Side::Remote, (*applicable).clone(), false));
+    } else {
+        let expression = Expression::default_for_remotes().clone();
+        let default = Applicable { selector: String::new(), service: None, expression };
+        found.push((Side::Remote, default, true));
+    }
+    let ours = local.map(|local| tables.policy(Side::Local, local, service)).transpose()?;
+    if let Some(applicable) = ours.flatten() {
+        found.push((Side::Local, (*applicable).clone(), false));
+    }
+    Ok(found)
+}
+
+/// Connects, and judges who answers.
+pub(crate) fn explain(config: &Config, question: &Question<'_>) -> Result<Explained, String> {
+    let settings = Settings::new(config.clone(), None)?;
+    let (stream, address) = connect(question.connect, config.limits.handshake_timeout)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .map_err(|error| error.to_string())?;
+    runtime.block_on(judge(&settings, question, stream, address))
+}
+
+/// The first address of `place` that takes a connection.
+fn connect(place: &str, limit: Duration) -> Result<(TcpStream, SocketAddr), String> {
+    let failed = |why: String| format!("cannot connect to {place}: {why}");
+    let addresses = place.to_socket_addrs().map_err(|error| failed(error.to_string()))?;
+    let mut problem = "it has no address".to_owned();
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, limit) {
+            Ok(stream) => return Ok((stream, address)),
+            Err(error) => problem = error.to_string(),
+        }
+    }
+    Err(failed(problem))
+}
+
+async fn judge(
+    settings: &Settings,
+    question: &Question<'_>,
+    stream: TcpStream,
+    address: SocketAddr,
+) -> Result<Explained, String> {
+    let identities = RefCell::new(Identities::new(settings.config.database.to_path_buf()));
+    let trust = Trust::new();
+    trust.digest(settings, &identities, &SharedAnchors::default());
+    let look_ups = match settings.config.dns {
+        Some(_) => Some(lookups::sources(&settings.config)?),
+        None => None,
+    };
+    let validator = trust.validator();
+    let limit = settings.config.limits.handshake_timeout;
+    let mut host = ExplainingHost {
+        question,
+        validator: &validator,
+        tables: WorkerTables(&identities),
+        sources: LookUps(look_ups.as_ref()),
+        address,
+        deadline: Instant::now() + limit,
+        result: None,
+    };
+    let socket = Socket::stream(stream.into()).map_err(|error| error.to_string())?;
+    let server = question.remote.domain();
+    let job = Job {
+        role: Role::Client { server: Some(server), sni: true },
+        authentication: PeerAuthentication::Required,
+        scope: [0; 32],
+        exporter: false,
+        twelve: Wishes { insist: question.openpgp, openpgp: question.openpgp, ..Wishes::default() },
+    };
+    let handshake = handshake::run(&settings.engine, &socket, job, &mut host);
+    let ended = tokio::time::timeout(limit, handshake).await;
+    // Once the server is judged it does not matter how the handshake went on: it may want a certificate
+    // of ours.
+    match (host.result, ended) {
+        (Some(result), _) => Ok(Explained { address, result }),
+        (None, Ok(Err(error))) => Err(format!("no TLS with {address}: {error}")),
+        (None, Ok(Ok(_))) => Err(format!("{address} showed no certificate")),
+        (None, Err(_)) => Err(format!("no TLS with {address}: it took too long")),
+    }
+}
+
+/// Answers what the handshake asks.
+struct ExplainingHost<'a> {
+    question: &'a Question<'a>,
+    validator: &'a PolicyValidator,
+    tables: WorkerTables<'a>,
+    sources: LookUps<'a>,
+    address: SocketAddr,
+    deadline: Instant,
+    result: Option<Result<Validated, Refused>>,
+}
+
+impl Host for ExplainingHost<'_> {
+    async fn server_credential(
+        &mut self,
+        _sni: Option<&str>,
+        _schemes: &[SignatureScheme],
+        _types: &[CertificateType],
+    ) -> Result<Arc<Credential>, Refusal> {
+        Err(refusal("this is a client".to_owned()))
+    }
+
+    async fn client_credential(
+        &mut self,
+        _kind: CertificateType,
+    ) -> Result<Option<Arc<Credential>>, Refusal> {
+        Ok(None)
+    }
+
+    async fn has_openpgp(&mut self, _sni: Option<&str>) -> bool {
+        false
+    }
+
+    async fn sign(
+        &mut self,
+        _credential: &Credential,
+        _scheme: SignatureScheme,
+        _message: &[u8],
+    ) -> Result<Vec<u8>, SignatureFailure> {
+        Err(SignatureFailure("nothing is signed here".to_owned()))
+    }
+
+    async fn verify(&mut self, peer: ShownByPeer) -> Result<Option<Vec<u8>>, Refusal> {
+        let (key_id, certificate) = match &peer.credential {
+            PeerCredential::X509(chain) => {
+                let credential = tlspool_validate::Credential::X509(chain);
+                return self.judge(&peer, credential).await.map(|()| None);
+            }
+            PeerCredential::OpenPgp { key_id, certificate } => (key_id, certificate.clone()),
+            PeerCredential::OpenPgpFingerprint { key_id, fingerprint } => {
+                (key_id, self.fetch(fingerprint).await?)
+            }
+        };
+        let unfit = |why: String| refusal(format!("the peer's OpenPGP certificate: {why}"));
+        let certificate = OpenPgpCertificate::read(&certificate, OpenPgpLimits::PEER)
+            .map_err(|error| unfit(error.to_string()))?;
+        if let PeerCredential::OpenPgpFingerprint { fingerprint, .. } = &peer.credential
+            && certificate.fingerprint().as_bytes() != fingerprint
+        {
+            return Err(unfit("the directory's has another fingerprint".to_owned()));
+        }
+        let key = KeyId(*key_id);
+        let signs = certificate
+            .signing_key(key, SystemTime::now())
+            .map_err(|error| unfit(error.to_string()))?;
+        let credential = tlspool_validate::Credential::OpenPgp(&certificate, Some(key));
+        self.judge(&peer, credential).await?;
+        Ok(Some(signs.spki))
+    }
+}
+
+impl ExplainingHost<'_> {
+    /// The OpenPGP certificate of which the peer has shown but the fingerprint, from its directory.
+    async fn fetch(&self, fingerprint: &[u8]) -> Result<Vec<u8>, Refusal> {
+        let name = self.question.remote.as_str().to_owned();
+        let query = Query::OpenPgpKey { name, fingerprint: fingerprint.to_vec() };
+        let (deadline, ignore_caches) = (self.deadline, self.question.ignore_caches);
+        let options = Options { deadline, ignore_caches };
+        match self.sources.look_up(&query, options).await.outcome {
+            Outcome::Present(Answer::OpenPgpKey(bytes)) => Ok(bytes),
+            Outcome::Present(_) => Err(refusal("another kind of answer".to_owned())),
+            Outcome::Absent(why) | Outcome::Failed(why) => {
+                Err(refusal(format!("the peer shows but a fingerprint; {why}")))
+            }
+        }
+    }
+
+    async fn judge(
+        &mut self,
+        peer: &ShownByPeer,
+        credential: tlspool_validate::Credential<'_>,
+    ) -> Result<(), Refusal> {
+        let inquiry = Inquiry {
+            credential,
+            peer: Peer::Server,
+            wanted: Some(self.question.remote),
+            local: self.question.local,
+            domain_represents_user: self.question.domain_represents_user,
+            service: self.question.service,
+            endpoint: Some(Endpoint { port: self.address.port(), transport: Transport::Tcp }),
+            ignore_caches: self.question.ignore_caches,
+            negotiated: Negotiated {
+                private: peer.agreed.private,
+                post_quantum: peer.agreed.post_quantum,
+                forward_secrecy: peer.agreed.forward_secrecy,
+            },
+            stapled_ocsp: &peer.ocsp,
+            now: UnixTime::now(),
+            deadline: self.deadline,
+            trace: true,
+        };
+        let result = self.validator.validate(&inquiry, &self.tables, &self.sources).await;
+        let told = match &result {
+            Ok(_) => Ok(()),
+            Err(refused) => Err(refusal(refused.refusal.to_string())),
+        };
+        self.result = Some(result);
+        told
+    }
+}
+
+fn refusal(text: String) -> Refusal {
+    Refusal { certificate: CertificateError::ApplicationVerificationFailure, text }
+}
+
+/// The look-ups of this process, if they are configured.
+struct LookUps<'a>(Option<&'a Lookups>);
+
+impl Sources for LookUps<'_> {
+    fn look_up<'a>(&'a self, query: &'a Query, options: Options) -> Looking<'a> {
+        if let Some(sources) = self.0 {
+            return sources.look_up(query, options);
+        }
+        Box::pin(async {
+            let outcome = Outcome::Failed("look-ups are not configured".to_owned());
+            let (elapsed, steps) = (Duration::ZERO, Vec::new());
+            Found { outcome, origin: Origin::Live, elapsed, steps }
+        })
+    }
+}
