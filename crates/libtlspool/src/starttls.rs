@@ -25,7 +25,7 @@ unsafe extern "C" fn tlspool_starttls(
 ) -> c_int {
     // SAFETY: handed over in every case, as the manual page says.
     let cryptfd = unsafe { consume(cryptfd) };
-    if tlsdata.is_null() || (namedconnect.is_none() && privdata.is_null()) {
+    if tlsdata.is_null() {
         return fail_errno(libc::EINVAL);
     }
     // SAFETY: a starttls_t, as the manual page asks.
@@ -37,17 +37,26 @@ unsafe extern "C" fn tlspool_starttls(
     if !matches!(i32::from(asked.ipproto), libc::IPPROTO_TCP | libc::IPPROTO_UDP | 132) {
         return fail_errno(libc::EINVAL);
     }
-    if !asked.flags.contains(StarttlsFlags::RENEGOTIATE) {
+    let renegotiate = asked.flags.contains(StarttlsFlags::RENEGOTIATE);
+    if !renegotiate && namedconnect.is_none() && privdata.is_null() {
+        return fail_errno(libc::EINVAL);
+    }
+    if !renegotiate {
         asked.ctlkey = CtlKey::default(); // existing programs leave it uninitialised
     }
     let check = asked.flags.contains(StarttlsFlags::LOCALID_CHECK);
     let privdata = CallerData(privdata);
-    let outcome = cryptfd.and_then(|cryptfd| match namedconnect {
-        // SAFETY: the program's own function, with the data that it goes with.
-        Some(f) => unsafe { with_callback(asked, cryptfd, f, privdata, check) },
-        // SAFETY: privdata is an int then, as the manual page asks.
-        None => unsafe { with_descriptor(asked, cryptfd, privdata.get().cast(), check) },
-    });
+    let outcome = if renegotiate {
+        // The control key names the session: there is no socket, and nothing to connect.
+        pool().renegotiate(StarttlsRequest::from(asked))
+    } else {
+        cryptfd.and_then(|cryptfd| match namedconnect {
+            // SAFETY: the program's own function, with the data that it goes with.
+            Some(f) => unsafe { with_callback(asked, cryptfd, f, privdata, check) },
+            // SAFETY: privdata is an int then, as the manual page asks.
+            None => unsafe { with_descriptor(asked, cryptfd, privdata.get().cast(), check) },
+        })
+    };
     match outcome {
         Ok(answer) => {
             // SAFETY: as above.

@@ -2,10 +2,13 @@
 //! Both clients send them; neither knows more than this about their contents.
 
 use tlspool_wire::packet::{INFO_BUFFER, INFO_QUERY};
-use tlspool_wire::{Body, ControlRequest, CtlKey, Facilities, Info, Packet, Ping, Prng, Text};
+use tlspool_wire::{
+    Body, ControlRequest, CtlKey, Facilities, Info, Packet, Ping, Prng, Starttls, StarttlsFlags,
+    Text,
+};
 
-use crate::Error;
 use crate::error::NameField;
+use crate::{Error, StarttlsRequest};
 
 /// The body of a final answer, errors apart.
 pub(crate) fn answer(packet: Packet) -> Result<Body, Error> {
@@ -40,6 +43,19 @@ pub(crate) fn detach(ctlkey: CtlKey) -> Body {
 
 pub(crate) fn reattach(ctlkey: CtlKey) -> Body {
     Body::ControlReattach(ControlRequest { ctlkey, ..ControlRequest::default() })
+}
+
+pub(crate) fn renegotiate(request: StarttlsRequest) -> Body {
+    let mut fields = Starttls::from(request);
+    fields.flags = fields.flags.without(StarttlsFlags::LOCALID_CHECK) | StarttlsFlags::RENEGOTIATE;
+    Body::Starttls(fields)
+}
+
+pub(crate) fn renegotiate_answer(body: Body) -> Result<Starttls, Error> {
+    match body {
+        Body::Starttls(names) => Ok(names),
+        _ => Err(Error::Protocol("not an answer to STARTTLS")),
+    }
 }
 
 pub(crate) fn prng(

@@ -90,6 +90,13 @@ impl StarttlsRequest {
     }
 }
 
+impl From<StarttlsRequest> for Starttls {
+    /// The fields of the protocol, as they were filled in.
+    fn from(request: StarttlsRequest) -> Self {
+        request.fields
+    }
+}
+
 impl From<Starttls> for StarttlsRequest {
     /// For those who fill in the fields of the protocol themselves.
     fn from(fields: Starttls) -> Self {

@@ -167,6 +167,12 @@ impl Pool {
         questions::done(&self.ask_about_session(&questions::reattach(ctlkey)).await?)
     }
 
+    /// As [`crate::Pool::renegotiate`].
+    pub async fn renegotiate(&self, request: StarttlsRequest) -> Result<Starttls, Error> {
+        let question = questions::renegotiate(request);
+        questions::renegotiate_answer(self.ask_about_session(&question).await?)
+    }
+
     /// As [`crate::Pool::prng`].
     pub async fn prng(
         &self,

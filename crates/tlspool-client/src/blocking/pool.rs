@@ -104,6 +104,13 @@ impl Pool {
         }
     }
 
+    /// Renegotiates the session that the request's control key names (RFC 5746): identities may be added or
+    /// changed. The program is not asked about local identities. Returns the names that hold from now on.
+    /// A session that cannot, such as one of TLS 1.3, says so and goes on as it is.
+    pub fn renegotiate(&self, request: StarttlsRequest) -> Result<Starttls, Error> {
+        questions::renegotiate_answer(self.ask_about_session(&questions::renegotiate(request))?)
+    }
+
     /// Lets go of a session: it is then reached only after a reattach, over any connection.
     pub fn detach(&self, ctlkey: CtlKey) -> Result<(), Error> {
         questions::done(&self.ask_about_session(&questions::detach(ctlkey))?)

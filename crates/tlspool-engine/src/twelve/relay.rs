@@ -153,13 +153,20 @@ pub async fn run<H: Host, O: Orders<H>>(
                 relay.answer(question, host).await;
             }
             Turn::Renegotiated(changed) => match ordered.take() {
-                Some(order) => (order.done)(order.host, Ok(relay.outcome())),
-                // The application believes to speak with somebody else.
-                None if changed.peer_changed => {
+                Some(order) => {
+                    relay.named = relay.session.peer().is_some();
+                    (order.done)(order.host, Ok(relay.outcome()));
+                }
+                // The application believes to speak with somebody else. (One that believes to speak with
+                // nobody in particular is not deceived by a peer that shows who it is.)
+                None if changed.peer_changed && relay.named => {
                     let text = "the peer renegotiated as somebody else".to_owned();
                     relay.give_up(Alert::ACCESS_DENIED, text);
                 }
-                None => orders.renegotiated(relay.outcome()),
+                None => {
+                    relay.named = relay.session.peer().is_some();
+                    orders.renegotiated(relay.outcome());
+                }
             },
             Turn::Refused => {
                 if let Some(order) = ordered.take() {
@@ -207,6 +214,8 @@ struct Relay {
     application: Socket,
     session: Box<Session>,
     manner: Manner,
+    /// The peer has shown who it is.
+    named: bool,
     datagrams: bool,
     /// Ciphertext that the peer has not taken; of datagrams one an element.
     out: VecDeque<Vec<u8>>,
@@ -243,11 +252,13 @@ impl Relay {
         let received = up.iter().map(|data| data.len() as u64).sum();
         let partial = session.connection.take_unread();
         let up_ended = session.peer_closed;
+        let named = session.peer().is_some();
         Self {
             peer,
             application,
             session,
             manner,
+            named,
             datagrams,
             out: VecDeque::new(),
             out_taken: 0,

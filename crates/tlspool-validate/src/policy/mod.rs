@@ -33,7 +33,7 @@ pub const MAX_DEPTH: usize = 32;
 /// What is demanded of a remote peer for which no policy is in the tables: what is published must match,
 /// and something must vouch.
 pub const DEFAULT_FOR_REMOTES: &str =
-    "identity and dane? and ldap? and (dane or ldap or pkix or pin)";
+    "identity and dane? and ldap? and (dane or ldap or pkix or openpgp or pin)";
 
 /// What can be asked about a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -196,11 +196,12 @@ impl Expression {
     /// [`DEFAULT_FOR_REMOTES`].
     pub fn default_for_remotes() -> &'static Self {
         static DEFAULT: LazyLock<Expression> = LazyLock::new(|| {
-            let [identity, dane, ldap, pkix, pin] = [
+            let [identity, dane, ldap, pkix, openpgp, pin] = [
                 Predicate::Identity,
                 Predicate::Dane,
                 Predicate::Ldap,
                 Predicate::Pkix,
+                Predicate::OpenPgp,
                 Predicate::Pin,
             ]
             .map(|predicate| Node::Holds { predicate, or_absent: false });
@@ -210,7 +211,7 @@ impl Expression {
                     identity,
                     or_absent(Predicate::Dane),
                     or_absent(Predicate::Ldap),
-                    Node::Or(vec![dane, ldap, pkix, pin]),
+                    Node::Or(vec![dane, ldap, pkix, openpgp, pin]),
                 ]),
             }
         });

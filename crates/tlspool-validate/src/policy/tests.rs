@@ -226,13 +226,13 @@ fn nothing_unknown_helps_even_behind_not() {
 fn blame_names_what_is_at_fault() {
     let mut board: Board = [Some(Verdict::True); 13];
     let default = Expression::default_for_remotes();
-    for absent in [Predicate::Dane, Predicate::Ldap, Predicate::Pin] {
+    for absent in [Predicate::Dane, Predicate::Ldap, Predicate::OpenPgp, Predicate::Pin] {
         board[absent.index()] = Some(Verdict::Absent);
     }
     board[Predicate::Pkix.index()] = Some(Verdict::False);
     assert_eq!(
         blame(default, &board),
-        [Predicate::Dane, Predicate::Ldap, Predicate::Pkix, Predicate::Pin]
+        [Predicate::Dane, Predicate::Ldap, Predicate::Pkix, Predicate::OpenPgp, Predicate::Pin]
     );
     board[Predicate::Identity.index()] = Some(Verdict::False);
     assert_eq!(blame(default, &board), [Predicate::Identity]);
