@@ -28,8 +28,6 @@ pub struct Common {
     pub alpn: Vec<Vec<u8>>,
     /// What the peer may ask for.
     pub renegotiation: Renegotiation,
-    /// Datagrams: bytes of the largest datagram that is sent, headers of IP and UDP not counted.
-    pub mtu: usize,
 }
 
 impl Default for Common {
@@ -50,7 +48,6 @@ impl Default for Common {
             anonymous: Anonymous::Never,
             alpn: Vec::new(),
             renegotiation: Renegotiation::default(),
-            mtu: 1200,
         }
     }
 }

@@ -159,6 +159,12 @@ pub enum Error {
     /// The stream ended without close_notify: data may be missing.
     #[error("the connection ended without close_notify")]
     Truncated,
+    /// A message that does not fit into a record, or into a datagram (EMSGSIZE). The connection goes on.
+    #[error("the message is longer than {limit} bytes")]
+    MessageTooLong {
+        /// Most bytes that fit.
+        limit: usize,
+    },
     /// No answer from the peer in the time that retransmission takes (DTLS only).
     #[error("the peer did not answer in time")]
     TimedOut,
@@ -187,7 +193,10 @@ impl Error {
             Self::Decrypt(_) => Alert::DECRYPT_ERROR,
             Self::UnsupportedCertificate(_) => Alert::UNSUPPORTED_CERTIFICATE,
             Self::Refused(alert) => *alert,
-            Self::NoSignature | Self::Misuse(_) | Self::Internal(_) => Alert::INTERNAL_ERROR,
+            Self::NoSignature
+            | Self::Misuse(_)
+            | Self::Internal(_)
+            | Self::MessageTooLong { .. } => Alert::INTERNAL_ERROR,
             Self::PeerAlert(_) | Self::Truncated | Self::TimedOut => return None,
         })
     }

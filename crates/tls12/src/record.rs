@@ -85,6 +85,8 @@ impl Protection {
 pub(crate) struct Stream {
     tx: Option<Protection>,
     rx: Option<Protection>,
+    /// What the peer's ChangeCipherSpec changes to.
+    next_rx: Option<Protection>,
     /// Records to send.
     out: Vec<u8>,
     /// Handshake messages not yet in a record.
@@ -323,12 +325,17 @@ impl Stream {
         Ok(())
     }
 
+    /// What the peer will change to.
+    pub(crate) fn prepare_rx(&mut self, next: Protection) {
+        self.next_rx = Some(next);
+    }
+
     /// The peer said ChangeCipherSpec.
-    pub(crate) fn change_rx(&mut self, next: Protection) -> Result<(), Error> {
-        if self.has_partial_message() {
-            return Err(Error::Unexpected("ChangeCipherSpec"));
+    pub(crate) fn change_rx(&mut self) -> Result<(), Error> {
+        match self.next_rx.take() {
+            Some(next) if !self.has_partial_message() => self.rx = Some(next),
+            _ => return Err(Error::Unexpected("ChangeCipherSpec")),
         }
-        self.rx = Some(next);
         Ok(())
     }
 

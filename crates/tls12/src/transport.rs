@@ -1,141 +1,309 @@
 //! One face for the record layers, so that the state machine is the same over streams and datagrams.
 
+use std::collections::VecDeque;
 use std::ops::Range;
+use std::time::Instant;
 
 use crate::crypto::RecordKey;
+use crate::dtls::{self, Content, FlightEnd, SealError, Timeout};
 use crate::error::{Alert, Error};
-use crate::record::{Incoming, Protection, Stream};
+use crate::record::{HEADER, Incoming, MAX_RECORD, Message, Protection, Stream};
 
-/// What carries records.
+/// What carries records. (Most connections are streams, so these are not behind a pointer.)
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum Transport {
     /// TLS over a stream.
     Stream(Stream),
+    /// DTLS.
+    Datagram(Box<Datagram>),
+}
+
+/// DTLS, with what waits between it and the state machine.
+#[derive(Debug)]
+pub(crate) struct Datagram {
+    pub(crate) inner: dtls::Transport,
+    sctp: bool,
+    received: VecDeque<Vec<u8>>,
+    to_send: VecDeque<Vec<u8>>,
+    now: Instant,
+}
+
+/// What was put into the caller's buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    Nothing,
+    Bytes,
+    /// Over SCTP, a ChangeCipherSpec.
+    ChangeOfKeys,
+}
+
+impl Datagram {
+    pub(crate) fn new(config: dtls::Config, start: Option<dtls::Start>, now: Instant) -> Self {
+        let sctp = config.mode == dtls::Mode::Sctp;
+        let inner = match start {
+            Some(start) => dtls::Transport::after_cookie(config, start),
+            None => dtls::Transport::new(config),
+        };
+        Self { inner, sctp, received: VecDeque::new(), to_send: VecDeque::new(), now }
+    }
+
+    fn next(&mut self) -> Option<Incoming> {
+        if let Some(data) = self.received.pop_front() {
+            return Some(Incoming::Data(data));
+        }
+        if let Some([level, description]) = self.inner.next_alert() {
+            return Some(Incoming::Alert { fatal: level == 2, alert: Alert(description) });
+        }
+        match self.inner.next_message() {
+            Some(dtls::Incoming::ChangeCipherSpec) => return Some(Incoming::ChangeCipherSpec),
+            Some(dtls::Incoming::Handshake(raw)) => {
+                return Some(Incoming::Handshake(Message { raw, header: 12 }));
+            }
+            None => {}
+        }
+        self.inner.next_held_data().map(Incoming::Data)
+    }
+
+    fn output(&mut self, buf: &mut Vec<u8>) -> Result<Sent, Error> {
+        let start = buf.len();
+        if self.inner.next_transmit().is_some() {
+            let room = if self.sctp { MAX_RECORD } else { self.inner.mtu() };
+            buf.resize(start + room, 0);
+            let sent = self.inner.poll_transmit(&mut buf[start..]);
+            buf.truncate(start + sent.ok().flatten().map_or(0, |sent| sent.len));
+            return Ok(match sent? {
+                Some(sent) if self.sctp && sent.content == Content::ChangeCipherSpec => {
+                    Sent::ChangeOfKeys
+                }
+                Some(_) => Sent::Bytes,
+                None => Sent::Nothing,
+            });
+        }
+        Ok(match self.to_send.pop_front() {
+            Some(datagram) => {
+                buf.extend_from_slice(&datagram);
+                Sent::Bytes
+            }
+            None => Sent::Nothing,
+        })
+    }
+
+    fn seal(&mut self, room: &mut [u8], length: usize) -> Result<usize, Error> {
+        let (prefix, suffix) = self.inner.data_room();
+        let total = prefix + length + suffix;
+        let datagram = room.get_mut(..total).ok_or(Error::Misuse("no room for the record"))?;
+        self.inner.seal_data(datagram)?;
+        Ok(total)
+    }
 }
 
 impl Transport {
     pub(crate) const fn is_datagram(&self) -> bool {
-        match self {
-            Self::Stream(_) => false,
-        }
+        matches!(self, Self::Datagram(_))
     }
 
     /// What hellos say.
     pub(crate) const fn version(&self) -> [u8; 2] {
         match self {
             Self::Stream(_) => [3, 3],
+            Self::Datagram(_) => [254, 253],
         }
     }
 
-    /// Does a client that says this speak what we speak?
-    pub(crate) fn check_version(&self, version: [u8; 2]) -> Result<(), Error> {
+    /// Does a client that says this speak what we speak? (Versions of DTLS count down.)
+    pub(crate) const fn check_version(&self, version: [u8; 2]) -> Result<(), Error> {
         let speaks = match self {
             Self::Stream(_) => version[0] == 3 && version[1] >= 3,
+            Self::Datagram(_) => version[0] == 254 && version[1] <= 253,
         };
         if speaks { Ok(()) } else { Err(Error::Version) }
     }
 
-    /// A handshake begins.
-    pub(crate) fn begin(&mut self, _renegotiation: bool) {
-        match self {
-            Self::Stream(_) => {}
-        }
-    }
+    // ---- what comes in
 
-    /// Our flight is whole: it is the peer's turn.
-    pub(crate) fn end_flight(&mut self) {
+    /// Takes a piece of the stream, or a datagram.
+    pub(crate) fn receive(&mut self, bytes: &[u8], now: Instant) -> Result<(), Error> {
         match self {
-            Self::Stream(_) => {}
-        }
-    }
-
-    pub(crate) fn version_agreed(&mut self) {
-        match self {
-            Self::Stream(stream) => stream.version_agreed(),
-        }
-    }
-
-    pub(crate) fn queue(&mut self, kind: u8, body: &[u8]) -> Vec<u8> {
-        match self {
-            Self::Stream(stream) => stream.queue(kind, body),
-        }
-    }
-
-    pub(crate) fn change_tx(&mut self, next: RecordKey) -> Result<(), Error> {
-        match self {
-            Self::Stream(stream) => stream.change_tx(Protection::new(next)),
-        }
-    }
-
-    pub(crate) fn change_rx(&mut self, next: RecordKey) -> Result<(), Error> {
-        match self {
-            Self::Stream(stream) => stream.change_rx(Protection::new(next)),
-        }
-    }
-
-    pub(crate) fn queue_alert(&mut self, alert: Alert) -> Result<(), Error> {
-        match self {
-            Self::Stream(stream) => stream.queue_alert(alert),
-        }
-    }
-
-    pub(crate) fn queue_data(&mut self, data: &[u8]) -> Result<(), Error> {
-        match self {
-            Self::Stream(stream) => stream.queue_data(data),
+            Self::Stream(stream) => stream.receive(bytes),
+            Self::Datagram(datagram) => {
+                datagram.now = now;
+                let (mut bytes, mut cursor) = (bytes.to_vec(), 0);
+                while let Some(data) = datagram.inner.receive(&mut bytes, &mut cursor, now) {
+                    datagram.received.push_back(bytes[data].to_vec());
+                }
+                Ok(())
+            }
         }
     }
 
     pub(crate) fn next(&mut self) -> Result<Option<Incoming>, Error> {
         match self {
             Self::Stream(stream) => stream.next(),
+            Self::Datagram(datagram) => Ok(datagram.next()),
         }
     }
 
-    pub(crate) fn output(&mut self, buf: &mut Vec<u8>) -> Result<bool, Error> {
+    /// The key that the peer will change to is known.
+    pub(crate) fn prepare_rx(&mut self, next: RecordKey) -> Result<(), Error> {
         match self {
-            Self::Stream(stream) => stream.output(buf),
+            Self::Stream(stream) => stream.prepare_rx(Protection::new(next)),
+            Self::Datagram(datagram) => {
+                let now = datagram.now;
+                datagram.inner.prepare_reading(next, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The peer said ChangeCipherSpec, where the state machine expects it.
+    pub(crate) fn change_rx(&mut self) -> Result<(), Error> {
+        match self {
+            Self::Stream(stream) => stream.change_rx(),
+            Self::Datagram(_) => Ok(()),
         }
     }
 
+    /// The peer's Finished was right.
+    pub(crate) fn confirm_rx(&mut self) {
+        if let Self::Datagram(datagram) = self {
+            datagram.inner.reading_confirmed();
+        }
+    }
+
+    /// All of the peer's flight is here, and an answer may take time.
+    pub(crate) fn flight_answered(&mut self) {
+        if let Self::Datagram(datagram) = self {
+            datagram.inner.flight_answered();
+        }
+    }
+
+    pub(crate) fn handshake_completed(&mut self) {
+        if let Self::Datagram(datagram) = self {
+            datagram.inner.handshake_completed();
+        }
+    }
+
+    // ---- what goes out
+
+    /// Queues a handshake message; returns what the transcript covers.
+    pub(crate) fn queue(&mut self, kind: u8, body: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Stream(stream) => stream.queue(kind, body),
+            Self::Datagram(datagram) => datagram.inner.push_message(kind, body).to_vec(),
+        }
+    }
+
+    /// Says ChangeCipherSpec, and protects with `next` from there on.
+    pub(crate) fn change_tx(&mut self, next: RecordKey) -> Result<(), Error> {
+        match self {
+            Self::Stream(stream) => stream.change_tx(Protection::new(next)),
+            Self::Datagram(datagram) => Ok(datagram.inner.push_change_cipher_spec(next)?),
+        }
+    }
+
+    /// Our flight is whole.
+    pub(crate) fn end_flight(&mut self, end: FlightEnd) {
+        if let Self::Datagram(datagram) = self {
+            let now = datagram.now;
+            datagram.inner.end_flight(end, now);
+        }
+    }
+
+    /// Both sides know the version.
+    pub(crate) fn version_agreed(&mut self) {
+        if let Self::Stream(stream) = self {
+            stream.version_agreed();
+        }
+    }
+
+    pub(crate) fn queue_alert(&mut self, alert: Alert) -> Result<(), Error> {
+        match self {
+            Self::Stream(stream) => stream.queue_alert(alert),
+            Self::Datagram(datagram) => {
+                let level = if alert.is_warning() { 1 } else { 2 };
+                datagram.inner.push_alert(level, alert.0);
+                Ok(())
+            }
+        }
+    }
+
+    /// Queues data: of datagrams one message, which must fit.
+    pub(crate) fn queue_data(&mut self, data: &[u8]) -> Result<(), Error> {
+        match self {
+            Self::Stream(stream) => stream.queue_data(data),
+            Self::Datagram(datagram) => {
+                let (prefix, suffix) = datagram.inner.data_room();
+                let mut room = vec![0; prefix + data.len() + suffix];
+                room[prefix..prefix + data.len()].copy_from_slice(data);
+                datagram.seal(&mut room, data.len())?;
+                datagram.to_send.push_back(room);
+                Ok(())
+            }
+        }
+    }
+
+    /// Appends what is to be sent to `buf`: all there is of a stream, one datagram.
+    pub(crate) fn output(&mut self, buf: &mut Vec<u8>) -> Result<Sent, Error> {
+        match self {
+            Self::Stream(stream) => {
+                Ok(if stream.output(buf)? { Sent::Bytes } else { Sent::Nothing })
+            }
+            Self::Datagram(datagram) => datagram.output(buf),
+        }
+    }
+
+    /// Whether something waits that must be sent before data is sealed.
     pub(crate) fn has_output(&self) -> bool {
         match self {
             Self::Stream(stream) => stream.has_output(),
+            // Datagrams may overtake each other anyway.
+            Self::Datagram(_) => false,
         }
     }
 
-    pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    // ---- time
+
+    pub(crate) fn timeout(&self) -> Option<Instant> {
         match self {
-            Self::Stream(stream) => stream.receive(bytes),
+            Self::Stream(_) => None,
+            Self::Datagram(datagram) => datagram.inner.poll_timeout(),
         }
     }
 
-    pub(crate) fn fragment(&mut self, kind: u8, plain: &[u8]) -> Result<Option<Incoming>, Error> {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Result<(), Error> {
         match self {
-            Self::Stream(stream) => stream.fragment(kind, plain),
+            Self::Stream(_) => Ok(()),
+            Self::Datagram(datagram) => {
+                datagram.now = now;
+                match datagram.inner.handle_timeout(now) {
+                    Timeout::Fine => Ok(()),
+                    Timeout::GaveUp => Err(Error::TimedOut),
+                }
+            }
         }
     }
 
-    pub(crate) fn take_unread(&mut self) -> Vec<u8> {
-        match self {
-            Self::Stream(stream) => stream.take_unread(),
-        }
-    }
+    // ---- the data path
 
     pub(crate) fn may_seal(&self) -> bool {
         match self {
             Self::Stream(stream) => stream.may_seal(),
+            Self::Datagram(datagram) => datagram.inner.may_seal(),
         }
     }
 
     pub(crate) fn prefix(&self) -> usize {
         match self {
             Self::Stream(stream) => stream.prefix(),
+            Self::Datagram(datagram) => datagram.inner.data_room().0,
         }
     }
 
     pub(crate) fn suffix(&self) -> usize {
         match self {
             Self::Stream(stream) => stream.suffix(),
+            Self::Datagram(datagram) => datagram.inner.data_room().1,
         }
     }
 
@@ -147,18 +315,62 @@ impl Transport {
     ) -> Result<usize, Error> {
         match self {
             Self::Stream(stream) => stream.seal(kind, room, length),
+            Self::Datagram(datagram) => datagram.seal(room, length),
         }
     }
 
     pub(crate) fn record_length(&self, bytes: &[u8]) -> Result<Option<usize>, Error> {
         match self {
             Self::Stream(stream) => stream.record_length(bytes),
+            Self::Datagram(_) => Err(Error::Misuse("a datagram is opened as a whole")),
         }
     }
 
     pub(crate) fn open(&mut self, record: &mut [u8]) -> Result<(u8, Range<usize>), Error> {
         match self {
-            Self::Stream(stream) => stream.open(record),
+            Self::Stream(stream) if record.len() >= HEADER => stream.open(record),
+            Self::Stream(_) => Err(Error::BadRecord),
+            Self::Datagram(_) => Err(Error::Misuse("a datagram is opened as a whole")),
+        }
+    }
+
+    pub(crate) fn fragment(&mut self, kind: u8, plain: &[u8]) -> Result<Option<Incoming>, Error> {
+        match self {
+            Self::Stream(stream) => stream.fragment(kind, plain),
+            Self::Datagram(_) => Ok(None),
+        }
+    }
+
+    /// Where in the datagram the next message of data lies, from `cursor` on.
+    pub(crate) fn open_datagram(
+        &mut self,
+        bytes: &mut [u8],
+        cursor: &mut usize,
+        now: Instant,
+    ) -> Result<Option<Range<usize>>, Error> {
+        match self {
+            Self::Stream(_) => Err(Error::Misuse("a stream has no datagrams")),
+            Self::Datagram(datagram) => {
+                datagram.now = now;
+                Ok(datagram.inner.receive(bytes, cursor, now))
+            }
+        }
+    }
+
+    pub(crate) fn take_unread(&mut self) -> Vec<u8> {
+        match self {
+            Self::Stream(stream) => stream.take_unread(),
+            Self::Datagram(_) => Vec::new(),
+        }
+    }
+}
+
+impl From<SealError> for Error {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::TooLong { limit } => Self::MessageTooLong { limit },
+            SealError::NoKey | SealError::NoRoom => Self::Misuse("no data can be sealed now"),
+            SealError::Exhausted => Self::Internal("the key of this epoch is used up"),
         }
     }
 }

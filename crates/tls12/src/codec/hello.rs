@@ -161,6 +161,15 @@ impl ClientExtensions {
     }
 }
 
+/// The cookie of a HelloVerifyRequest (RFC 6347 section 4.2.1); its version means nothing.
+pub(crate) fn decode_cookie(body: &[u8]) -> Result<&[u8], Error> {
+    let mut reader = Reader::new("HelloVerifyRequest", body);
+    let [_, _] = reader.array()?;
+    let cookie = reader.vec8()?;
+    reader.finish()?;
+    Ok(cookie)
+}
+
 /// What a server chose (RFC 5246 section 7.4.1.3).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct ServerHello {

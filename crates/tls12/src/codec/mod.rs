@@ -15,7 +15,9 @@ pub(crate) use exchange::{
     Params, ServerKeyExchange, Signed, decode_client_share, decode_ticket, encode_client_share,
     encode_ticket,
 };
-pub(crate) use hello::{ClientExtensions, ClientHello, ServerExtensions, ServerHello};
+pub(crate) use hello::{
+    ClientExtensions, ClientHello, ServerExtensions, ServerHello, decode_cookie,
+};
 
 use crate::error::Error;
 
@@ -24,6 +26,7 @@ pub(crate) mod kind {
     pub(crate) const HELLO_REQUEST: u8 = 0;
     pub(crate) const CLIENT_HELLO: u8 = 1;
     pub(crate) const SERVER_HELLO: u8 = 2;
+    pub(crate) const HELLO_VERIFY_REQUEST: u8 = 3;
     pub(crate) const NEW_SESSION_TICKET: u8 = 4;
     pub(crate) const CERTIFICATE: u8 = 11;
     pub(crate) const SERVER_KEY_EXCHANGE: u8 = 12;
@@ -40,6 +43,7 @@ pub(crate) const fn name(kind: u8) -> &'static str {
         kind::HELLO_REQUEST => "HelloRequest",
         kind::CLIENT_HELLO => "ClientHello",
         kind::SERVER_HELLO => "ServerHello",
+        kind::HELLO_VERIFY_REQUEST => "HelloVerifyRequest",
         kind::NEW_SESSION_TICKET => "NewSessionTicket",
         kind::CERTIFICATE => "Certificate",
         kind::SERVER_KEY_EXCHANGE => "ServerKeyExchange",

@@ -18,13 +18,14 @@ use super::{Agreed, ChooseCredential, Completion, Core, Output, SignRequest, Ste
 use crate::codec::{
     CertificateRequest, CertificateType, ClientExtensions, ClientHello, ECDSA_SIGN, Params,
     PeerCertificate, RSA_SIGN, ServerHello, ServerKeyExchange, Signed, decode_certificate,
-    decode_ticket, encode_certificate, encode_client_share, kind,
+    decode_cookie, decode_ticket, encode_certificate, encode_client_share, kind,
 };
 use crate::config::{Anonymous, ClientConfig, Credential};
 use crate::crypto::{
     Group, KeyShare, RecordKey, SignatureScheme, Transcript, dh_group_from_params, equal, key_kind,
     random,
 };
+use crate::dtls::FlightEnd;
 use crate::error::{Alert, Error};
 use crate::keys::{Role, Secrets, check_finished};
 use crate::record::Message;
@@ -41,8 +42,13 @@ pub(crate) struct Handshake {
     transcript: Transcript,
     renegotiation: bool,
     pub(crate) requested: bool,
+    /// How often the server asked for a cookie.
+    cookies: u8,
     state: State,
 }
+
+/// A server whose cookie keys have just changed asks a second time.
+const MAX_COOKIES: u8 = 3;
 
 enum State {
     ServerHello,
@@ -74,7 +80,6 @@ struct Keyed {
     ticket_promised: bool,
     resumed: bool,
     tx: Option<RecordKey>,
-    rx: Option<RecordKey>,
 }
 
 impl Handshake {
@@ -140,12 +145,21 @@ impl Handshake {
             random(&mut hello.session_id)?;
         }
         let mut transcript = Transcript::new();
-        core.transport.begin(renegotiation);
         core.say(&mut transcript, kind::CLIENT_HELLO, &hello.encode());
-        core.transport.end_flight();
+        core.transport.end_flight(FlightEnd::Awaited);
         let config = config.clone();
         let state = State::ServerHello;
-        Ok(Self { config, hello, suites, session, transcript, renegotiation, requested, state })
+        Ok(Self {
+            config,
+            hello,
+            suites,
+            session,
+            transcript,
+            renegotiation,
+            requested,
+            cookies: 0,
+            state,
+        })
     }
 
     /// Nothing of the server's was heard yet: it may still refuse.
@@ -171,6 +185,12 @@ impl Handshake {
             (State::ServerHello, kind::SERVER_HELLO) => {
                 self.state = State::ServerHello;
                 return self.server_hello(core, body);
+            }
+            (State::ServerHello, kind::HELLO_VERIFY_REQUEST)
+                if core.transport.is_datagram() && !self.renegotiation =>
+            {
+                self.state = State::ServerHello;
+                return self.again_with_cookie(core, body);
             }
             (State::Certificate(agreed), kind::CERTIFICATE) => {
                 let Some(shown) = decode_certificate(agreed.certificate_type, body)? else {
@@ -287,6 +307,20 @@ impl Handshake {
         Ok(Step::Client(Box::new(self)))
     }
 
+    /// HelloVerifyRequest (RFC 6347 section 4.2.1): the hello once more, with its cookie. Neither it nor
+    /// the first hello is in the transcript.
+    fn again_with_cookie(mut self, core: &mut Core, body: &[u8]) -> Result<Step, Error> {
+        self.cookies += 1;
+        if self.cookies > MAX_COOKIES {
+            return Err(Error::Flood);
+        }
+        self.hello.cookie = Some(decode_cookie(body)?.to_vec());
+        self.transcript = Transcript::new();
+        core.say(&mut self.transcript, kind::CLIENT_HELLO, &self.hello.encode());
+        core.transport.end_flight(FlightEnd::Awaited);
+        Ok(Step::Client(Box::new(self)))
+    }
+
     /// ServerHelloDone.
     fn done(
         mut self,
@@ -348,6 +382,7 @@ impl Handshake {
                     server_random: agreed.server_random,
                 };
                 let (tx, rx) = secrets.record_keys()?;
+                core.transport.prepare_rx(rx)?;
                 let completion = Completion {
                     peer: session.peer.clone(),
                     peer_key: key,
@@ -362,7 +397,6 @@ impl Handshake {
                     ticket_promised: agreed.ticket,
                     resumed: true,
                     tx: Some(tx),
-                    rx: Some(rx),
                 };
                 self.state = await_server(keyed);
                 Ok(Step::Client(Box::new(self)))
@@ -421,6 +455,7 @@ impl Handshake {
             agreed.server_random,
         )?;
         let (tx, rx) = secrets.record_keys()?;
+        core.transport.prepare_rx(rx)?;
         let completion = Completion {
             group: Some(group),
             peer: shown,
@@ -428,13 +463,8 @@ impl Handshake {
             shown: chosen.as_ref().map(|(credential, _)| credential.clone()),
             ..self.completion(secrets, &agreed)
         };
-        let keyed = Keyed {
-            completion,
-            ticket_promised: agreed.ticket,
-            resumed: false,
-            tx: Some(tx),
-            rx: Some(rx),
-        };
+        let keyed =
+            Keyed { completion, ticket_promised: agreed.ticket, resumed: false, tx: Some(tx) };
         let Some((credential, scheme)) = chosen else {
             return self.prove(core, keyed);
         };
@@ -463,11 +493,12 @@ impl Handshake {
     fn prove(mut self, core: &mut Core, mut keyed: Keyed) -> Result<Step, Error> {
         let Some(tx) = keyed.tx.take() else { return Err(Error::Internal("no key")) };
         let secrets = &keyed.completion.secrets;
-        core.transport.change_tx(tx)?;
+        core.change_tx(tx, secrets)?;
         let digest = self.transcript.digest(secrets.suite.hash);
         let data = secrets.verify_data(Role::Client, digest.as_ref())?;
         core.say(&mut self.transcript, kind::FINISHED, &data);
-        core.transport.end_flight();
+        let last = keyed.resumed;
+        core.transport.end_flight(if last { FlightEnd::Last } else { FlightEnd::Awaited });
         keyed.completion.client_verify = data;
         if keyed.resumed {
             return core.complete(keyed.completion);
@@ -478,11 +509,10 @@ impl Handshake {
     }
 
     pub(crate) fn change_cipher_spec(mut self, core: &mut Core) -> Result<Step, Error> {
-        let State::ChangeCipherSpec(mut keyed) = self.state else {
+        let State::ChangeCipherSpec(keyed) = self.state else {
             return Err(Error::Unexpected("ChangeCipherSpec"));
         };
-        let Some(rx) = keyed.rx.take() else { return Err(Error::Internal("no key")) };
-        core.transport.change_rx(rx)?;
+        core.transport.change_rx()?;
         self.state = State::Finished(keyed);
         Ok(Step::Client(Box::new(self)))
     }
@@ -497,6 +527,7 @@ impl Handshake {
         let digest = self.transcript.digest(secrets.suite.hash);
         let expected = secrets.verify_data(Role::Server, digest.as_ref())?;
         check_finished(&expected, message.body())?;
+        core.transport.confirm_rx();
         self.transcript.add(&message.raw);
         keyed.completion.server_verify = expected;
         if keyed.resumed {

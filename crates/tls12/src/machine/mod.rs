@@ -25,13 +25,16 @@ use std::time::Instant;
 
 use crate::codec::{CertificateType, PeerCertificate, Signed, kind};
 use crate::config::{Anonymous, ClientConfig, Common, Credential, Renegotiation, ServerConfig};
-use crate::crypto::{Group, KeyKind, SignatureScheme, Transcript, VerifyError, verify_signature};
+use crate::crypto::{
+    Group, KeyKind, RecordKey, SignatureScheme, Transcript, VerifyError, verify_signature,
+};
+use crate::dtls::{self, FlightEnd};
 use crate::error::{Alert, Error};
 use crate::keys::{Exporter, Role, Secrets, VERIFY_DATA};
 use crate::record::{Incoming, MAX_IDLE, Message, Stream, content};
 use crate::suite::{Authentication, Suite};
 use crate::ticket::ClientSession;
-use crate::transport::Transport;
+use crate::transport::{Datagram, Sent, Transport};
 
 /// What hellos agree on.
 #[derive(Clone)]
@@ -139,6 +142,8 @@ struct Core {
     phase: Phase,
     /// A HelloRequest of ours waits for its ClientHello.
     requested: bool,
+    /// Over SCTP: what the coming keys export.
+    next_exporter: Option<Exporter>,
     /// When the peer's latest renegotiation began.
     renegotiated: Option<Instant>,
     /// Messages without effect in a row.
@@ -154,12 +159,26 @@ impl Core {
         transcript.add(&raw);
     }
 
+    /// Says ChangeCipherSpec; what follows is protected with `key`.
+    fn change_tx(&mut self, key: RecordKey, secrets: &Secrets) -> Result<(), Error> {
+        if self.transport.is_datagram() {
+            self.next_exporter = Some(Exporter::new(secrets, [0; VERIFY_DATA]));
+        }
+        self.transport.change_tx(key)
+    }
+
     fn ask(&mut self, question: Output) {
+        // A signature is wanted for a flight of ours that has begun; all else follows one of the peer's.
+        if !matches!(question, Output::Sign(_)) {
+            self.transport.flight_answered();
+        }
         self.events.push_back(question);
     }
 
     /// A handshake is finished on both sides.
     fn complete(&mut self, completion: Completion) -> Result<Step, Error> {
+        self.transport.handshake_completed();
+        self.next_exporter = None;
         let anonymous = completion.secrets.suite.is_anonymous();
         let before = self.session.take();
         let private = self.phase == Phase::Anonymous
@@ -258,6 +277,30 @@ impl Connection {
         Self::new(Config::Server(config), Transport::Stream(Stream::default()))
     }
 
+    /// A client of DTLS, over what `settings` say.
+    pub fn datagram_client(
+        config: &Arc<ClientConfig>,
+        settings: dtls::Config,
+        now: Instant,
+    ) -> Result<Self, Error> {
+        let transport = Transport::Datagram(Box::new(Datagram::new(settings, None, now)));
+        let mut connection = Self::new(Config::Client(config.clone()), transport);
+        connection.say_hello(config, true)?;
+        Ok(connection)
+    }
+
+    /// A server of DTLS. Over UDP begin it only when [`dtls::Cookies`] found the hello's cookie valid, with
+    /// what they say, and bring it the same datagram.
+    pub fn datagram_server(
+        config: Arc<ServerConfig>,
+        settings: dtls::Config,
+        start: Option<dtls::Start>,
+        now: Instant,
+    ) -> Self {
+        let transport = Transport::Datagram(Box::new(Datagram::new(settings, start, now)));
+        Self::new(Config::Server(config), transport)
+    }
+
     fn new(config: Config, transport: Transport) -> Self {
         let core = Core {
             config,
@@ -266,6 +309,7 @@ impl Connection {
             session: None,
             phase: Phase::Fresh,
             requested: false,
+            next_exporter: None,
             renegotiated: None,
             idle: 0,
             said_close: false,
@@ -289,15 +333,23 @@ impl Connection {
         if self.core.phase == Phase::Closed {
             return;
         }
-        if let Err(error) = self.core.transport.receive(bytes) {
+        if let Err(error) = self.core.transport.receive(bytes, now) {
             return self.fail(error);
         }
         self.pump();
     }
 
-    /// Time has passed; see [`Output::WaitUntil`].
+    /// Time has passed; see [`Output::WaitUntil`]. Over datagrams call it also before an answer that took its
+    /// time, so that timers begin now.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = Some(now);
+        if self.core.phase == Phase::Closed {
+            return;
+        }
+        match self.core.transport.handle_timeout(now) {
+            Ok(()) => self.pump(),
+            Err(error) => self.fail(error),
+        }
     }
 
     /// The stream from the peer ended.
@@ -420,7 +472,8 @@ impl Connection {
     fn admit_data(&mut self) -> Result<(), Error> {
         match self.core.phase {
             Phase::Anonymous => return Err(Error::DataInAnonymousPhase),
-            Phase::Open if !self.core.heard_close => {}
+            // Datagrams come in any order.
+            Phase::Open if !self.core.heard_close || self.core.transport.is_datagram() => {}
             _ => return Err(Error::Unexpected("application data")),
         }
         // What was on its way when the renegotiation began still counts; once the peer has joined,
@@ -544,11 +597,18 @@ impl Connection {
     /// appended to `buf`.
     pub fn poll_output(&mut self, buf: &mut Vec<u8>) -> Output {
         match self.core.transport.output(buf) {
-            Ok(true) => return Output::Send,
-            Ok(false) => {}
+            Ok(Sent::Bytes) => return Output::Send,
+            Ok(Sent::ChangeOfKeys) => return Output::SendChangeOfKeys,
+            Ok(Sent::Nothing) => {}
             Err(error) => self.end(Closed::Failed(error)),
         }
-        self.core.events.pop_front().unwrap_or(Output::Idle)
+        if let Some(event) = self.core.events.pop_front() {
+            return event;
+        }
+        match self.core.transport.timeout() {
+            Some(time) if self.core.phase != Phase::Closed => Output::WaitUntil(time),
+            _ => Output::Idle,
+        }
     }
 
     /// Sends data. Only while [`Self::may_send`].
@@ -610,7 +670,7 @@ impl Connection {
             Config::Server(_) => {
                 self.core.requested = true;
                 self.core.transport.queue(kind::HELLO_REQUEST, &[]);
-                self.core.transport.end_flight();
+                self.core.transport.end_flight(FlightEnd::Unanswered);
                 Ok(())
             }
         }
@@ -713,6 +773,45 @@ impl Connection {
         }
         self.pump();
         Ok(None)
+    }
+
+    /// Opens a datagram in place. Returns where the next message of data lies in it, from `cursor` on, which is 0
+    /// for a new one; with `None` the datagram is at its end: call [`Self::poll_output`]. May be used at any time,
+    /// also while a handshake runs; then more data may come out of [`Self::poll_output`]. What is no good
+    /// record is dropped. An error has ended the connection.
+    pub fn open_datagram(
+        &mut self,
+        datagram: &mut [u8],
+        cursor: &mut usize,
+        now: Instant,
+    ) -> Result<Option<Range<usize>>, Error> {
+        self.now = Some(now);
+        let opened = self.core.transport.open_datagram(datagram, cursor, now).and_then(|data| {
+            if data.is_some() {
+                self.admit_data()?;
+            }
+            Ok(data)
+        });
+        match &opened {
+            Ok(Some(_)) => {}
+            Ok(None) => self.pump(),
+            Err(error) => self.fail(error.clone()),
+        }
+        opened
+    }
+
+    /// The record layer of DTLS, for its sizes and counters.
+    pub fn datagrams(&mut self) -> Option<&mut dtls::Transport> {
+        match &mut self.core.transport {
+            Transport::Stream(_) => None,
+            Transport::Datagram(datagram) => Some(&mut datagram.inner),
+        }
+    }
+
+    /// Keying material of the handshake whose keys are about to be used, for [`Output::SendChangeOfKeys`]. Its
+    /// tls-unique is not known yet.
+    pub fn next_exporter(&self) -> Option<Exporter> {
+        self.core.next_exporter.clone()
     }
 
     /// Bytes of a record that is not whole, once no handshake runs: a relay that took over goes on with them.

@@ -16,6 +16,9 @@ use crate::ticket::ClientSession;
 pub enum Output {
     /// Send what was put into the buffer; of datagrams it is one.
     Send,
+    /// Over SCTP (RFC 6083 section 4.8): wait until the peer has everything that was sent, make the key that
+    /// [`crate::Connection::next_exporter`] exports the active one, then send what was put into the buffer.
+    SendChangeOfKeys,
     /// Give this plaintext to the application.
     Data(Vec<u8>),
     /// Choose what to show; answer with [`Connection::chosen`].

@@ -23,6 +23,7 @@ use crate::codec::{
 };
 use crate::config::{Anonymous, ClientAuth, Credential, ServerConfig};
 use crate::crypto::{Group, KeyShare, RecordKey, SignatureScheme, Transcript, equal, random};
+use crate::dtls::FlightEnd;
 use crate::error::{Alert, Error};
 use crate::keys::{Role, Secrets, check_finished};
 use crate::record::Message;
@@ -72,7 +73,6 @@ struct Keyed {
     resumed: bool,
     ticket: bool,
     tx: Option<RecordKey>,
-    rx: Option<RecordKey>,
 }
 
 impl Handshake {
@@ -85,7 +85,6 @@ impl Handshake {
     ) -> Result<Step, Error> {
         let renegotiation = core.session.is_some();
         let hello = ClientHello::decode(message.body(), core.transport.is_datagram())?;
-        core.transport.begin(renegotiation);
         core.transport.check_version(hello.version)?;
         core.transport.version_agreed();
         if config.serves_tls13 && hello.suites.contains(&FALLBACK_SCSV) {
@@ -348,7 +347,7 @@ impl Handshake {
             core.say(&mut self.transcript, kind::CERTIFICATE_REQUEST, &request.encode());
         }
         core.say(&mut self.transcript, kind::SERVER_HELLO_DONE, &[]);
-        core.transport.end_flight();
+        core.transport.end_flight(FlightEnd::Awaited);
         self.state =
             if asks { State::Certificate(ours) } else { State::ClientKeyExchange(ours, None) };
         Step::Server(Box::new(self))
@@ -391,6 +390,7 @@ impl Handshake {
                     agreed.server_random,
                 )?;
                 let (rx, tx) = secrets.record_keys()?;
+                core.transport.prepare_rx(rx)?;
                 let server_name = self.hello.extensions.server_name.clone();
                 let completion = Completion {
                     group: Some(group),
@@ -405,13 +405,8 @@ impl Handshake {
                     )
                 };
                 let prove = completion.peer.is_some();
-                let keyed = Keyed {
-                    completion,
-                    resumed: false,
-                    ticket: agreed.ticket,
-                    tx: Some(tx),
-                    rx: Some(rx),
-                };
+                let keyed =
+                    Keyed { completion, resumed: false, ticket: agreed.ticket, tx: Some(tx) };
                 if prove { State::CertificateVerify(keyed) } else { State::ChangeCipherSpec(keyed) }
             }
             (State::CertificateVerify(keyed), kind::CERTIFICATE_VERIFY) => {
@@ -480,6 +475,7 @@ impl Handshake {
             server_random: agreed.server_random,
         };
         let (rx, tx) = secrets.record_keys()?;
+        core.transport.prepare_rx(rx)?;
         let server_name = self.hello.extensions.server_name.clone();
         let completion = Completion {
             peer: sealed.peer,
@@ -488,7 +484,7 @@ impl Handshake {
             resumed: true,
             ..Completion::new(secrets, &agreed, server_name, false, false)
         };
-        let keyed = Keyed { completion, resumed: true, ticket: true, tx: Some(tx), rx: Some(rx) };
+        let keyed = Keyed { completion, resumed: true, ticket: true, tx: Some(tx) };
         let mut keyed = self.prove(core, keyed)?;
         keyed.completion.tls_unique = keyed.completion.server_verify;
         self.state = State::ChangeCipherSpec(keyed);
@@ -496,11 +492,10 @@ impl Handshake {
     }
 
     pub(crate) fn change_cipher_spec(mut self, core: &mut Core) -> Result<Step, Error> {
-        let State::ChangeCipherSpec(mut keyed) = self.state else {
+        let State::ChangeCipherSpec(keyed) = self.state else {
             return Err(Error::Unexpected("ChangeCipherSpec"));
         };
-        let Some(rx) = keyed.rx.take() else { return Err(Error::Internal("no key")) };
-        core.transport.change_rx(rx)?;
+        core.transport.change_rx()?;
         self.state = State::Finished(keyed);
         Ok(Step::Server(Box::new(self)))
     }
@@ -515,6 +510,7 @@ impl Handshake {
         let digest = self.transcript.digest(secrets.suite.hash);
         let expected = secrets.verify_data(Role::Client, digest.as_ref())?;
         check_finished(&expected, message.body())?;
+        core.transport.confirm_rx();
         self.transcript.add(&message.raw);
         keyed.completion.client_verify = expected;
         if !keyed.resumed {
@@ -532,12 +528,13 @@ impl Handshake {
             core.say(&mut self.transcript, kind::NEW_SESSION_TICKET, &body);
         }
         let Some(tx) = keyed.tx.take() else { return Err(Error::Internal("no key")) };
-        core.transport.change_tx(tx)?;
         let secrets = &completion.secrets;
+        core.change_tx(tx, secrets)?;
         let digest = self.transcript.digest(secrets.suite.hash);
         let data = secrets.verify_data(Role::Server, digest.as_ref())?;
         core.say(&mut self.transcript, kind::FINISHED, &data);
-        core.transport.end_flight();
+        let last = !keyed.resumed;
+        core.transport.end_flight(if last { FlightEnd::Last } else { FlightEnd::Awaited });
         completion.server_verify = data;
         Ok(keyed)
     }

@@ -156,6 +156,9 @@ pub struct Side {
     pub now: Instant,
     pub refuse: Option<Alert>,
     pub sent: Vec<u8>,
+    /// The same, datagram by datagram.
+    pub packets: Vec<Vec<u8>>,
+    pub wait_until: Option<Instant>,
     pub data: Vec<u8>,
     pub verified: Vec<Verify>,
     pub chosen: Vec<tls12::ChooseCredential>,
@@ -180,6 +183,8 @@ impl Side {
             now: Instant::now(),
             refuse: None,
             sent: Vec::new(),
+            packets: Vec::new(),
+            wait_until: None,
             data: Vec::new(),
             verified: Vec::new(),
             chosen: Vec::new(),
@@ -211,8 +216,11 @@ impl Side {
     /// Does all that the connection wants; bytes to send gather in `sent`.
     pub fn act(&mut self) {
         loop {
+            let before = self.sent.len();
             match self.connection.poll_output(&mut self.sent) {
-                Output::Send => {}
+                Output::Send | Output::SendChangeOfKeys => {
+                    self.packets.push(self.sent[before..].to_vec());
+                }
                 Output::Data(data) => self.data.extend(data),
                 Output::ChooseCredential(question) => {
                     let fits = |c: &&Arc<Credential>| {
@@ -250,7 +258,14 @@ impl Side {
                     assert!(self.closed.is_none(), "closed twice");
                     self.closed = Some(how);
                 }
-                Output::WaitUntil(_) | Output::Idle => return,
+                Output::WaitUntil(time) => {
+                    self.wait_until = Some(time);
+                    return;
+                }
+                Output::Idle => {
+                    self.wait_until = None;
+                    return;
+                }
             }
         }
     }
@@ -260,6 +275,33 @@ impl Side {
             Some(Closed::Failed(error)) => Some(error),
             _ => None,
         }
+    }
+}
+
+/// What happens to a datagram.
+#[derive(Debug, Clone, Copy)]
+pub struct Weather {
+    pub loss: u32,
+    pub duplication: u32,
+    pub reordering: u32,
+    pub corruption: u32,
+}
+
+pub const FAIR: Weather = Weather { loss: 0, duplication: 0, reordering: 0, corruption: 0 };
+
+/// Small, fast and the same each time.
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn below(&mut self, bound: u32) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 33) as u32 % bound
+    }
+
+    fn percent(&mut self, chance: u32) -> bool {
+        self.below(100) < chance
     }
 }
 
@@ -296,6 +338,8 @@ impl Pair {
         loop {
             self.client.act();
             self.server.act();
+            self.client.packets.clear();
+            self.server.packets.clear();
             let up = std::mem::take(&mut self.client.sent);
             let down = std::mem::take(&mut self.server.sent);
             if up.is_empty() && down.is_empty() {
@@ -306,6 +350,55 @@ impl Pair {
             up.chunks(size.min(up.len().max(1))).for_each(|piece| self.server.input(piece));
             down.chunks(size.min(down.len().max(1))).for_each(|piece| self.client.input(piece));
         }
+    }
+
+    /// Carries datagrams through `weather`, with a clock that jumps to the next timer, until both are quiet.
+    pub fn run_datagrams(&mut self, weather: Weather, dice: &mut Dice) {
+        for _ in 0..10_000 {
+            let mut quiet = true;
+            for up in [true, false] {
+                let (from, to) = if up {
+                    (&mut self.client, &mut self.server)
+                } else {
+                    (&mut self.server, &mut self.client)
+                };
+                from.act();
+                from.sent.clear();
+                let mut packets = std::mem::take(&mut from.packets);
+                quiet &= packets.is_empty();
+                if packets.len() > 1 && dice.percent(weather.reordering) {
+                    let other = dice.below(packets.len() as u32) as usize;
+                    packets.swap(0, other);
+                }
+                for mut packet in packets {
+                    from.wire.extend(&packet);
+                    if dice.percent(weather.loss) {
+                        continue;
+                    }
+                    if dice.percent(weather.corruption) {
+                        let at = dice.below(packet.len() as u32) as usize;
+                        packet[at] ^= 1;
+                    }
+                    if dice.percent(weather.duplication) {
+                        to.input(&packet);
+                    }
+                    to.input(&packet);
+                }
+            }
+            if !quiet {
+                continue;
+            }
+            let Some(next) =
+                [self.client.wait_until, self.server.wait_until].into_iter().flatten().min()
+            else {
+                return;
+            };
+            for side in [&mut self.client, &mut self.server] {
+                side.now = side.now.max(next);
+                side.connection.handle_timeout(side.now);
+            }
+        }
+        panic!("never quiet");
     }
 
     pub fn later(&mut self, by: Duration) {

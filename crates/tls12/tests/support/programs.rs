@@ -156,6 +156,7 @@ impl Live {
 
     pub fn flush(&mut self) {
         self.side.act();
+        self.side.packets.clear();
         let sent = std::mem::take(&mut self.side.sent);
         // A peer that is gone shows when reading.
         let _ = self.stream.write_all(&sent);
