@@ -2,6 +2,7 @@
 
 mod gpg;
 mod making;
+mod others;
 mod reading;
 mod standing;
 mod voucher;
