@@ -73,6 +73,11 @@ impl Authority {
         self.certificate.to_str().expect("temporary paths are text")
     }
 
+    /// The path of its key.
+    pub fn key(&self) -> &str {
+        self.key.to_str().expect("temporary paths are text")
+    }
+
     /// A certificate for `name`, good for clients and servers, with a P-256 key.
     pub fn leaf(&self, name: &str) -> Leaf {
         self.leaf_with(name, &algorithm::P256, |_| {})
@@ -126,7 +131,7 @@ impl Authority {
             "-CA",
             self.certificate(),
             "-CAkey",
-            self.key.to_str().expect("temporary paths are text"),
+            self.key(),
             "-out",
             certificate.to_str().expect("temporary paths are text"),
         ]);

@@ -74,7 +74,7 @@ pub enum Refusal {
     Revoked(String),
     /// The policy does not hold.
     #[error(
-        "the policy for {of} does not hold ({expression}): {}; see: tlspool policy explain",
+        "{}; so the policy for {of} does not hold: {expression}; see: tlspool policy explain",
         reasons.join("; ")
     )]
     Policy {

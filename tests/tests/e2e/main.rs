@@ -5,6 +5,7 @@ mod client;
 mod closing;
 mod library;
 mod openssl_client;
+mod policy;
 mod programs;
 mod reload;
 mod server;

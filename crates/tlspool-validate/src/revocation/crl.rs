@@ -92,7 +92,7 @@ fn read_file(
     }
     for der in ders {
         let list = OwnedCertRevocationList::from_der(&der)
-            .map_err(|error| failed(format!("not a list that we can use: {error}")))?;
+            .map_err(|error| failed(format!("{error}; it must be a whole list of version 2")))?;
         lists.push(list.into());
     }
     Ok(())
