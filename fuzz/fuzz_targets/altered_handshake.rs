@@ -121,7 +121,7 @@ fuzz_target!(|data: &[u8]| {
         let engine = async {
             let socket = Socket::stream(near).expect("a socket");
             // Each scope has tickets of its own: some inputs resume, some do not.
-            let job = Job { role, authentication, scope: [switches; 32], exporter: true, twelve: Wishes::default() };
+            let job = Job { role, authentication, scope: [switches; 32], exporter: true, twelve: Wishes::default(), first: None };
             let mut host = FuzzHost::default();
             if let Ok(established) = handshake::run(&ENGINE, &socket, job, &mut host).await {
                 assert!(host.asked, "no session without a look at the peer");

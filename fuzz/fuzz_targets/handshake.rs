@@ -34,7 +34,7 @@ fuzz_target!(|data: &[u8]| {
         let engine = async {
             let socket = Socket::stream(near).expect("a socket");
             let scope = [switches; 32];
-            let job = Job { role, authentication, scope, exporter: switches & 16 != 0, twelve: Wishes::default() };
+            let job = Job { role, authentication, scope, exporter: switches & 16 != 0, twelve: Wishes::default(), first: None };
             let mut host = FuzzHost::default();
             if let Ok(established) = handshake::run(&ENGINE, &socket, job, &mut host).await {
                 let (plain, application) = stream_pair();

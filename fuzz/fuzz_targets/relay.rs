@@ -20,7 +20,7 @@ static ENGINE: LazyLock<Engine> =
 
 fn job(role: Role<'static>, scope: u8) -> Job<'static> {
     let authentication = PeerAuthentication::Ignored;
-    Job { role, authentication, scope: [scope; 32], exporter: false, twelve: Wishes::default() }
+    Job { role, authentication, scope: [scope; 32], exporter: false, twelve: Wishes::default(), first: None }
 }
 
 fuzz_target!(|data: &[u8]| {

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use tlspool_wire::packet::ErrorReply;
+use tlspool_wire::packet::{DatagramPiece, ErrorReply};
 use tlspool_wire::{Body, CtlKey, Packet, PoolError, Starttls, StarttlsFlags, Text};
 
 use crate::Error;
@@ -18,6 +18,7 @@ use crate::error::NameField;
 pub struct StarttlsRequest {
     fields: Starttls,
     nameless: bool,
+    first: Vec<u8>,
 }
 
 impl StarttlsRequest {
@@ -32,6 +33,29 @@ impl StarttlsRequest {
     /// [`Self::localid`] says which.
     pub fn server() -> Self {
         tcp(StarttlsFlags::LOCALROLE_SERVER | StarttlsFlags::REMOTEROLE_CLIENT).into()
+    }
+
+    /// DTLS over a connected UDP socket. A plaintext pair is then a pair of datagram sockets: each message is
+    /// one record.
+    #[must_use]
+    pub fn datagrams(mut self) -> Self {
+        self.fields.ipproto = 17;
+        self.flags(StarttlsFlags::DTLS)
+    }
+
+    /// For a server of DTLS: the datagram that began the session, whose cookie was found right. It was taken
+    /// from the socket before the socket was connected, so the pool cannot read it there. At most
+    /// [`tlspool_wire::packet::MAX_FIRST_DATAGRAM`] bytes.
+    #[must_use]
+    pub fn first_datagram(mut self, datagram: &[u8]) -> Self {
+        self.first = datagram.to_vec();
+        self
+    }
+
+    /// The pieces in which the first datagram goes ahead of the request.
+    pub(crate) fn first_pieces(&self) -> Result<Vec<Body>, Error> {
+        let pieces = DatagramPiece::of(&self.first).ok_or(Error::TooLong("first datagram"))?;
+        Ok(pieces.into_iter().map(Body::Datagram).collect())
     }
 
     /// Our own name.
@@ -100,7 +124,7 @@ impl From<StarttlsRequest> for Starttls {
 impl From<Starttls> for StarttlsRequest {
     /// For those who fill in the fields of the protocol themselves.
     fn from(fields: Starttls) -> Self {
-        Self { fields, nameless: false }
+        Self { fields, nameless: false, first: Vec::new() }
     }
 }
 

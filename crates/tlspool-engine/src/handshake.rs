@@ -61,6 +61,8 @@ pub struct Job<'a> {
     pub exporter: bool,
     /// What the engine `tls12` is for.
     pub twelve: Wishes,
+    /// A server's first datagram, if its cookie was found right already.
+    pub first: Option<&'a [u8]>,
 }
 
 /// What was agreed.

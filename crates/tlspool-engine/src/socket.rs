@@ -36,6 +36,9 @@ pub enum Unusable {
     /// A socket that carries no byte stream, where one is needed.
     #[error("the socket is not a stream socket")]
     NotAStream,
+    /// A socket that carries no datagrams, where it should.
+    #[error("the socket is not a datagram socket")]
+    NotDatagrams,
     /// The runtime cannot wait for it.
     #[error("the socket cannot be waited for: {0}")]
     NotPollable(Errno),
@@ -52,10 +55,30 @@ pub fn check(fd: BorrowedFd<'_>, stream: bool) -> Result<SocketType, Unusable> {
     Ok(kind)
 }
 
+/// Checks that `fd` is a connected datagram socket.
+pub fn check_datagram(fd: BorrowedFd<'_>) -> Result<(), Unusable> {
+    match check(fd, false)? {
+        SocketType::DGRAM => Ok(()),
+        _ => Err(Unusable::NotDatagrams),
+    }
+}
+
 impl Socket {
     /// The TLS side: a stream socket that [`check`] has found usable.
     pub fn stream(fd: OwnedFd) -> Result<Self, Unusable> {
         Self::register(fd, SocketType::STREAM)
+    }
+
+    /// The DTLS side: a connected datagram socket that [`check_datagram`] has found usable.
+    pub fn datagram(fd: OwnedFd) -> Result<Self, Unusable> {
+        Self::register(fd, SocketType::DGRAM)
+    }
+
+    /// Where the peer is, as bytes that stand for it.
+    pub fn peer_bytes(&self) -> Vec<u8> {
+        let address = getpeername(self.fd.get_ref()).ok().flatten();
+        let address = address.and_then(|any| std::net::SocketAddr::try_from(any).ok());
+        address.map_or_else(Vec::new, |address| address.to_string().into_bytes())
     }
 
     /// The plaintext side: a connected stream, packet or datagram socket.
@@ -80,7 +103,8 @@ impl Socket {
 
     /// Receives into `buffer`; 0 is the end of the stream.
     pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let wanted = buffer.len();
+        // A short packet says nothing of the next one.
+        let wanted = if self.packets { 0 } else { buffer.len() };
         self.poll_read(cx, wanted, |fd| Ok(recv(fd, &mut *buffer, RecvFlags::DONTWAIT)?.0))
     }
 

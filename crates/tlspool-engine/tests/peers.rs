@@ -125,6 +125,7 @@ fn server_job(authentication: PeerAuthentication) -> Job<'static> {
         scope: [0; 32],
         exporter: true,
         twelve: Wishes::default(),
+        first: None,
     }
 }
 
@@ -136,6 +137,7 @@ fn client_job() -> Job<'static> {
         scope: [0; 32],
         exporter: true,
         twelve: Wishes::default(),
+        first: None,
     }
 }
 

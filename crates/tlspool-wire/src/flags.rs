@@ -132,5 +132,7 @@ flag_word! {
         /// Ours: STARTTLS may bring the pool's end of the plaintext connection as a second
         /// descriptor, and is then not followed by a PLAINTEXT_CONNECT.
         PLAINTEXT_ALONG = 0x4000_0000;
+        /// Ours: the pool takes [`crate::command::DATAGRAM`].
+        DATAGRAM_FIRST = 0x2000_0000;
     }
 }

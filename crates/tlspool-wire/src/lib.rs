@@ -67,4 +67,7 @@ pub mod command {
     /// Site-local notice, pool to client, only if both pinged [`crate::Facilities::DRAIN_NOTICE`]:
     /// this pool is being replaced; send new requests over a new connection. No answer.
     pub const DRAINING: u32 = LOCAL | 0x0001;
+    /// Site-local, client to pool: a piece of the datagram that began a DTLS session, before the STARTTLS
+    /// with the same reqid. No answer.
+    pub const DATAGRAM: u32 = LOCAL | 0x0002;
 }

@@ -37,6 +37,7 @@ pub enum Body {
     LidentryRegister(Lidentry),
     LidentryCallback(Lidentry),
     Draining,
+    Datagram(DatagramPiece),
     Unknown(u32),
 }
 
@@ -90,6 +91,41 @@ pub struct Starttls {
     pub service: Text<16>,
     /// Milliseconds; 0 is the pool's default, all ones is no limit.
     pub timeout_ms: u32,
+}
+
+/// Data of DATAGRAM: a piece of the first datagram of a DTLS session, whose cookie the client has found
+/// right. Pieces come in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatagramPiece {
+    /// Length of the whole datagram.
+    pub total: u16,
+    /// Where this piece begins.
+    pub offset: u16,
+    /// At most [`DATAGRAM_PIECE`] bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// Bytes of a datagram that fit into one record.
+pub const DATAGRAM_PIECE: usize = 374;
+
+/// Longest datagram that is passed in pieces.
+pub const MAX_FIRST_DATAGRAM: usize = 2048;
+
+impl DatagramPiece {
+    /// The pieces of a datagram; none if it is too long.
+    pub fn of(datagram: &[u8]) -> Option<Vec<Self>> {
+        if datagram.len() > MAX_FIRST_DATAGRAM {
+            return None;
+        }
+        let total = u16::try_from(datagram.len()).ok()?;
+        let pieces = datagram.chunks(DATAGRAM_PIECE).enumerate();
+        let piece = |(n, bytes): (usize, &[u8])| Self {
+            total,
+            offset: (n * DATAGRAM_PIECE) as u16,
+            bytes: bytes.to_vec(),
+        };
+        Some(pieces.map(piece).collect())
+    }
 }
 
 /// A PIN in a record: stays at one place, however its record is moved, and is wiped when dropped.
@@ -422,6 +458,13 @@ impl Packet {
             command::LIDENTRY_REGISTER => Body::LidentryRegister(lidentry(&fields)?),
             command::LIDENTRY_CALLBACK => Body::LidentryCallback(lidentry(&fields)?),
             command::DRAINING => Body::Draining,
+            command::DATAGRAM => {
+                let (total, offset, length) = (fields.u16(0), fields.u16(2), fields.u16(4));
+                let bytes: [u8; DATAGRAM_PIECE] = fields.array(6);
+                let bytes = bytes.get(..length.into());
+                let bytes = bytes.ok_or(PacketError::Length { field: "length" })?.to_vec();
+                Body::Datagram(DatagramPiece { total, offset, bytes })
+            }
             other => Body::Unknown(other),
         };
         Ok(Self { reqid, cbid, body })
@@ -456,6 +499,7 @@ impl Body {
             Self::LidentryRegister(_) => command::LIDENTRY_REGISTER,
             Self::LidentryCallback(_) => command::LIDENTRY_CALLBACK,
             Self::Draining => command::DRAINING,
+            Self::Datagram(_) => command::DATAGRAM,
             Self::Unknown(number) => *number,
         }
     }
@@ -463,6 +507,13 @@ impl Body {
     fn write(&self, out: &mut FieldsMut<'_>) {
         match self {
             Self::Success | Self::Draining | Self::Unknown(_) => {}
+            Self::Datagram(piece) => {
+                let length = piece.bytes.len().min(DATAGRAM_PIECE);
+                out.u16(0, piece.total);
+                out.u16(2, piece.offset);
+                out.u16(4, length as u16);
+                out.bytes(6, &piece.bytes[..length]);
+            }
             Self::Error(error) => {
                 out.u32(0, error.code as u32);
                 out.text(4, &error.message);
@@ -613,11 +664,27 @@ mod tests {
             Body::LidentryRegister(lid.clone()),
             Body::LidentryCallback(lid),
             Body::Draining,
+            Body::Datagram(DatagramPiece { total: 500, offset: 374, bytes: vec![7; 126] }),
             Body::Unknown(0x77),
         ] {
             let packet = Packet { reqid: 1, cbid: 2, body };
             assert_eq!(Packet::decode(&packet.encode()), Ok(packet));
         }
+    }
+
+    #[test]
+    fn a_datagram_comes_in_pieces() {
+        let datagram: Vec<u8> = (0..1000).map(|n| (n % 251) as u8).collect();
+        let pieces = DatagramPiece::of(&datagram).unwrap();
+        assert_eq!(pieces.len(), 3);
+        assert!(pieces.iter().all(|piece| piece.total == 1000));
+        let joined: Vec<u8> = pieces.iter().flat_map(|piece| piece.bytes.clone()).collect();
+        assert_eq!(joined, datagram);
+        assert!(DatagramPiece::of(&[0; MAX_FIRST_DATAGRAM + 1]).is_none());
+        let body = Body::Datagram(pieces[0].clone());
+        let mut raw = Packet { reqid: 0, cbid: 0, body }.encode();
+        raw[12..14].copy_from_slice(&375_u16.to_ne_bytes());
+        assert_eq!(Packet::decode(&raw), Err(PacketError::Length { field: "length" }));
     }
 
     #[test]

@@ -77,6 +77,16 @@ impl Link {
     pub(super) async fn start(
         self: &Arc<Self>,
         body: Body,
+        passed: Passed<'_>,
+    ) -> Result<Ticket, NotStarted> {
+        self.start_after(&[], body, passed).await
+    }
+
+    /// The same, with records that go ahead of the request and have no answer.
+    pub(super) async fn start_after(
+        self: &Arc<Self>,
+        ahead: &[Body],
+        body: Body,
         [descriptor, along]: Passed<'_>,
     ) -> Result<Ticket, NotStarted> {
         let (outbox, inbox) = unbounded_channel();
@@ -95,6 +105,10 @@ impl Link {
         };
         if self.shared.ended.load(Ordering::Acquire) {
             return Err(NotStarted::Gone);
+        }
+        for body in ahead {
+            let packet = Packet { reqid, cbid: 0, body: body.clone() };
+            self.shared.deliver(&packet, [None, None]).await?;
         }
         self.shared.deliver(&Packet { reqid, cbid: 0, body }, [descriptor, along]).await?;
         ticket.sent = true;

@@ -127,6 +127,7 @@ impl Pool {
         plaintext: impl Into<Plaintext<'a>>,
     ) -> Result<Session, Error> {
         let mut plaintext = plaintext.into();
+        let ahead = request.first_pieces()?;
         let mut fields = request.into_wire()?;
         fields.flags = fields.flags | plaintext.base.flags();
         let mut ours = None;
@@ -135,7 +136,7 @@ impl Pool {
         }
         let along = plaintext.base.along();
         let body = Body::Starttls(fields);
-        let (mut ticket, mut packet) = self.begin(&body, Some(cryptfd), along).await?;
+        let (mut ticket, mut packet) = self.begin(&ahead, &body, Some(cryptfd), along).await?;
         if ticket.along {
             plaintext.base.went_along();
         }
@@ -203,7 +204,7 @@ impl Pool {
     }
 
     async fn ask(&self, body: &Body) -> Result<Body, Error> {
-        let (mut ticket, packet) = self.begin(body, None, None).await?;
+        let (mut ticket, packet) = self.begin(&[], body, None, None).await?;
         ticket.finish();
         questions::answer(packet)
     }
@@ -232,6 +233,7 @@ impl Pool {
     /// long as the pool has certainly not acted on it.
     async fn begin(
         &self,
+        ahead: &[Body],
         body: &Body,
         descriptor: Option<OwnedFd>,
         along: Option<BorrowedFd<'_>>,
@@ -240,7 +242,7 @@ impl Pool {
         for _ in 0..ATTEMPTS {
             let link = self.link().await?;
             let passed = [descriptor.as_ref().map(AsFd::as_fd), along];
-            let mut ticket = match link.start(body.clone(), passed).await {
+            let mut ticket = match link.start_after(ahead, body.clone(), passed).await {
                 Ok(ticket) => ticket,
                 Err(NotStarted::Failed(error)) => return Err(error),
                 Err(NotStarted::Gone) => {

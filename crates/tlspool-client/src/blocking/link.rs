@@ -100,6 +100,16 @@ impl Link {
     pub(crate) fn start(
         self: &Arc<Self>,
         body: Body,
+        passed: Passed<'_>,
+    ) -> Result<Ticket, NotStarted> {
+        self.start_after(&[], body, passed)
+    }
+
+    /// The same, with records that go ahead of the request and have no answer.
+    pub(crate) fn start_after(
+        self: &Arc<Self>,
+        ahead: &[Body],
+        body: Body,
         [descriptor, along]: Passed<'_>,
     ) -> Result<Ticket, NotStarted> {
         let mailbox = Arc::new(Mailbox::default());
@@ -108,8 +118,12 @@ impl Link {
             let reqid = requests.enter(Arc::clone(&mailbox)).map_err(NotStarted::Failed)?;
             (reqid, along.filter(|_| requests.takes_plaintext))
         };
-        let packet = Packet { reqid, cbid: 0, body };
-        match self.deliver(&packet, [descriptor, along]) {
+        let of = |body| Packet { reqid, cbid: 0, body };
+        let sent = ahead
+            .iter()
+            .try_for_each(|body| self.deliver(&of(body.clone()), [None, None]))
+            .and_then(|()| self.deliver(&of(body), [descriptor, along]));
+        match sent {
             Ok(()) => Ok(Ticket {
                 link: Arc::clone(self),
                 reqid,

@@ -82,13 +82,15 @@ impl Pool {
         mut plaintext: Plaintext<'_>,
         cancel: &Cancel,
     ) -> Result<Session, Error> {
+        let ahead = request.first_pieces()?;
         let mut fields = request.into_wire()?;
         fields.flags = fields.flags | plaintext.flags();
         let mut ours = None;
         plaintext.prepare(fields.ipproto, &mut ours);
         let body = Body::Starttls(fields);
         let along = plaintext.along();
-        let (mut ticket, mut packet) = self.begin(&body, Some(cryptfd), along, Some(cancel))?;
+        let (mut ticket, mut packet) =
+            self.begin(&ahead, &body, Some(cryptfd), along, Some(cancel))?;
         if ticket.went_along() {
             plaintext.went_along();
         }
@@ -154,7 +156,7 @@ impl Pool {
 
     /// One request, one answer.
     pub(super) fn ask(&self, body: &Body) -> Result<Body, Error> {
-        let (mut ticket, packet) = self.begin(body, None, None, None)?;
+        let (mut ticket, packet) = self.begin(&[], body, None, None, None)?;
         ticket.finish();
         questions::answer(packet)
     }
@@ -182,6 +184,7 @@ impl Pool {
     /// long as the pool has certainly not acted on it.
     pub(super) fn begin(
         &self,
+        ahead: &[Body],
         body: &Body,
         descriptor: Option<OwnedFd>,
         along: Option<BorrowedFd<'_>>,
@@ -191,7 +194,7 @@ impl Pool {
         for _ in 0..ATTEMPTS {
             let link = self.link()?;
             let passed = [descriptor.as_ref().map(AsFd::as_fd), along];
-            let mut ticket = match link.start(body.clone(), passed) {
+            let mut ticket = match link.start_after(ahead, body.clone(), passed) {
                 Ok(ticket) => ticket,
                 Err(NotStarted::Failed(error)) => return Err(error),
                 Err(NotStarted::Gone) => {

@@ -297,6 +297,7 @@ impl Relay {
             exporter: true,
             // The certificates are hidden by the connection that stands.
             twelve: Wishes { anonymous: Anonymous::Never, ..terms.wishes },
+            first: None,
         };
         let config = if self.manner.client {
             let mut config = client_config(&self.session.engine, &job).0;
@@ -384,7 +385,7 @@ impl Relay {
         let mut buffer = Vec::new();
         loop {
             match self.session.connection.poll_output(&mut buffer) {
-                Output::Send => self.queue(std::mem::take(&mut buffer)),
+                Output::Send | Output::SendChangeOfKeys => self.queue(std::mem::take(&mut buffer)),
                 Output::Data(data) => {
                     self.received += data.len() as u64;
                     if !self.deserted {
@@ -446,11 +447,9 @@ impl Relay {
                     self.out.pop_front();
                 }
                 Poll::Ready(Err(error)) if self.datagrams && is_noise(&error) => {
-                    if rustix::io::Errno::from_io_error(&error) == Some(rustix::io::Errno::MSGSIZE)
-                    {
-                        self.dropped += 1;
-                    }
+                    let size = first.len();
                     self.out.pop_front();
+                    self.lost(&error, size);
                 }
                 Poll::Ready(Err(error)) => {
                     self.out.clear();
@@ -461,6 +460,17 @@ impl Relay {
             moved = true;
         }
         moved
+    }
+
+    /// A datagram could not be sent. If it was too long for the path, the next ones are shorter.
+    fn lost(&mut self, error: &io::Error, size: usize) {
+        use rustix::io::Errno;
+        if Errno::from_io_error(error) == Some(Errno::MSGSIZE) {
+            self.dropped += 1;
+            if let Some(datagrams) = self.session.connection.datagrams() {
+                datagrams.set_mtu(size * 3 / 4);
+            }
+        }
     }
 
     /// Gives the application what it has not taken yet.
@@ -531,7 +541,7 @@ impl Relay {
                     self.partial.clear();
                     let now = self.heard;
                     if self.datagrams {
-                        self.connection().handle_input(&room[..n], now);
+                        self.open_datagram(cx, &mut room[..n], now);
                     } else {
                         self.open(cx, &mut room[..have + n], now);
                     }
@@ -545,6 +555,17 @@ impl Relay {
                 }
             }
         })
+    }
+
+    /// Opens the records of a datagram where they lie.
+    fn open_datagram(&mut self, cx: &mut Context<'_>, datagram: &mut [u8], now: Instant) {
+        let mut cursor = 0;
+        while let Ok(Some(plain)) =
+            self.session.connection.open_datagram(datagram, &mut cursor, now)
+        {
+            self.received += plain.len() as u64;
+            self.deliver(cx, &datagram[plain]);
+        }
     }
 
     /// Opens the whole records of a stream where they lie.
@@ -600,7 +621,10 @@ impl Relay {
             return false;
         }
         let packets = self.application.is_packets();
-        let most = RECORD;
+        let most = match self.session.connection.datagrams() {
+            Some(datagrams) => datagrams.max_data().min(RECORD),
+            None => RECORD,
+        };
         ROOM.with_borrow_mut(|room| {
             let (prefix, suffix) =
                 (self.session.connection.prefix(), self.session.connection.suffix());
@@ -655,7 +679,9 @@ impl Relay {
             }
             Poll::Ready(Ok(_)) => {}
             Poll::Pending => self.out.push_back(record[..sealed].to_vec()),
-            Poll::Ready(Err(error)) if self.datagrams && is_noise(&error) => self.dropped += 1,
+            Poll::Ready(Err(error)) if self.datagrams && is_noise(&error) => {
+                self.lost(&error, sealed);
+            }
             Poll::Ready(Err(error)) => {
                 self.dying.get_or_insert(End::PeerLost(error));
             }

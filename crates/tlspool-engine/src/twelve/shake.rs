@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rustls::{CertificateError, SignatureScheme};
+use tls12::dtls::{self, Start, Verdict};
 use tls12::{Alert, ChooseCredential, Closed, Connection, Output, SignRequest, Verify};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -26,7 +27,13 @@ pub(crate) async fn client<H: Host>(
     host: &mut H,
 ) -> Result<Established, HandshakeError> {
     let (config, shown) = client_config(engine, job);
-    let connection = Connection::client(&Arc::new(config)).map_err(explain)?;
+    let config = Arc::new(config);
+    let connection = if socket.is_packets() {
+        Connection::datagram_client(&config, dtls::Config::default(), Instant::now())
+    } else {
+        Connection::client(&config)
+    };
+    let connection = connection.map_err(explain)?;
     let mut session = Session::new(connection, engine, job.scope);
     if let Some((shown, number)) = shown {
         // What the offered session has shown of us keeps the number that it had then.
@@ -44,8 +51,52 @@ pub(crate) async fn server<H: Host>(
     host: &mut H,
 ) -> Result<Established, HandshakeError> {
     let config = Arc::new(server_config(engine, job));
+    if socket.is_packets() {
+        let (first, start) = match job.first {
+            Some(first) => (first.to_vec(), start_of(first).ok_or(HandshakeError::NotTls)?),
+            None => challenge(engine, socket).await?,
+        };
+        let connection = Connection::datagram_server(
+            config,
+            dtls::Config::default(),
+            Some(start),
+            Instant::now(),
+        );
+        return perform(Session::new(connection, engine, job.scope), socket, &first, job, host)
+            .await;
+    }
     let connection = Connection::server(config);
     perform(Session::new(connection, engine, job.scope), socket, first, job, host).await
+}
+
+/// Has the client show that it gets what is sent to where it says it is.
+async fn challenge(engine: &Engine, socket: &Socket) -> Result<(Vec<u8>, Start), HandshakeError> {
+    let address = socket.peer_bytes();
+    let mut datagram = vec![0; DATAGRAM];
+    let mut answer = [0; 256];
+    loop {
+        let n = match socket.recv(&mut datagram).await {
+            Ok(n) => n,
+            Err(error) if is_noise(&error) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        match engine.twelve.judge(&datagram[..n], &address, &mut answer) {
+            Verdict::Ignore => {}
+            Verdict::Challenge(n) => send(socket, &answer[..n]).await?,
+            Verdict::Valid(start) => {
+                datagram.truncate(n);
+                return Ok((datagram, start));
+            }
+        }
+    }
+}
+
+/// The numbers of a hello whose cookie somebody else has found right: those of its record (RFC 6347 section
+/// 4.1) and of its message (section 4.2.2).
+fn start_of(datagram: &[u8]) -> Option<Start> {
+    let record_seq = datagram.get(5..11)?.iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
+    let message_seq = u16::from_be_bytes(datagram.get(17..19)?.try_into().ok()?);
+    Some(Start { message_seq, record_seq })
 }
 
 async fn perform<H: Host>(
@@ -184,7 +235,7 @@ impl Session {
         let mut out = Vec::new();
         loop {
             match self.connection.poll_output(&mut out) {
-                Output::Send => {
+                Output::Send | Output::SendChangeOfKeys => {
                     let sent = send(socket, &out).await;
                     out.clear();
                     // The cause matters more than whether the alert could be sent.

@@ -7,16 +7,21 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use parking_lot::Mutex;
+use tls12::dtls::{Cookies, Verdict};
 use tls12::{ClientSession, TicketKey, TicketKeys};
 
 use crate::ask::Credential;
 use crate::tickets::Scope;
+
+/// How long a DTLS cookie is good: some round trips.
+const COOKIE_LIFETIME: Duration = Duration::from_mins(1);
 
 /// Shared by all handshakes.
 pub(crate) struct Store {
     keys: Mutex<Option<Rotating>>,
     sessions: Option<Mutex<LruCache<Scope, Kept>>>,
     lifetime: Duration,
+    cookies: Mutex<Cookies>,
 }
 
 struct Rotating {
@@ -39,7 +44,14 @@ impl Store {
     ) -> Result<Self, tls12::Error> {
         let keys = if tickets { Some(Rotating::new(None, lifetime)?) } else { None };
         let sessions = sessions.map(|scopes| Mutex::new(LruCache::new(scopes)));
-        Ok(Self { keys: Mutex::new(keys), sessions, lifetime })
+        let cookies = Cookies::new(COOKIE_LIFETIME, Instant::now())
+            .map_err(|_| tls12::Error::Internal("no random bytes"))?;
+        Ok(Self { keys: Mutex::new(keys), sessions, lifetime, cookies: Mutex::new(cookies) })
+    }
+
+    /// Judges the first datagram of a peer (RFC 6347 section 4.2.1).
+    pub(crate) fn judge(&self, datagram: &[u8], address: &[u8], out: &mut [u8]) -> Verdict {
+        self.cookies.lock().respond(datagram, address, Instant::now(), out)
     }
 
     /// The keys in use; they rotate at half the lifetime of a ticket.

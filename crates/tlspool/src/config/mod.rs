@@ -203,6 +203,9 @@ pub struct Limits {
     /// Time that sessions get to end after TERM or `-k`.
     #[serde(with = "duration")]
     pub drain_timeout: Duration,
+    /// After this time without a datagram of the peer's, a DTLS session ends.
+    #[serde(with = "duration")]
+    pub datagram_idle_timeout: Duration,
 }
 
 /// `[keys]`
@@ -481,6 +484,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(30),
             callback_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_mins(10),
+            datagram_idle_timeout: Duration::from_mins(5),
         }
     }
 }

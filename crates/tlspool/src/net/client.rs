@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown, send, shutdown};
 use tlspool_engine::Cancel;
+use tlspool_wire::packet::{DatagramPiece, MAX_FIRST_DATAGRAM};
 use tlspool_wire::{Body, Packet, PoolError};
 use tokio::sync::{Notify, OnceCell, oneshot};
 use zeroize::{Zeroize, Zeroizing};
@@ -47,8 +48,19 @@ pub(crate) struct Client {
     pub(crate) wants_drain_notice: AtomicBool,
     /// It pinged with `PLAINTEXT_ALONG`.
     pub(crate) brings_plaintext: AtomicBool,
+    /// First datagrams of DTLS sessions to come, by their requests.
+    datagrams: Mutex<HashMap<u16, FirstDatagram>>,
     _counted: InUse,
 }
+
+/// A datagram as it comes in, in pieces.
+struct FirstDatagram {
+    bytes: Vec<u8>,
+    total: usize,
+}
+
+/// First datagrams that may wait for their STARTTLS on one connection.
+const FIRST_DATAGRAMS: usize = 64;
 
 struct Outbox {
     /// `None` once the connection is gone, so that it is closed though tasks remember the client.
@@ -100,12 +112,46 @@ impl Client {
             awaits_idle: AtomicBool::new(false),
             wants_drain_notice: AtomicBool::new(false),
             brings_plaintext: AtomicBool::new(false),
+            datagrams: Mutex::default(),
             _counted: counted,
         })
     }
 
     pub(crate) fn uid(&self) -> Uid {
         self.peer.uid
+    }
+
+    // ---- first datagrams
+
+    /// Takes a piece of a first datagram in; `false` if it does not fit what came before.
+    pub(crate) fn take_piece(&self, reqid: u16, piece: &DatagramPiece) -> bool {
+        let mut datagrams = self.datagrams.lock();
+        if piece.offset == 0 {
+            if datagrams.len() >= FIRST_DATAGRAMS && !datagrams.contains_key(&reqid) {
+                return false;
+            }
+            let total = usize::from(piece.total).min(MAX_FIRST_DATAGRAM);
+            datagrams.insert(reqid, FirstDatagram { bytes: Vec::with_capacity(total), total });
+        }
+        let fits = datagrams.get_mut(&reqid).is_some_and(|first| {
+            let fits = first.bytes.len() == usize::from(piece.offset)
+                && usize::from(piece.total) == first.total
+                && first.bytes.len() + piece.bytes.len() <= first.total;
+            if fits {
+                first.bytes.extend_from_slice(&piece.bytes);
+            }
+            fits
+        });
+        if !fits {
+            datagrams.remove(&reqid);
+        }
+        fits
+    }
+
+    /// The first datagram for a request, if all of it is here.
+    pub(crate) fn first_datagram(&self, reqid: u16) -> Option<Vec<u8>> {
+        let first = self.datagrams.lock().remove(&reqid)?;
+        (first.bytes.len() == first.total).then_some(first.bytes)
     }
 
     // ---- answers

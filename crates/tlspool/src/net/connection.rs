@@ -261,6 +261,14 @@ fn dispatch(worker: &Rc<Worker>, client: &Arc<Client>, record: &mut Assembled<Ow
         }
         return;
     }
+    if let Body::Datagram(piece) = &packet.body {
+        if descriptor.is_some() {
+            refuse(PoolError::SuperfluousSocket, "this command takes no descriptor");
+        } else if !client.take_piece(reqid, piece) {
+            refuse(PoolError::RecordMalformed, "this piece does not fit the datagram before it");
+        }
+        return;
+    }
     let limit = worker.settings().config.limits.requests_per_client;
     let Some(in_flight) = client.begin(limit) else {
         let text = format!("{limit} requests are in flight; see limits.requests_per_client");
@@ -273,8 +281,10 @@ fn dispatch(worker: &Rc<Worker>, client: &Arc<Client>, record: &mut Assembled<Ow
     match packet.body {
         Body::Ping(ping) => {
             let asked = Facilities(ping.facilities);
-            let ours =
-                Facilities::STARTTLS | Facilities::DRAIN_NOTICE | Facilities::PLAINTEXT_ALONG;
+            let ours = Facilities::STARTTLS
+                | Facilities::DRAIN_NOTICE
+                | Facilities::PLAINTEXT_ALONG
+                | Facilities::DATAGRAM_FIRST;
             if asked.contains(Facilities::PLAINTEXT_ALONG) {
                 client.brings_plaintext.store(true, Ordering::Relaxed);
             }
@@ -340,7 +350,7 @@ fn dispatch(worker: &Rc<Worker>, client: &Arc<Client>, record: &mut Assembled<Ow
         Body::Success | Body::Error(_) => {
             refuse(PoolError::CommandNeeded, "this is a response, not a command");
         }
-        Body::Draining | Body::Unknown(_) => {
+        Body::Draining | Body::Datagram(_) | Body::Unknown(_) => {
             refuse(PoolError::CommandUnknown, "this pool does not know the command");
         }
     }

@@ -138,6 +138,7 @@ async fn judge(
         scope: [0; 32],
         exporter: false,
         twelve: Wishes { insist: question.openpgp, openpgp: question.openpgp, ..Wishes::default() },
+        first: None,
     };
     let handshake = handshake::run(&settings.engine, &socket, job, &mut host);
     let ended = tokio::time::timeout(limit, handshake).await;

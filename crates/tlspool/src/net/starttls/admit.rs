@@ -14,8 +14,10 @@ use crate::net::limits::{Exceeded, InUse};
 use crate::net::registry::Registered;
 use crate::net::worker::Worker;
 
-/// The ipproto of TCP; those of UDP and SCTP need DTLS.
+/// Values of ipproto.
 const IPPROTO_TCP: u8 = 6;
+const IPPROTO_UDP: u8 = 17;
+const IPPROTO_SCTP: u8 = 132;
 
 /// A request that passed the first look.
 pub(crate) struct Request {
@@ -26,6 +28,10 @@ pub(crate) struct Request {
     pub(super) local: Option<DoNai>,
     pub(super) remote: Option<DoNai>,
     pub(super) socket: OwnedFd,
+    /// The socket carries datagrams: DTLS.
+    pub(super) datagrams: bool,
+    /// The datagram that began the session, if the program has it.
+    pub(super) first: Option<Vec<u8>>,
     /// The pool's end of the plaintext connection, if it came along.
     pub(super) plaintext: Option<OwnedFd>,
     pub(super) registered: Option<Registered>,
@@ -50,23 +56,40 @@ pub(super) fn admit(
     let socket = descriptor.ok_or_else(|| {
         Failure::new(PoolError::CipherSocketNeeded, "STARTTLS needs the socket to run TLS on")
     })?;
-    if flags.contains(Flags::DTLS) || matches!(starttls.ipproto, 17 | 132) {
-        return Err(not_yet("DTLS, UDP or SCTP"));
+    if starttls.ipproto == IPPROTO_SCTP {
+        return Err(not_yet("SCTP"));
     }
     if flags.contains(Flags::LOCALID_ONTHEFLY) {
         return Err(not_yet("certificates made on the fly"));
     }
-    if starttls.ipproto != IPPROTO_TCP {
-        let text = format!("ipproto {} is not TCP (6), UDP (17) or SCTP (132)", starttls.ipproto);
-        return Err(Failure::new(PoolError::RecordMalformed, text));
-    }
+    let datagrams = match (starttls.ipproto, flags.contains(Flags::DTLS)) {
+        (IPPROTO_TCP, false) => false,
+        (IPPROTO_UDP, true) => true,
+        (IPPROTO_TCP, true) => {
+            let text = "DTLS runs over UDP (ipproto 17), not over TCP";
+            return Err(Failure::new(PoolError::RecordMalformed, text));
+        }
+        (IPPROTO_UDP, false) => {
+            let text = "over UDP runs DTLS only: set the flag DTLS";
+            return Err(Failure::new(PoolError::RecordMalformed, text));
+        }
+        (other, _) => {
+            let text = format!("ipproto {other} is not TCP (6), UDP (17) or SCTP (132)");
+            return Err(Failure::new(PoolError::RecordMalformed, text));
+        }
+    };
     let role = role(flags).map_err(|peer_to_peer| {
         if peer_to_peer {
             return not_yet("peer-to-peer roles");
         }
         Failure::new(PoolError::RecordMalformed, "the flags give no role, or both ends the same")
     })?;
-    tlspool_engine::socket::check(socket.as_fd(), true).map_err(|unusable| {
+    let usable = if datagrams {
+        tlspool_engine::socket::check_datagram(socket.as_fd())
+    } else {
+        tlspool_engine::socket::check(socket.as_fd(), true).map(drop)
+    };
+    usable.map_err(|unusable| {
         Failure::new(PoolError::CipherSocketNeeded, format!("{unusable}; pass a connected one"))
     })?;
     if let Some(plaintext) = &plaintext {
@@ -116,6 +139,8 @@ pub(super) fn admit(
         local,
         remote,
         socket,
+        datagrams,
+        first: client.first_datagram(reqid).filter(|_| datagrams && role == Role::Server),
         plaintext,
         registered,
         session,

@@ -118,6 +118,8 @@ pub(crate) async fn perform(worker: Rc<Worker>, request: Request) {
         local,
         remote,
         socket,
+        datagrams,
+        first,
         plaintext,
         registered,
         session,
@@ -129,7 +131,16 @@ pub(crate) async fn perform(worker: Rc<Worker>, request: Request) {
     let gone = client.gone.clone();
     let attempt = async {
         let attempt = stand_up(
-            &worker, &client, reqid, &starttls, role, local, remote, socket, plaintext, deadline,
+            &worker,
+            &client,
+            reqid,
+            &starttls,
+            role,
+            local,
+            remote,
+            Cipher { socket, datagrams, first },
+            plaintext,
+            deadline,
             &mut log,
         );
         match deadline {
@@ -208,12 +219,19 @@ pub(crate) async fn perform(worker: Rc<Worker>, request: Request) {
             let manner = Manner {
                 client: role == Role::Client,
                 authentication: standing.authentication,
-                idle: None,
+                idle: Some(settings.config.limits.datagram_idle_timeout),
             };
             let part = Part { session, manner, host, wishes: orders };
             tokio::task::spawn_local(relay.run_twelve(peer, application, part, cancel));
         }
     }
+}
+
+/// The peer's side of a request.
+struct Cipher {
+    socket: OwnedFd,
+    datagrams: bool,
+    first: Option<Vec<u8>>,
 }
 
 #[allow(clippy::too_many_arguments)] // the parts of one request, taken apart
@@ -225,7 +243,7 @@ async fn stand_up(
     role: Role,
     local: Option<DoNai>,
     remote: Option<DoNai>,
-    socket: OwnedFd,
+    cipher: Cipher,
     plaintext: Option<OwnedFd>,
     deadline: Option<TokioInstant>,
     log: &mut Line<'_>,
@@ -236,8 +254,9 @@ async fn stand_up(
     };
     // One call less where nothing is looked up.
     let endpoint =
-        settings.policy.dns.then(|| rules::endpoint(&socket, starttls.ipproto)).flatten();
-    let peer = Socket::stream(socket).map_err(unusable)?;
+        settings.policy.dns.then(|| rules::endpoint(&cipher.socket, starttls.ipproto)).flatten();
+    let open = if cipher.datagrams { Socket::datagram } else { Socket::stream };
+    let peer = open(cipher.socket).map_err(unusable)?;
     let _turn = worker.shared.handshakes.wait().await;
     log.local = local.as_ref().map(ToString::to_string).unwrap_or_default();
     log.remote = remote.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -284,7 +303,9 @@ async fn stand_up(
         nameless: authentication == PeerAuthentication::Ignored && host.local.is_none(),
         rows: &rows,
     };
-    let twelve = privacy::wishes(&settings.config, &case);
+    let mut twelve = privacy::wishes(&settings.config, &case);
+    // Nobody else does DTLS.
+    twelve.insist |= cipher.datagrams;
     let server = host.remote.as_ref().map(|name| name.domain().to_owned());
     let job = Job {
         role: match role {
@@ -298,6 +319,7 @@ async fn stand_up(
         scope,
         exporter: !starttls.ctlkey.is_none(),
         twelve,
+        first: cipher.first.as_deref(),
     };
     let established = handshake::run(&settings.engine, &peer, job, &mut host).await;
     let mut outcome = std::mem::take(&mut host.outcome);
