@@ -99,7 +99,7 @@ impl Resolver {
             }
             result
         };
-        let flight = self.flights.get(&key, &target, look_up);
+        let flight = Box::pin(self.flights.get(&key, &target, look_up));
         match tokio::time::timeout_at(deadline.into(), flight).await {
             Ok(Ok(result)) => result,
             Ok(Err(limit)) => Err(LookupFailure::Busy { target, limit }),
@@ -194,6 +194,37 @@ fn target(name: &Name) -> String {
     let country = short(labels.last(), 2) && short(labels.iter().rev().nth(1), 3);
     let count = if country { 3 } else { 2 };
     text(&name.trim_to(count.min(labels.len())))
+}
+
+/// For the fuzz target `dns_answer`: reads an answer about `kind` at `name` and takes its proofs for
+/// verified.
+#[cfg(fuzzing)]
+pub fn fuzz_answer(message: Vec<u8>, name: &str, kind: u16) {
+    use denial::Denials;
+    use hickory_resolver::proto::dnssec::rdata::DNSSECRData;
+
+    let Ok(name) = parse(name) else { return };
+    let kind = RecordType::from(kind);
+    let Ok(response) = hickory_resolver::proto::op::DnsResponse::from_buffer(message) else {
+        return;
+    };
+    let Ok(reply) = upstream::reply(response, &name, kind) else { return };
+    let zone = name.trim_to(1);
+    let mut denials = Denials { zone, nsec: Vec::new(), nsec3: Vec::new() };
+    for record in &reply.authorities {
+        match &record.data {
+            RData::DNSSEC(DNSSECRData::NSEC(nsec)) => {
+                denials.nsec.push((record.name.clone(), nsec.clone()));
+            }
+            RData::DNSSEC(DNSSECRData::NSEC3(nsec3)) => {
+                denials.nsec3.push((record.name.clone(), nsec3.clone()));
+            }
+            _ => {}
+        }
+    }
+    let _ = denials.prove(&name, kind);
+    let _ = denials.expansion(&name, name.num_labels().saturating_sub(1));
+    chain::fuzz(&reply, &name, kind);
 }
 
 #[cfg(test)]

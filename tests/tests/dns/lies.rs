@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use hickory_resolver::proto::dnssec::rdata::{DNSSECRData, RRSIG};
 use hickory_resolver::proto::op::{Message, Query, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{CNAME, TLSA};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
@@ -269,6 +270,37 @@ async fn false_absence() {
         })
         .await;
     bogus(&result, "absence is not proven");
+    // The zone itself says that it has no key: it is not asked, or we would wait for ourselves.
+    let (result, _) =
+        lied_to(&zones, "www.example.com", ("example.com.", RecordType::DS), move |asked| {
+            vec![replayed(asked, honest, "zzz.example.com.", RecordType::TLSA).to_vec().unwrap()]
+        })
+        .await;
+    bogus(&result, "absence is not proven");
+    // It is an alias, say the zone itself and the zone above, with signatures that are none.
+    for signer in ["example.com.", "com."] {
+        let (result, _) =
+            lied_to(&zones, "www.example.com", ("example.com.", RecordType::DS), move |asked| {
+                changed(asked, |message| {
+                    let alias = RData::CNAME(CNAME(name("example.org.")));
+                    let alias = Record::from_rdata(name("example.com."), 300, alias);
+                    let signature = message.answers.iter().find_map(|record| match &record.data {
+                        RData::DNSSEC(DNSSECRData::RRSIG(signature)) => Some(signature.clone()),
+                        _ => None,
+                    });
+                    let signature = signature.unwrap();
+                    let mut input = signature.input().clone();
+                    input.type_covered = RecordType::CNAME;
+                    input.signer_name = name(signer);
+                    let signature = RRSIG::from_sig(input, signature.sig().to_vec());
+                    let signature = RData::DNSSEC(DNSSECRData::RRSIG(signature));
+                    let signature = Record::from_rdata(name("example.com."), 300, signature);
+                    message.answers = vec![alias, signature];
+                })
+            })
+            .await;
+        bogus(&result, "");
+    }
     // All signatures are gone, everywhere.
     let liar = Liar::start(zones.address(), |asked| {
         changed(&asked, |message| {

@@ -203,7 +203,7 @@ impl Validator {
                 }
                 if input.num_labels < set.name.num_labels() {
                     // An expanded wildcard: nothing closer may exist.
-                    let proof = match self.denials(set.name, &reply.authorities, work).await? {
+                    let proof = match self.denials(&set.within, &reply.authorities, work).await? {
                         Ok(denials) => {
                             work.denial(set.name)?;
                             denials.expansion(set.name, input.num_labels)
@@ -217,10 +217,7 @@ impl Validator {
                 }
                 return Ok(Security::Secure(lasts(signature, set)));
             }
-            // A DS record is the business of the zone above.
-            let above = set.name.base_name();
-            let owner = if set.kind == RecordType::DS { &above } else { set.name };
-            match self.walk(owner, work).await? {
+            match self.walk(&set.within, work).await? {
                 Some(why) => Ok(Security::Unsigned(why)),
                 None => Err(bogus(set.name, set.kind, &why)),
             }
@@ -294,8 +291,9 @@ impl Validator {
     }
 
     async fn no_ds(&self, name: &Name, reply: &Reply, work: &Work) -> Result<Cut, LookupFailure> {
-        // An alias is no zone.
-        let alias = Set::of(&reply.answers, name, RecordType::CNAME);
+        // An alias is no zone, and stands in the zone above.
+        let mut alias = Set::of(&reply.answers, name, RecordType::CNAME);
+        alias.within = name.base_name();
         if !alias.records.is_empty() && !alias.signatures.is_empty() {
             return Ok(match self.secure(&alias, reply, work).await? {
                 Security::Secure(_) => Cut::None,
@@ -478,13 +476,18 @@ enum Absence {
 struct Set<'a> {
     name: &'a Name,
     kind: RecordType,
+    /// The name at or above which the zone must be that holds the set. While a zone cut is looked up,
+    /// that is above it: else the look-up would wait for itself.
+    within: Name,
     records: Vec<&'a Record>,
     signatures: Vec<&'a RRSIG>,
 }
 
 impl<'a> Set<'a> {
     fn of(section: &'a [Record], name: &'a Name, kind: RecordType) -> Self {
-        let mut set = Self { name, kind, records: Vec::new(), signatures: Vec::new() };
+        // A DS record is the business of the zone above.
+        let within = if kind == RecordType::DS { name.base_name() } else { name.clone() };
+        let mut set = Self { name, kind, within, records: Vec::new(), signatures: Vec::new() };
         for record in section.iter().filter(|record| record.name == *name) {
             if record.record_type() == kind {
                 // A record that stands there twice counts once (RFC 4034 section 6.3).
@@ -508,7 +511,7 @@ impl<'a> Set<'a> {
     fn may_be_signed_by(&self, signature: &RRSIG) -> Result<(), &'static str> {
         let input = signature.input();
         let signer = &input.signer_name;
-        if !signer.zone_of(self.name) || self.kind == RecordType::DS && signer == self.name {
+        if !signer.zone_of(&self.within) {
             return Err("it is signed by another zone");
         }
         // hickory counts no leading `*`, as the field does.
@@ -592,4 +595,23 @@ fn bogus(name: &Name, kind: RecordType, why: &str) -> LookupFailure {
 fn now() -> u32 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     since.as_secs() as u32
+}
+
+/// Sets, signatures and aliases of an answer, with its own keys.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(reply: &Reply, name: &Name, kind: RecordType) {
+    let set = Set::of(&reply.answers, name, kind);
+    let mut keys = Vec::new();
+    for record in &reply.additionals {
+        match &record.data {
+            RData::DNSSEC(DNSSECRData::DNSKEY(key)) => keys.push(key.clone()),
+            RData::Unknown { rdata, .. } => drop(redirect(name, &name.base_name(), rdata)),
+            _ => {}
+        }
+    }
+    for signature in &set.signatures {
+        let _ = set.may_be_signed_by(signature);
+        let _ = set.verify(signature, &keys, &Work::new());
+        let _ = lasts(signature, &set);
+    }
 }

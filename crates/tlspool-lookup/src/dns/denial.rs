@@ -231,3 +231,6 @@ impl<'a> Hashed<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

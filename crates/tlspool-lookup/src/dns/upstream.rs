@@ -257,7 +257,7 @@ fn question(name: &Name, kind: RecordType, recursive: bool) -> DnsRequest {
 }
 
 /// Sorts out what is no answer to the question.
-fn reply(response: DnsResponse, name: &Name, kind: RecordType) -> Result<Reply, String> {
+pub(super) fn reply(response: DnsResponse, name: &Name, kind: RecordType) -> Result<Reply, String> {
     let mut message = response.into_message();
     if message.metadata.message_type != MessageType::Response
         || message.metadata.op_code != OpCode::Query
