@@ -51,6 +51,9 @@
 //! - Each fault of a peer is an [`Error`] with its alert; all that a peer can make grow has a bound.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+extern crate self as tls12;
+
 mod codec;
 mod config;
 pub mod crypto;

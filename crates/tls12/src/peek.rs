@@ -41,10 +41,7 @@ pub struct Offer {
 
 /// Looks at the first bytes of a stream.
 pub fn peek(bytes: &[u8]) -> Peek {
-    let (message, whole) = match gather(bytes) {
-        Some(gathered) => gathered,
-        None => return Peek::Other,
-    };
+    let Some((message, whole)) = gather(bytes) else { return Peek::Other };
     let Some(&[found, high, mid, low]) = message.first_chunk::<4>() else {
         return if whole { Peek::Other } else { Peek::More };
     };

@@ -162,6 +162,11 @@ impl Handshake {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) fn hello_for_tests(&self) -> &ClientHello {
+        &self.hello
+    }
+
     /// Nothing of the server's was heard yet: it may still refuse.
     pub(crate) fn is_fresh(&self) -> bool {
         matches!(self.state, State::ServerHello)

@@ -140,6 +140,8 @@ struct Core {
     events: VecDeque<Output>,
     session: Option<Session>,
     phase: Phase,
+    /// It was open at some time, so the session is one that counts.
+    opened: bool,
     /// A HelloRequest of ours waits for its ClientHello.
     requested: bool,
     /// Over SCTP: what the coming keys export.
@@ -150,11 +152,22 @@ struct Core {
     idle: u32,
     said_close: bool,
     heard_close: bool,
+    /// Makes something else of each message that is sent.
+    #[cfg(test)]
+    liar: Option<tests::Liar>,
 }
 
 impl Core {
     /// Sends a handshake message.
     fn say(&mut self, transcript: &mut Transcript, kind: u8, body: &[u8]) {
+        #[cfg(test)]
+        if let Some(liar) = &mut self.liar {
+            for (kind, body) in liar(kind, body) {
+                let raw = self.transport.queue(kind, &body);
+                transcript.add(&raw);
+            }
+            return;
+        }
         let raw = self.transport.queue(kind, body);
         transcript.add(&raw);
     }
@@ -226,6 +239,7 @@ impl Core {
             };
         }
         self.phase = Phase::Open;
+        self.opened = true;
         self.events.push_back(Output::Established);
         Ok(Step::Done)
     }
@@ -308,12 +322,15 @@ impl Connection {
             events: VecDeque::new(),
             session: None,
             phase: Phase::Fresh,
+            opened: false,
             requested: false,
             next_exporter: None,
             renegotiated: None,
             idle: 0,
             said_close: false,
             heard_close: false,
+            #[cfg(test)]
+            liar: None,
         };
         Self { core, handshake: None, now: None }
     }
@@ -680,16 +697,12 @@ impl Connection {
 
     /// What was agreed; `None` before [`Output::Established`].
     pub fn summary(&self) -> Option<&Summary> {
-        self.core.session.as_ref().filter(|_| self.core.phase == Phase::Open).map(|s| &s.summary)
+        self.core.session.as_ref().filter(|_| self.core.opened).map(|s| &s.summary)
     }
 
     /// Keying material of the latest handshake; `None` before [`Output::Established`].
     pub fn exporter(&self) -> Option<Exporter> {
-        self.core
-            .session
-            .as_ref()
-            .filter(|_| self.core.phase == Phase::Open)
-            .map(|s| s.exporter.clone())
+        self.core.session.as_ref().filter(|_| self.core.opened).map(|s| s.exporter.clone())
     }
 
     /// The server's certificate, whoever of us that is: what tls-server-end-point hashes (RFC 5929 section
@@ -860,3 +873,6 @@ fn check_signature(
         VerifyError::BadSignature => Error::Decrypt(what),
     })
 }
+
+#[cfg(test)]
+mod tests;
