@@ -1,5 +1,6 @@
 #!/bin/sh
-# Compares tlstunnel and the pool with other TLS proxies and writes docs/benchmarks.md.
+# Compares tlstunnel and the pool with other TLS proxies, and our engine with other libraries, and writes
+# docs/benchmarks.md and docs/benchmarks-engine.md.
 # Arguments go to the comparison: `scripts/bench.sh --quick`. Run on a machine that is otherwise idle.
 set -eu
 cd "$(dirname "$0")/.."
@@ -9,11 +10,13 @@ for program in hitch haproxy stunnel4 nginx softhsm2-util setpriv openssl; do
     command -v "$program" >/dev/null || missing="$missing $program"
 done
 [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || missing="$missing ngx_stream_module"
+# For the comparison of engines.
+[ -e /usr/include/openssl/ssl.h ] || missing="$missing libssl-dev"
 if [ -n "$missing" ]; then
     echo "bench: missing:$missing" >&2
     if [ "$(id -u)" -ne 0 ]; then
         echo "bench: as root: apt-get install hitch haproxy stunnel4 nginx-light" \
-            "libnginx-mod-stream softhsm2 openssl" >&2
+            "libnginx-mod-stream softhsm2 openssl libssl-dev" >&2
         exit 1
     fi
     # The packages start services that nobody asked for, unless told not to.
@@ -27,12 +30,13 @@ if [ -n "$missing" ]; then
     fi
     apt-get update
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-        hitch haproxy stunnel4 nginx-light libnginx-mod-stream softhsm2 openssl
+        hitch haproxy stunnel4 nginx-light libnginx-mod-stream softhsm2 openssl libssl-dev
     [ -z "$policy" ] || rm -f "$policy"
     trap - EXIT
 fi
 
 cargo build --release -p tlspool -p tlstunnel -p tlspool-bench -p p11mock
+cargo build --release -p tlspool-bench --features engines --bin engine-bench
 mkdir -p docs
 
 # Everything the comparison makes is below this folder, whatever ends it.
@@ -41,4 +45,6 @@ export TMPDIR
 trap 'rm -rf "$TMPDIR"' EXIT
 trap 'exit 1' HUP INT TERM
 chmod 711 "$TMPDIR"
+target/release/engine-bench > "$TMPDIR/engines.md"
+mv "$TMPDIR/engines.md" docs/benchmarks-engine.md
 target/release/tlspool-bench --out docs/benchmarks.md "$@"
