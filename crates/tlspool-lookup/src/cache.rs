@@ -17,15 +17,16 @@ pub mod seal;
 
 use std::fmt::{self, Debug, Formatter};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tlspool_validate::sources::{Found, Looking, Options, Origin, Outcome, Query, Sources};
 
 pub use self::memcached::{Server, ServerError};
+pub use self::memory::Memory;
 pub use self::seal::{Key, KeyError};
 
 use self::memcached::{Cluster, Read};
-use self::memory::Memory;
 use self::seal::Sealer;
 
 /// Absence is remembered for this part of the timeout,
@@ -90,7 +91,7 @@ pub struct Cached<S> {
 /// Where.
 enum Store {
     Nowhere,
-    Memory(Memory),
+    Memory(Arc<Memory>),
     Memcached(Cluster, Box<Sealer>),
 }
 
@@ -114,9 +115,15 @@ impl<S: Sources> Cached<S> {
             Some((servers, key)) if !servers.is_empty() => {
                 Store::Memcached(Cluster::new(servers, settings.wait), Box::new(Sealer::new(&key)))
             }
-            _ => Store::Memory(Memory::new(settings.entries, settings.bytes)),
+            _ => Store::Memory(Arc::new(Memory::new(settings.entries, settings.bytes))),
         };
         Self { sources, store, timeout }
+    }
+
+    /// Remembers what `sources` answer in a memory that others use too.
+    pub fn with_memory(sources: S, memory: Arc<Memory>, timeout: Duration) -> Self {
+        let store = if timeout.is_zero() { Store::Nowhere } else { Store::Memory(memory) };
+        Self { sources, store, timeout: timeout.min(TIMEOUT_MOST) }
     }
 
     /// The sources themselves.

@@ -12,6 +12,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::rc::Rc;
 use tlspool_keys::server::{KeydBoot, run_key_process};
+use tlspool_lookup::Lookups;
+use tlspool_lookup::cache::Cached;
 use tlspool_lookup::process::{self, Limits};
 
 /// Takes the channel that is our standard input, and puts `/dev/null` in its place.
@@ -160,7 +162,7 @@ pub fn lookup_process() -> ExitCode {
     code
 }
 
-type Sources = Result<tlspool_lookup::Lookups, String>;
+type Sources = Result<Cached<Lookups>, String>;
 
 fn prepare_lookup(start: LookupStart) -> Result<(Config, Sources), String> {
     let LookupStart { config, become_user, log } = start;

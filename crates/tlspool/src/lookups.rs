@@ -1,15 +1,17 @@
 //! What the configuration means to whoever looks up: the look-up process, and commands that look up by
 //! themselves.
 
-use crate::config::{AbsolutePath, Config, Dns, Forwarder, ForwarderTls};
+use crate::config::{AbsolutePath, Cache, CacheServer, Config, Dns, Forwarder, ForwarderTls};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use std::time::Duration;
+use tlspool_lookup::cache::{self, Cached, Key};
 use tlspool_lookup::dns::{self, AnchorSource, DnsSettings, Protocol, TlsServer, UpstreamSettings};
 use tlspool_lookup::{Lookups, Settings, directory, http};
 
-/// The sources that the configuration names. Reads the files that it needs, and none later; an error says
-/// which and why. To be used within a local tokio runtime.
-pub(crate) fn sources(config: &Config) -> Result<Lookups, String> {
+/// The sources that the configuration names, with what memcached remembers of them. Reads the files that it
+/// needs, and none later; an error says which and why. To be used within a local tokio runtime.
+pub(crate) fn sources(config: &Config) -> Result<Cached<Lookups>, String> {
     let dns =
         config.dns.as_ref().ok_or("look-ups are not configured: there is no [dns] section")?;
     let (ldap, web) = (&config.ldap, &config.http);
@@ -34,7 +36,32 @@ pub(crate) fn sources(config: &Config) -> Result<Lookups, String> {
             internal: web.internal,
         },
     };
-    Lookups::new(settings).map_err(|error| error.to_string())
+    let lookups = Lookups::new(settings).map_err(|error| error.to_string())?;
+    Ok(Cached::new(lookups, cache_settings(config)?))
+}
+
+/// Whether answers are remembered in the network process: everywhere it would be too much.
+pub(crate) fn in_memory(config: &Config) -> bool {
+    config.cache.servers.is_empty()
+}
+
+fn cache_settings(config: &Config) -> Result<cache::Settings, String> {
+    let Cache { servers, key_file, lifetime, timeout, .. } = &config.cache;
+    if in_memory(config) {
+        return Ok(cache::Settings { timeout: Duration::ZERO, ..cache::Settings::default() });
+    }
+    let path = key_file.as_ref().ok_or("cache.key_file is missing")?;
+    let key = Key::load(path).map_err(|error| format!("cache.key_file: {path}: {error}"))?;
+    let server = |server: &CacheServer| match server {
+        CacheServer::Tcp(address) => cache::Server::Tcp(*address),
+        CacheServer::Unix(path) => cache::Server::Unix(path.to_path_buf()),
+    };
+    Ok(cache::Settings {
+        shared: Some((servers.iter().map(server).collect(), key)),
+        timeout: *lifetime,
+        wait: *timeout,
+        ..cache::Settings::default()
+    })
 }
 
 fn dns_settings(dns: &Dns) -> Result<DnsSettings, String> {
@@ -111,5 +138,9 @@ mod tests {
         let tls_anchors = AbsolutePath::new("/nonexistent/dns.pem");
         config.dns = Some(Dns { forwarders, tls_anchors, ..Dns::default() });
         assert!(sources(&config).unwrap_err().contains("dns.tls_anchors: /nonexistent/dns.pem"));
+        config.dns = Some(Dns::default());
+        config.cache.servers.push(CacheServer::Unix(AbsolutePath::new("/m.sock").unwrap()));
+        config.cache.key_file = AbsolutePath::new("/nonexistent/cache.key");
+        assert!(sources(&config).unwrap_err().contains("cache.key_file: /nonexistent/cache.key"));
     }
 }

@@ -1,10 +1,11 @@
-//! Remembering in this process: the answers used last, bounded in number and bytes.
+//! Remembering in this process: the answers used last, bounded in number and bytes. Threads may share one.
 
-use std::cell::RefCell;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
+use parking_lot::Mutex;
 use tlspool_validate::sources::{Answer, Outcome, Query};
 
 /// What an entry costs beside its bytes, about.
@@ -20,9 +21,10 @@ struct Entry {
 
 /// The answers used last.
 #[derive(Debug)]
-pub(super) struct Memory {
-    table: RefCell<Table>,
+pub struct Memory {
+    table: Mutex<Table>,
     most_bytes: usize,
+    hits: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -32,18 +34,30 @@ struct Table {
 }
 
 impl Memory {
-    pub(super) fn new(most_entries: usize, most_bytes: usize) -> Self {
+    /// For so many answers, of so many bytes altogether.
+    pub fn new(most_entries: usize, most_bytes: usize) -> Self {
         let most = NonZeroUsize::new(most_entries).unwrap_or(NonZeroUsize::MIN);
         let table = Table { entries: LruCache::new(most), bytes: 0 };
-        Self { table: RefCell::new(table), most_bytes }
+        Self { table: Mutex::new(table), most_bytes, hits: AtomicU64::new(0) }
+    }
+
+    /// How many answers are remembered.
+    pub fn entries(&self) -> usize {
+        self.table.lock().entries.len()
+    }
+
+    /// How many questions were answered from here.
+    pub fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
     }
 
     /// What is remembered, and for how much longer.
     pub(super) fn get(&self, query: &Query) -> Option<(Outcome, Duration)> {
-        let table = &mut *self.table.borrow_mut();
+        let table = &mut *self.table.lock();
         let entry = table.entries.get(query)?;
         let left = entry.until.saturating_duration_since(Instant::now());
         if !left.is_zero() {
+            self.hits.fetch_add(1, Ordering::Relaxed);
             return Some((entry.outcome.clone(), left));
         }
         table.remove(query);
@@ -51,7 +65,7 @@ impl Memory {
     }
 
     pub(super) fn put(&self, query: &Query, outcome: &Outcome, lifetime: Duration) {
-        let table = &mut *self.table.borrow_mut();
+        let table = &mut *self.table.lock();
         table.remove(query);
         let size = OVERHEAD + query_size(query) + outcome_size(outcome);
         if size > self.most_bytes {
@@ -142,14 +156,14 @@ mod tests {
         for number in 0..100 {
             memory.put(&crl(number), &present(1000), LONG);
             memory.put(&crl(number), &present(1000), LONG);
-            assert!(memory.table.borrow().bytes <= 10_000);
+            assert!(memory.table.lock().bytes <= 10_000);
         }
         assert!(memory.get(&crl(99)).is_some() && memory.get(&crl(80)).is_none());
         memory.put(&crl(99), &present(20_000), LONG);
         assert!(memory.get(&crl(99)).is_none());
         memory.put(&crl(98), &present(0), Duration::ZERO);
         assert!(memory.get(&crl(98)).is_none());
-        let table = memory.table.borrow();
+        let table = memory.table.lock();
         assert_eq!(table.bytes, table.entries.iter().map(|(_, entry)| entry.size).sum::<usize>());
     }
 }

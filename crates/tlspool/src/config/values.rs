@@ -270,7 +270,7 @@ impl TextValue for Forwarder {
     }
 }
 
-/// A memcached server: `"127.0.0.1"`, `"192.0.2.1:11211"`, or the path of a UNIX socket.
+/// A memcached server: `"127.0.0.1"`, `"192.0.2.1:11211"`, or `"unix:/path"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CacheServer {
     /// Over TCP.
@@ -281,11 +281,11 @@ pub enum CacheServer {
 
 impl TextValue for CacheServer {
     const EXPECTED: &'static str =
-        "an address such as \"127.0.0.1:11211\", or the path of a UNIX socket";
+        "an address such as \"127.0.0.1:11211\", or \"unix:/run/memcached.sock\"";
 
     fn from_text(text: &str) -> Option<Self> {
-        if text.starts_with('/') {
-            return AbsolutePath::from_text(text).map(Self::Unix);
+        if let Some(path) = text.strip_prefix("unix:") {
+            return AbsolutePath::from_text(path).map(Self::Unix);
         }
         let address = match text.parse() {
             Ok(address) => address,
@@ -297,7 +297,7 @@ impl TextValue for CacheServer {
     fn to_text(&self) -> String {
         match self {
             Self::Tcp(address) => address.to_string(),
-            Self::Unix(path) => path.to_text(),
+            Self::Unix(path) => format!("unix:{path}"),
         }
     }
 }
@@ -462,7 +462,7 @@ mod tests {
         }
         let server = |text| CacheServer::from_text(text).map(|server| server.to_text());
         assert_eq!(server("127.0.0.1").unwrap(), "127.0.0.1:11211");
-        assert_eq!(server("/run/memcached.sock").unwrap(), "/run/memcached.sock");
+        assert_eq!(server("unix:/run/memcached.sock").unwrap(), "unix:/run/memcached.sock");
         assert_eq!(server("localhost:11211"), None);
     }
 }

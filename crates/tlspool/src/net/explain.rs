@@ -15,6 +15,7 @@ use tlspool_engine::{
 };
 use tlspool_identity::DoNai;
 use tlspool_lookup::Lookups;
+use tlspool_lookup::cache::Cached;
 use tlspool_validate::policy::Expression;
 use tlspool_validate::sources::{
     Answer, Found, Looking, Options, Origin, Outcome, Query, Sources, Transport,
@@ -277,7 +278,7 @@ fn refusal(text: String) -> Refusal {
 }
 
 /// The look-ups of this process, if they are configured.
-struct LookUps<'a>(Option<&'a Lookups>);
+struct LookUps<'a>(Option<&'a Cached<Lookups>>);
 
 impl Sources for LookUps<'_> {
     fn look_up<'a>(&'a self, query: &'a Query, options: Options) -> Looking<'a> {

@@ -1,28 +1,65 @@
-//! A worker's way to the look-up process.
+//! A worker's way to the look-up process, with what is remembered on this side of it: what one worker has
+//! learnt, all know, and no process has to be asked.
 
+use std::cell::RefCell;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tlspool_lookup::cache::{Cached, Memory};
 use tlspool_lookup::process::{Counters, LookupClient};
 use tlspool_validate::sources::{Looking, Options, Query, Sources};
 
+use super::settings::Settings;
+use crate::config::Config;
+use crate::lookups::in_memory;
+
 /// How long the look-up process may take to tell what it does.
 const STATUS_TIME: Duration = Duration::from_secs(1);
+
+/// What all workers remember; with memcached nothing, it remembers for all.
+pub(crate) struct Remembered {
+    memory: Arc<Memory>,
+    lifetime: Duration,
+}
+
+impl Remembered {
+    /// Nothing yet.
+    pub(crate) fn new(config: &Config) -> Self {
+        let cache = &config.cache;
+        let lifetime = if in_memory(config) { cache.lifetime } else { Duration::ZERO };
+        let memory = Memory::new(cache.entries as usize, cache.bytes as usize);
+        Self { memory: Arc::new(memory), lifetime }
+    }
+
+    /// How many answers, and how many questions were answered by them.
+    pub(crate) fn counts(&self) -> (usize, u64) {
+        (self.memory.entries(), self.memory.hits())
+    }
+}
 
 /// Looks up what validation asks for; fails if look-ups are not configured. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Lookups {
     client: LookupClient,
+    cached: Rc<RefCell<Rc<Cached<LookupClient>>>>,
 }
 
 impl Lookups {
-    /// Without a process yet; `expected` if one will be there soon.
-    pub(crate) fn new(expected: bool) -> Self {
+    /// Without a process yet.
+    pub(crate) fn new(settings: &Settings) -> Self {
         let client = LookupClient::off();
-        if expected {
+        if settings.config.dns.is_some() {
             client.expect();
         }
-        Self { client }
+        let cached = Rc::new(RefCell::new(cached(&client, settings)));
+        Self { client, cached }
+    }
+
+    /// The settings have changed.
+    pub(crate) fn reload(&self, settings: &Settings) {
+        self.cached.replace(cached(&self.client, settings));
     }
 
     /// The look-up process was started; without a channel: there is none any more.
@@ -42,8 +79,14 @@ impl Lookups {
     }
 }
 
+fn cached(client: &LookupClient, settings: &Settings) -> Rc<Cached<LookupClient>> {
+    let Remembered { memory, lifetime } = &settings.remembered;
+    Rc::new(Cached::with_memory(client.clone(), memory.clone(), *lifetime))
+}
+
 impl Sources for Lookups {
     fn look_up<'a>(&'a self, query: &'a Query, options: Options) -> Looking<'a> {
-        self.client.look_up(query, options)
+        let cached = self.cached.borrow().clone();
+        Box::pin(async move { cached.look_up(query, options).await })
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tlspool_engine::{Engine, EngineOptions};
 use tlspool_validate::{PolicySettings, RevocationLists, SystemAnchors};
 
+use super::lookups::Remembered;
 use crate::config::{Config, TlsVersion};
 
 /// Settings in force; replaced whole when the configuration is read again.
@@ -19,6 +20,8 @@ pub(crate) struct Settings {
     pub(crate) policy: PolicySettings,
     /// Those in files.
     pub(crate) revocation_lists: Arc<RevocationLists>,
+    /// What was looked up. It is forgotten with the settings.
+    pub(crate) remembered: Remembered,
     /// Counts configurations.
     pub(crate) generation: u64,
 }
@@ -46,6 +49,7 @@ impl Settings {
         // Without a list that somebody relies on, `crl` would be absent instead of false.
         let revocation_lists = RevocationLists::load(&lists).map_err(|error| error.to_string())?;
         let revocation_lists = Arc::new(revocation_lists);
+        let remembered = Remembered::new(&config);
         let generation = previous.map_or(0, |previous| previous.generation + 1);
         Ok(Self {
             config,
@@ -54,6 +58,7 @@ impl Settings {
             system_anchors,
             policy,
             revocation_lists,
+            remembered,
             generation,
         })
     }

@@ -28,6 +28,7 @@ pub(crate) async fn status(shared: &Arc<Shared>) -> Value {
     };
     let waiting: Vec<_> =
         shared.waiting_tokens.lock().iter().map(|(_, label)| label.clone()).collect();
+    let remembered = shared.settings().remembered.counts();
     let now = shared.started.elapsed().as_secs();
     json!({
         "uptime_seconds": now,
@@ -38,7 +39,7 @@ pub(crate) async fn status(shared: &Arc<Shared>) -> Value {
         "pin_program": shared.pins.is_attended(),
         "tokens_waiting_for_pin": waiting,
         "tokens": tokens.iter().map(token).collect::<Vec<_>>(),
-        "look_ups": look_ups.as_ref().map(counters),
+        "look_ups": look_ups.as_ref().map(|look_ups| counters(look_ups, remembered)),
         "per_second": {
             "handshakes": shared.handshake_rate.rate(now),
             "failed": shared.failure_rate.rate(now),
@@ -69,14 +70,15 @@ fn token(token: &TokenStatus) -> Value {
     })
 }
 
-fn counters(counters: &Counters) -> Value {
+fn counters(counters: &Counters, (remembered, from_memory): (usize, u64)) -> Value {
     json!({
         "under_way": counters.under_way,
         "queries": counters.queries,
         "present": counters.present,
         "absent": counters.absent,
         "failed": counters.failed,
-        "from_memory": counters.from_memory,
+        "remembered": remembered,
+        "from_memory": from_memory,
         "from_memcached": counters.from_memcached,
         "cancelled": counters.cancelled,
         "refused": counters.refused,

@@ -175,7 +175,7 @@ async fn work(start: Start) -> std::io::Result<()> {
     let worker = Rc::new(Worker {
         index,
         keys: Keys::new(key_channel)?,
-        lookups: Lookups::new(settings.config.dns.is_some()),
+        lookups: Lookups::new(&settings),
         identities: RefCell::new(Identities::new(settings.config.database.to_path_buf())),
         settings: RefCell::new(settings),
         trust: Trust::new(),
@@ -212,6 +212,7 @@ async fn work(start: Start) -> std::io::Result<()> {
             Task::Cut => worker.relays.borrow().values().for_each(Cancel::request),
             Task::Reload => {
                 worker.settings.replace(worker.shared.settings());
+                worker.lookups.reload(&worker.settings());
                 worker.identities.borrow_mut().forget();
                 worker.keys.forget();
             }
