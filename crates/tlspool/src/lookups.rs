@@ -34,6 +34,7 @@ pub(crate) fn sources(config: &Config) -> Result<Cached<Lookups>, String> {
             ocsp_bytes: web.ocsp_bytes as usize,
             crl_bytes: web.crl_bytes as usize,
             internal: web.internal,
+            chosen: config.validation.ocsp_responder.iter().map(|url| url.0.clone()).collect(),
         },
     };
     let lookups = Lookups::new(settings).map_err(|error| error.to_string())?;

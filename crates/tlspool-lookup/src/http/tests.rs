@@ -236,6 +236,12 @@ fn strangers_lead_us_to_no_internal_network() {
             assert!(failure(&found).contains("internal"), "{host}: {found:?}");
         }
         assert!(heard.borrow().is_empty());
+        // But an administrator may.
+        let url = format!("http://127.0.0.1:{port}/ocsp");
+        let http = http(Settings { chosen: vec![url.clone()], ..Settings::default() });
+        let found = fetch(&http, &url).await;
+        assert_eq!(found.outcome, Outcome::Present(Answer::Crl(Vec::new())));
+        failure(&fetch(&http, &format!("{url}?")).await);
     });
 }
 
