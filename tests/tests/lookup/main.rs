@@ -5,3 +5,4 @@ mod directory;
 mod fake;
 mod hostile;
 mod table;
+mod zones;
