@@ -237,3 +237,40 @@ fn blame_names_what_is_at_fault() {
     board[Predicate::Identity.index()] = Some(Verdict::False);
     assert_eq!(blame(default, &board), [Predicate::Identity]);
 }
+
+/// What the fuzz target asserts, on what looks like expressions.
+#[test]
+fn whatever_is_read_reads_back() {
+    let pieces = [
+        "identity", "dane", "ldap?", "pin?", "and", "or", "not", "(", ")", "?", " ", "true", "0",
+        "T", "D", "g", "S", "&", "|", "~", "é", "\u{0}", "pq",
+    ];
+    let mut random = Random(0x1234_5678_9abc_def1);
+    let mut read = 0;
+    for _ in 0..50_000 {
+        let length = random.below(12);
+        let spaced = random.below(2) == 0;
+        let mut text = String::new();
+        for _ in 0..length {
+            text += pieces[random.below(pieces.len() as u64) as usize];
+            if spaced {
+                text.push(' ');
+            }
+        }
+        for result in [Expression::parse(&text), Expression::import(&text)] {
+            match result {
+                Ok(expression) => {
+                    read += 1;
+                    let canonical = expression.to_string();
+                    assert!(canonical.len() <= MAX_LENGTH);
+                    assert_eq!(Expression::parse(&canonical).as_ref(), Ok(&expression), "{text}");
+                }
+                Err(error) => {
+                    assert!(error.at <= text.len(), "{text}");
+                    assert!(!error.to_string().is_empty() && !error.pointed(&text).is_empty());
+                }
+            }
+        }
+    }
+    assert!(read > 1000, "{read}");
+}
