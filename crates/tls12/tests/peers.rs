@@ -9,42 +9,6 @@ use support::programs::*;
 use support::*;
 use tls12::*;
 
-/// Files with our keys, for programs.
-struct Files(tempfile::TempDir);
-
-impl Files {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        for (n, key) in keys().iter().enumerate() {
-            std::fs::write(folder.path().join(format!("{n}.key")), &key.key_pem).unwrap();
-            std::fs::write(folder.path().join(format!("{n}.crt")), &key.certificate_pem).unwrap();
-        }
-        Self(folder)
-    }
-
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn key(&self, n: usize) -> [std::path::PathBuf; 2] {
-        [self.path(&format!("{n}.key")), self.path(&format!("{n}.crt"))]
-    }
-
-    fn group(&self) -> std::path::PathBuf {
-        let path = self.path("group.pem");
-        if !path.exists() {
-            let made = Command::new("openssl")
-                .args(["genpkey", "-genparam", "-algorithm", "DH", "-pkeyopt", "group:ffdhe2048"])
-                .arg("-out")
-                .arg(&path)
-                .output()
-                .unwrap();
-            assert!(made.status.success());
-        }
-        path
-    }
-}
-
 fn openssl_server(files: &Files, key: usize, arguments: &[&str]) -> (Program, u16) {
     let port = free_port();
     let [key, certificate] = files.key(key);

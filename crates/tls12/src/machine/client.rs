@@ -134,7 +134,7 @@ impl Handshake {
         let mut hello = ClientHello {
             version: core.transport.version(),
             suites: suites.iter().map(|suite| suite.code).collect(),
-            cookie: core.transport.is_datagram().then(Vec::new),
+            cookie: core.transport.is_datagram().then(|| core.cookie.clone()),
             extensions,
             ..ClientHello::default()
         };
@@ -319,7 +319,8 @@ impl Handshake {
         if self.cookies > MAX_COOKIES {
             return Err(Error::Flood);
         }
-        self.hello.cookie = Some(decode_cookie(body)?.to_vec());
+        core.cookie = decode_cookie(body)?.to_vec();
+        self.hello.cookie = Some(core.cookie.clone());
         self.transcript = Transcript::new();
         core.say(&mut self.transcript, kind::CLIENT_HELLO, &self.hello.encode());
         core.transport.end_flight(FlightEnd::Awaited);

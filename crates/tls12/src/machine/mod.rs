@@ -150,6 +150,9 @@ struct Core {
     renegotiated: Option<Instant>,
     /// Messages without effect in a row.
     idle: u32,
+    /// The cookie that our first hello had to carry (DTLS). OpenSSL's server asks for it in later hellos too,
+    /// and passes over one that lacks it.
+    cookie: Vec<u8>,
     said_close: bool,
     heard_close: bool,
     /// Makes something else of each message that is sent.
@@ -327,6 +330,7 @@ impl Connection {
             next_exporter: None,
             renegotiated: None,
             idle: 0,
+            cookie: Vec::new(),
             said_close: false,
             heard_close: false,
             #[cfg(test)]

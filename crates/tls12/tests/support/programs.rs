@@ -1,12 +1,13 @@
 //! Other people's programs on loopback TCP, and one of our sides against them.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use super::Side;
+use super::{Side, keys};
 
 /// How long anything may take.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -86,9 +87,50 @@ impl Drop for Program {
     }
 }
 
+/// Files with our keys, for programs.
+pub struct Files(tempfile::TempDir);
+
+impl Files {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for (n, key) in keys().iter().enumerate() {
+            std::fs::write(folder.path().join(format!("{n}.key")), &key.key_pem).unwrap();
+            std::fs::write(folder.path().join(format!("{n}.crt")), &key.certificate_pem).unwrap();
+        }
+        Self(folder)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn key(&self, n: usize) -> [PathBuf; 2] {
+        [self.path(&format!("{n}.key")), self.path(&format!("{n}.crt"))]
+    }
+
+    pub fn group(&self) -> PathBuf {
+        let path = self.path("group.pem");
+        if !path.exists() {
+            let made = Command::new("openssl")
+                .args(["genpkey", "-genparam", "-algorithm", "DH", "-pkeyopt", "group:ffdhe2048"])
+                .arg("-out")
+                .arg(&path)
+                .output()
+                .unwrap();
+            assert!(made.status.success());
+        }
+        path
+    }
+}
+
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// A port of UDP that was free a moment ago.
+pub fn free_udp_port() -> u16 {
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// Connects as soon as somebody listens.
@@ -183,5 +225,67 @@ impl Live {
         let data = String::from_utf8_lossy(&self.side.data);
         assert!(found(&self.side), "{:?} after {data:?}", self.side.closed);
         self.side.data.clear();
+    }
+}
+
+/// One of our sides on a connected socket of UDP.
+pub struct LiveDatagrams {
+    pub side: Side,
+    pub socket: UdpSocket,
+}
+
+impl LiveDatagrams {
+    /// Carries datagrams until `done`, or the connection is over.
+    #[track_caller]
+    pub fn run_until(&mut self, done: impl Fn(&Side) -> bool) {
+        let end = Instant::now() + PATIENCE;
+        let mut buffer = [0; 2048];
+        loop {
+            self.flush();
+            if done(&self.side) || self.side.closed.is_some() {
+                return;
+            }
+            let now = Instant::now();
+            assert!(now < end, "the peer says nothing");
+            let wake = self.side.wait_until.map_or(end, |wake| wake.min(end));
+            let patience = wake.saturating_duration_since(now).max(Duration::from_millis(1));
+            self.socket.set_read_timeout(Some(patience)).unwrap();
+            // A peer that is not there yet, or no longer, shows as an error too.
+            let received = self.socket.recv(&mut buffer);
+            self.side.now = Instant::now();
+            match received {
+                Ok(n) => self.side.input(&buffer[..n]),
+                Err(_) => self.side.connection.handle_timeout(self.side.now),
+            }
+        }
+    }
+
+    pub fn flush(&mut self) {
+        self.side.act();
+        self.side.sent.clear();
+        for datagram in std::mem::take(&mut self.side.packets) {
+            let _ = self.socket.send(&datagram);
+        }
+    }
+
+    #[track_caller]
+    pub fn establish(&mut self) {
+        self.run_until(|side| side.established);
+        assert!(self.side.established, "{:?}", self.side.closed);
+    }
+
+    /// Waits until data has come that contains this.
+    #[track_caller]
+    pub fn wait_for(&mut self, text: &[u8]) {
+        let found = |side: &Side| side.data.windows(text.len()).any(|window| window == text);
+        self.run_until(found);
+        let data = String::from_utf8_lossy(&self.side.data);
+        assert!(found(&self.side), "{:?} after {data:?}", self.side.closed);
+        self.side.data.clear();
+    }
+
+    pub fn send(&mut self, text: &[u8]) {
+        self.side.connection.send(text).unwrap();
+        self.flush();
     }
 }
