@@ -67,6 +67,8 @@ mod suite;
 mod ticket;
 mod transport;
 
+#[doc(hidden)]
+pub use codec::read_and_write;
 pub use codec::{CertificateType, Framing, PeerCertificate};
 pub use config::{
     Anonymous, ClientAuth, ClientConfig, Common, Credential, Renegotiation, ServerConfig,

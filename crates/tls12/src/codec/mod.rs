@@ -207,6 +207,79 @@ pub(crate) fn framed(kind: u8, body: &[u8]) -> Vec<u8> {
     message
 }
 
+/// Reads `body` as the message of this kind, in each way there is, writes what came of it, and reads that again.
+/// For the fuzzer; panics if the two differ.
+#[doc(hidden)]
+pub fn read_and_write(kind: u8, body: &[u8]) {
+    use crate::suite::Exchange;
+    match kind {
+        kind::CLIENT_HELLO => {
+            for datagram in [false, true] {
+                if let Ok(hello) = ClientHello::decode(body, datagram) {
+                    assert_eq!(ClientHello::decode(&hello.encode(), datagram), Ok(hello));
+                }
+            }
+        }
+        kind::SERVER_HELLO => {
+            let offered = ClientExtensions {
+                server_name: Some("x".into()),
+                point_formats: Some(vec![0]),
+                alpn: vec![vec![1]],
+                cert_types: Some(vec![1, 0]),
+                extended_master_secret: true,
+                ticket: Some(vec![]),
+                ..ClientExtensions::default()
+            };
+            if let Ok(hello) = ServerHello::decode(body, &offered) {
+                assert_eq!(ServerHello::decode(&hello.encode(), &offered), Ok(hello));
+            }
+        }
+        kind::CERTIFICATE => {
+            for kind in [CertificateType::X509, CertificateType::OpenPgp] {
+                let Ok(shown) = decode_certificate(kind, body) else { continue };
+                for framing in [Framing::Deployed, Framing::Rfc6091] {
+                    let again = encode_certificate(kind, shown.as_ref(), framing);
+                    assert_eq!(decode_certificate(kind, &again), Ok(shown.clone()));
+                }
+            }
+        }
+        kind::CERTIFICATE_REQUEST => {
+            if let Ok(request) = CertificateRequest::decode(body) {
+                assert_eq!(CertificateRequest::decode(&request.encode()), Ok(request));
+            }
+        }
+        kind::SERVER_KEY_EXCHANGE => {
+            for (exchange, anonymous) in
+                [(Exchange::Ecdhe, false), (Exchange::Dhe, false), (Exchange::Dhe, true)]
+            {
+                if let Ok(whole) = ServerKeyExchange::decode(body, exchange, anonymous) {
+                    assert_eq!(whole.encode(), body);
+                }
+            }
+        }
+        kind::CLIENT_KEY_EXCHANGE => {
+            for exchange in [Exchange::Ecdhe, Exchange::Dhe] {
+                if let Ok(share) = decode_client_share(body, exchange) {
+                    assert_eq!(encode_client_share(share, exchange), body);
+                }
+            }
+        }
+        kind::CERTIFICATE_VERIFY => {
+            if let Ok(signed) = Signed::decode(body) {
+                let mut out = Vec::new();
+                signed.encode(&mut out);
+                assert_eq!(out, body);
+            }
+        }
+        kind::NEW_SESSION_TICKET => {
+            if let Ok((lifetime, ticket)) = decode_ticket(body) {
+                assert_eq!(encode_ticket(lifetime, ticket), body);
+            }
+        }
+        _ => drop(decode_cookie(body)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,6 +294,15 @@ mod tests {
         assert_eq!(reader.numbers(&[1, 2, 3]), Err(Error::Malformed("x")));
         assert_eq!(reader.numbers(&[]), Err(Error::Malformed("x")));
         assert_eq!(reader.numbers(&[1, 2]), Ok(vec![0x0102]));
+    }
+
+    #[test]
+    fn what_is_read_is_written_the_same() {
+        for kind in 0..=20 {
+            for body in [&[][..], &[0; 4], &[0; 40], &[1; 60], &[3, 0, 29, 1, 9, 4, 1, 0, 0]] {
+                read_and_write(kind, body);
+            }
+        }
     }
 
     #[test]
