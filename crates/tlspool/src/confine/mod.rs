@@ -103,6 +103,8 @@ fn reach(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::ErrorKind;
+    use std::path::Path;
 
     #[test]
     fn what_is_required_and_missing_is_an_error() {
@@ -113,5 +115,61 @@ mod tests {
         assert_eq!(degree.to_string(), "none (not in this kernel)");
         let degree = reach(Strictness::Off, || unreachable!(), ConfineError::Landlock).unwrap();
         assert_eq!(degree, Degree::Off);
+    }
+
+    /// Set in the process that is to be killed.
+    const VICTIM: &str = "TLSPOOL_TEST_CONFINED";
+
+    /// Runs the test `name` again in a process of its own, as the victim; how that ended.
+    fn victim(name: &str) -> std::process::ExitStatus {
+        let program = std::env::current_exe().unwrap();
+        let name = format!("confine::tests::{name}");
+        let mut command = std::process::Command::new(program);
+        command.args([&name, "--exact", "--nocapture"]).env(VICTIM, "1");
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        command.status().unwrap()
+    }
+
+    #[test]
+    fn who_starts_a_program_is_killed() {
+        use std::os::unix::process::{CommandExt, ExitStatusExt};
+        if std::env::var_os(VICTIM).is_none() {
+            let status = victim("who_starts_a_program_is_killed");
+            assert_eq!(status.signal(), Some(libc::SIGSYS), "{status}");
+            return;
+        }
+        rustix::thread::set_no_new_privs(true).unwrap();
+        let confined = apply(&Config::defaults(), Role::Lookup).unwrap();
+        assert_eq!(confined.seccomp, Degree::Full);
+        let error = std::process::Command::new("/bin/true").exec();
+        panic!("still there: {error}");
+    }
+
+    #[test]
+    fn a_look_up_process_reads_no_file_and_listens_nowhere() {
+        let there = std::env::current_exe().unwrap();
+        std::thread::spawn(move || {
+            rustix::thread::set_no_new_privs(true).unwrap();
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let files = files::restrict(&Config::defaults(), Role::Lookup).unwrap();
+            assert_eq!(files, Degree::Full, "this kernel has too little of Landlock for the test");
+            for path in [Path::new("/etc/passwd"), Path::new("/proc/self/maps"), &there] {
+                let error = std::fs::File::open(path).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{}", path.display());
+            }
+            for folder in ["/", "/tmp", "/etc"] {
+                let error = std::fs::read_dir(folder).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{folder}");
+            }
+            let new = std::env::temp_dir().join(format!("confined-{}", std::process::id()));
+            assert_eq!(std::fs::write(&new, "x").unwrap_err().kind(), ErrorKind::PermissionDenied);
+            std::fs::write("/dev/null", "x").unwrap();
+            std::fs::File::open("/dev/urandom").unwrap();
+            let error = std::net::TcpListener::bind("127.0.0.1:0").unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+            std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        })
+        .join()
+        .unwrap();
     }
 }
