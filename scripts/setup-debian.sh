@@ -14,7 +14,7 @@ packages="$packages gnupg"
 # look-ups: a directory and its tools, OpenPGP keys to put into it, a cache
 packages="$packages slapd ldap-utils sq memcached"
 # DNS: signed zones, their server, and a resolver to forward to
-packages="$packages nsd ldnsutils unbound"
+packages="$packages nsd ldnsutils unbound bind9-dnsutils"
 # tests: Python programs, manual pages, the core dump
 packages="$packages python3 mandoc gdb procps"
 

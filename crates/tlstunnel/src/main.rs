@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod datagrams;
 mod error;
 mod options;
 mod pool;
@@ -18,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 
+use crate::datagrams::Datagrams;
 use crate::error::TunnelError;
 use crate::options::Options;
 use crate::tunnel::Tunnel;
@@ -53,6 +55,23 @@ fn main() -> ExitCode {
 async fn run(options: &Options) -> Result<(), TunnelError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(TunnelError::Start)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(TunnelError::Start)?;
+    if options.udp {
+        let tunnel = Datagrams::open(options).await?;
+        info!(listen = %options.listen, remote = %options.remote, "ready");
+        tokio::select! {
+            ended = tunnel.run() => return ended,
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => return Ok(()),
+        }
+        info!("finishing handshakes");
+        tokio::select! {
+            () = tunnel.finish() => {}
+            () = tokio::time::sleep(GRACE) => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        return Ok(());
+    }
     let tunnel = Tunnel::open(options).await?;
     info!(listen = %options.listen, remote = %options.remote, "ready");
     tokio::select! {

@@ -38,6 +38,12 @@ pub(crate) struct Options {
     /// Socket of the TLS Pool
     #[arg(short = 'S', long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
+    /// Datagrams: DTLS over UDP
+    #[arg(short = 'u', long)]
+    pub(crate) udp: bool,
+    /// With -u: sessions that may begin from one address within five minutes
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) per_source: u32,
     /// Let sessions outlive the tunnel
     #[arg(short, long)]
     pub(crate) fork: bool,

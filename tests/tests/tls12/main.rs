@@ -5,3 +5,4 @@ mod datagrams;
 mod openpgp;
 mod precursor;
 mod renegotiation;
+mod tunnel;

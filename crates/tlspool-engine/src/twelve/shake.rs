@@ -310,13 +310,13 @@ impl Session {
         let receive = socket.recv(&mut buffer);
         let received = match until {
             None => receive.await,
-            Some(time) => match tokio::time::timeout_at(time.into(), receive).await {
-                Ok(received) => received,
-                Err(_) => {
+            Some(time) => {
+                let Ok(received) = tokio::time::timeout_at(time.into(), receive).await else {
                     self.connection.handle_timeout(Instant::now());
                     return Ok(());
-                }
-            },
+                };
+                received
+            }
         };
         match received {
             Ok(0) if !socket.is_packets() => self.connection.handle_end(),

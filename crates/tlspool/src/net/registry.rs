@@ -58,7 +58,7 @@ pub(crate) struct Stands {
     pub(crate) facts: Facts,
     pub(crate) forked: bool,
     /// Where wishes to renegotiate go; none if the session cannot.
-    pub(crate) wishes: Option<mpsc::UnboundedSender<Wish>>,
+    pub(crate) wishes: Option<mpsc::UnboundedSender<Box<Wish>>>,
 }
 
 struct Record {
@@ -74,7 +74,7 @@ struct Standing {
     facts: Arc<Facts>,
     /// Survives its connection even while attached (FORK).
     forked: bool,
-    wishes: Option<mpsc::UnboundedSender<Wish>>,
+    wishes: Option<mpsc::UnboundedSender<Box<Wish>>>,
 }
 
 enum Owner {
@@ -133,7 +133,7 @@ impl Registry {
     }
 
     /// Hands a wish to renegotiate to the session that it names, or says why not.
-    pub(crate) fn renegotiate(&self, wish: Wish) -> Result<(), (PoolError, Wish)> {
+    pub(crate) fn renegotiate(&self, wish: Box<Wish>) -> Result<(), (PoolError, Box<Wish>)> {
         let sessions = self.0.lock();
         let check = || {
             let record =

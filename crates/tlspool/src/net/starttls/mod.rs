@@ -67,7 +67,7 @@ pub(crate) fn begin(
 ) {
     if starttls.flags.contains(Flags::RENEGOTIATE) {
         let wish = Wish { client: client.clone(), reqid, starttls, in_flight };
-        return renegotiate::begin(worker, wish, descriptors);
+        return renegotiate::begin(worker, wish, &descriptors);
     }
     let mut request = match admit::admit(worker, client, in_flight, reqid, starttls, descriptors) {
         Ok(request) => Box::new(request),

@@ -36,7 +36,7 @@ impl Relay {
     ) {
         self.worker.began(self.number, &cancel);
         let ended = relay::run(peer, application, traffic, &cancel).await;
-        self.ended(ended);
+        self.ended(&ended);
     }
 
     /// The same for a session of the engine `tls12`.
@@ -51,10 +51,10 @@ impl Relay {
         let Part { session, manner, host, wishes } = part;
         let orders = SessionOrders::new(&host, &self, wishes);
         let ended = twelve::run(peer, application, session, manner, host, orders, &cancel).await;
-        self.ended(ended);
+        self.ended(&ended);
     }
 
-    fn ended(self, ended: Ended) {
+    fn ended(self, ended: &Ended) {
         self.worker.ended(self.number);
         let totals = &self.worker.shared.totals;
         totals.bytes_received.fetch_add(ended.received, Ordering::Relaxed);

@@ -39,11 +39,12 @@ pub(super) struct Part {
     pub(super) manner: Manner,
     /// Answers what a renegotiation of the peer's asks.
     pub(super) host: RequestHost,
-    pub(super) wishes: Option<mpsc::UnboundedReceiver<Wish>>,
+    pub(super) wishes: Option<mpsc::UnboundedReceiver<Box<Wish>>>,
 }
 
 /// Takes a wish in.
-pub(super) fn begin(worker: &Worker, wish: Wish, descriptors: [Option<OwnedFd>; 2]) {
+pub(super) fn begin(worker: &Worker, wish: Wish, descriptors: &[Option<OwnedFd>; 2]) {
+    let wish = Box::new(wish);
     let refused = if descriptors.iter().any(Option::is_some) {
         let text = "a renegotiation takes no socket: the control key says which session";
         Some((PoolError::SuperfluousSocket, text, wish))
@@ -74,14 +75,14 @@ pub(super) struct SessionOrders {
     endpoint: Option<tlspool_validate::Endpoint>,
     number: u64,
     registered: Option<Rc<Registered>>,
-    wishes: Option<mpsc::UnboundedReceiver<Wish>>,
+    wishes: Option<mpsc::UnboundedReceiver<Box<Wish>>>,
 }
 
 impl SessionOrders {
     pub(super) fn new(
         host: &RequestHost,
         relay: &Relay,
-        wishes: Option<mpsc::UnboundedReceiver<Wish>>,
+        wishes: Option<mpsc::UnboundedReceiver<Box<Wish>>>,
     ) -> Self {
         Self {
             worker: host.worker.clone(),
@@ -93,7 +94,7 @@ impl SessionOrders {
         }
     }
 
-    async fn order(&self, wish: Wish) -> Result<Order<RequestHost>, (Wish, Failure)> {
+    async fn order(&self, wish: Box<Wish>) -> Result<Order<RequestHost>, (Box<Wish>, Failure)> {
         let name = |text: &str, field: &str| match text {
             "" => Ok(None),
             name => DoNai::parse(name).map(Some).map_err(|error| {
@@ -175,12 +176,12 @@ impl SessionOrders {
     /// What is done when a renegotiation is over.
     fn answer(
         &self,
-        wish: Wish,
+        wish: Box<Wish>,
         authentication: PeerAuthentication,
     ) -> Box<dyn FnOnce(RequestHost, Result<Renegotiated, HandshakeError>)> {
         let (number, registered, role) = (self.number, self.registered.clone(), self.role);
         Box::new(move |mut host, result| {
-            let Wish { client, reqid, starttls, in_flight } = wish;
+            let Wish { client, reqid, starttls, in_flight } = *wish;
             match result {
                 Ok(renegotiated) => {
                     let mut outcome = std::mem::take(&mut host.outcome);
