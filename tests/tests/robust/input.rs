@@ -169,7 +169,7 @@ fn descriptors_that_do_not_fit() {
         let refusal = raw.refused(starttls(), &[fd.as_fd()]);
         scene.told(refusal, E::CipherSocketNeeded, words);
     }
-    let mut protocols = vec![(17, E::CommandNotImpl, "UDP"), (132, E::CommandNotImpl, "SCTP")];
+    let mut protocols = vec![(17, E::RecordMalformed, "DTLS"), (132, E::CommandNotImpl, "SCTP")];
     protocols.push((99, E::RecordMalformed, "ipproto 99"));
     for (ipproto, error, words) in protocols {
         let body = Body::Starttls(Starttls { ipproto, ..server("example.com") });

@@ -36,7 +36,7 @@ fn bad_records_are_answered() {
     assert_eq!(send(0, Body::LidentryRegister(Lidentry::default())), PoolError::CommandNotImpl);
     let starttls = |flags| Body::Starttls(Starttls { flags, ipproto: 6, ..Starttls::default() });
     assert_eq!(send(0, starttls(StarttlsFlags::default())), PoolError::CipherSocketNeeded);
-    assert_eq!(send(0, starttls(StarttlsFlags::RENEGOTIATE)), PoolError::CommandNotImpl);
+    assert_eq!(send(0, starttls(StarttlsFlags::RENEGOTIATE)), PoolError::RenegotiateNotFound);
     let mut garbled =
         Packet { reqid: 8, cbid: 0, body: starttls(StarttlsFlags::default()) }.encode();
     garbled[20..148].fill(b'x');
