@@ -150,12 +150,15 @@ async fn the_directory_lists_it() {
         let (name, kind) = ("john@example.org".to_owned(), CredentialKind::OpenPgp);
         assert_eq!(world.asked.borrow()[0].0, Query::Directory { name, kind });
     }
-    // The default, for OpenPGP peers, is the directory.
+    // By default the directory vouches, and without one a trusted key.
     let rows = |_: &mut Inquiry<'_>, rows: &mut Rows| rows.policies.clear();
     let validated = scene.ask(2, "true", &scene.listing(&[JOHN]), rows).await.unwrap();
     assert_eq!((validated.identity, validated.source), (name("john@example.org"), "ldap"));
     let none = World::default().with("directory", 1, absent());
-    assert!(scene.ask(2, "true", &none, rows).await.is_err());
+    let validated = scene.ask(2, "true", &none, rows).await.unwrap();
+    assert_eq!(validated.source, "openpgp");
+    // What the directory lists must match, whoever else vouches.
+    assert!(scene.ask(2, "true", &scene.listing(&[mary]), rows).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
