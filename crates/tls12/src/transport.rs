@@ -9,6 +9,9 @@ use crate::dtls::{self, Content, FlightEnd, SealError, Timeout};
 use crate::error::{Alert, Error};
 use crate::record::{HEADER, Incoming, MAX_RECORD, Message, Protection, Stream};
 
+/// Data that may wait while a question does, in bytes; what else the peer sends is lost, as datagrams may be.
+const MAX_WAITING: usize = 256 * 1024;
+
 /// What carries records. (Most connections are streams, so these are not behind a pointer.)
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)]
@@ -25,6 +28,8 @@ pub(crate) struct Datagram {
     pub(crate) inner: dtls::Transport,
     sctp: bool,
     received: VecDeque<Vec<u8>>,
+    /// Bytes in `received`, and some for each message.
+    waiting: usize,
     to_send: VecDeque<Vec<u8>>,
     now: Instant,
 }
@@ -45,11 +50,12 @@ impl Datagram {
             Some(start) => dtls::Transport::after_cookie(config, start),
             None => dtls::Transport::new(config),
         };
-        Self { inner, sctp, received: VecDeque::new(), to_send: VecDeque::new(), now }
+        Self { inner, sctp, received: VecDeque::new(), waiting: 0, to_send: VecDeque::new(), now }
     }
 
     fn next(&mut self) -> Option<Incoming> {
         if let Some(data) = self.received.pop_front() {
+            self.waiting -= Self::cost(&data);
             return Some(Incoming::Data(data));
         }
         if let Some([level, description]) = self.inner.next_alert() {
@@ -63,6 +69,18 @@ impl Datagram {
             None => {}
         }
         self.inner.next_held_data().map(Incoming::Data)
+    }
+
+    fn keep(&mut self, data: &[u8]) {
+        if self.waiting + Self::cost(data) <= MAX_WAITING {
+            self.waiting += Self::cost(data);
+            self.received.push_back(data.to_vec());
+        }
+    }
+
+    /// What a message costs, also when it is empty.
+    const fn cost(data: &[u8]) -> usize {
+        data.len() + 64
     }
 
     fn output(&mut self, buf: &mut Vec<u8>) -> Result<Sent, Error> {
@@ -130,7 +148,7 @@ impl Transport {
                 datagram.now = now;
                 let (mut bytes, mut cursor) = (bytes.to_vec(), 0);
                 while let Some(data) = datagram.inner.receive(&mut bytes, &mut cursor, now) {
-                    datagram.received.push_back(bytes[data].to_vec());
+                    datagram.keep(&bytes[data]);
                 }
                 Ok(())
             }

@@ -346,3 +346,43 @@ fn closing_datagrams() {
     assert_eq!(pair.client.closed, Some(Closed::Cleanly));
     assert_eq!(pair.server.closed, Some(Closed::Cleanly));
 }
+
+#[test]
+fn data_that_comes_while_a_question_waits_is_bounded() {
+    let mut pair = pair(client(), server());
+    pair.run_datagrams(FAIR, &mut Dice(1));
+    check_open(&mut pair);
+    pair.client.connection.renegotiate(None).unwrap();
+    pair.client.act();
+    let hello = pair.client.packets.pop().unwrap();
+    // More than will be kept is sealed before the server joins.
+    pair.server.connection.datagrams().unwrap().set_mtu(20_000);
+    for _ in 0..100 {
+        pair.server.connection.send(&[7; 10_000]).unwrap();
+    }
+    pair.server.act();
+    let data = std::mem::take(&mut pair.server.packets);
+    pair.server.input(&hello);
+    let mut waits = false;
+    let mut buf = Vec::new();
+    for datagram in &pair.server.packets {
+        pair.client.connection.handle_input(datagram, pair.client.now);
+    }
+    loop {
+        match pair.client.connection.poll_output(&mut buf) {
+            Output::Verify(_) => waits = true,
+            Output::Idle | Output::WaitUntil(_) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(waits);
+    for datagram in &data {
+        pair.client.connection.handle_input(datagram, pair.client.now);
+    }
+    pair.client.connection.verified(Ok(P256.spki.clone()));
+    pair.client.act();
+    assert_eq!(pair.client.error(), None);
+    let kept = pair.client.data.len();
+    assert!((200_000..256 * 1024).contains(&kept), "{kept}");
+    assert!(pair.client.data.iter().all(|byte| *byte == 7));
+}
