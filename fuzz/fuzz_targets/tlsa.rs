@@ -69,8 +69,9 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(record.usage, matched.usage as u8);
         assert_eq!(matched.name.is_none(), matched.usage == Usage::DaneEe);
         match matched.usage {
-            // Only the leaf that the authority issued has a path to it.
-            Usage::PkixTa | Usage::PkixEe => assert_eq!(chain[0].as_ref(), LEAF),
+            // Only the leaf that the authority issued has a path to it; itself it is trusted as it is.
+            Usage::PkixTa => assert_eq!(chain[0].as_ref(), LEAF),
+            Usage::PkixEe => assert!([LEAF, ROOT].contains(&chain[0].as_ref())),
             // An authority of the input's own cannot have signed the leaf, nor the input itself: nobody
             // makes signatures here.
             Usage::DaneTa => assert_eq!(chain[0].as_ref(), LEAF),
