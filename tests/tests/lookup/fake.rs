@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tlspool_tests::Leaf;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 
 /// Tags of requests and answers (RFC 4511).
@@ -36,6 +36,9 @@ pub(crate) enum Act {
     Send(Vec<u8>),
     /// Later, while other requests are served.
     After(Duration, Vec<u8>),
+    /// When there are permits, while other requests are served.
+    #[allow(dead_code)] // not all test programs wait for events
+    When(Arc<Semaphore>, Vec<u8>),
     /// Sends this in the clear, then begins TLS.
     StartTls(Vec<u8>),
     Close,
@@ -125,6 +128,13 @@ where
                         let later = later.clone();
                         tokio::spawn(async move {
                             tokio::time::sleep(delay).await;
+                            let _ = later.send(bytes);
+                        });
+                    }
+                    Act::When(gate, bytes) => {
+                        let later = later.clone();
+                        tokio::spawn(async move {
+                            let _permit = gate.acquire().await;
                             let _ = later.send(bytes);
                         });
                     }

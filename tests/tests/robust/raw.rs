@@ -106,34 +106,41 @@ impl Raw {
         server: &Starttls,
     ) -> Result<Vec<Pair>, String> {
         const AT_A_TIME: usize = 64;
-        let gone = |error: io::Error| error.to_string();
         let mut done = Vec::new();
         while done.len() < count {
             let batch = AT_A_TIME.min(count - done.len());
-            for n in 0..batch as u16 {
-                let (near, far) = tcp_pair();
-                self.ask(2 * n, server.clone(), near.into()).map_err(gone)?;
-                self.ask(2 * n + 1, client.clone(), far.into()).map_err(gone)?;
-            }
-            let (mut ends, mut finished) = (HashMap::new(), 0);
-            while finished < 2 * batch {
-                let packet = self.answer().map_err(gone)?;
-                match &packet.body {
-                    Body::PlaintextConnect(_) => {
-                        let end = self.connect_plaintext(&packet).map_err(gone)?;
-                        ends.insert(packet.reqid, end);
-                    }
-                    Body::Starttls(_) => finished += 1,
-                    Body::Error(error) => return Err(error.message.to_string()),
-                    other => return Err(format!("{other:?}")),
-                }
-            }
-            for n in 0..batch as u16 {
-                let mut end = |reqid| ends.remove(&reqid).ok_or("no PLAINTEXT_CONNECT came");
-                done.push(Pair { far: end(2 * n)?, near: end(2 * n + 1)? });
-            }
+            done.extend(self.batch(&vec![(client.clone(), server.clone()); batch])?);
         }
         Ok(done)
+    }
+
+    /// Makes a TLS connection for each pair of requests, a client's and a server's, all at once.
+    pub(crate) fn batch(&self, requests: &[(Starttls, Starttls)]) -> Result<Vec<Pair>, String> {
+        let gone = |error: io::Error| error.to_string();
+        for (n, (client, server)) in (0..).zip(requests) {
+            let (near, far) = tcp_pair();
+            self.ask(2 * n, server.clone(), near.into()).map_err(gone)?;
+            self.ask(2 * n + 1, client.clone(), far.into()).map_err(gone)?;
+        }
+        let (mut ends, mut finished) = (HashMap::new(), 0);
+        while finished < 2 * requests.len() {
+            let packet = self.answer().map_err(gone)?;
+            match &packet.body {
+                Body::PlaintextConnect(_) => {
+                    let end = self.connect_plaintext(&packet).map_err(gone)?;
+                    ends.insert(packet.reqid, end);
+                }
+                Body::Starttls(_) => finished += 1,
+                Body::Error(error) => return Err(error.message.to_string()),
+                other => return Err(format!("{other:?}")),
+            }
+        }
+        let mut pairs = Vec::new();
+        for n in 0..requests.len() as u16 {
+            let mut end = |reqid| ends.remove(&reqid).ok_or("no PLAINTEXT_CONNECT came");
+            pairs.push(Pair { far: end(2 * n)?, near: end(2 * n + 1)? });
+        }
+        Ok(pairs)
     }
 }
 

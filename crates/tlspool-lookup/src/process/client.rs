@@ -27,7 +27,8 @@ const MAX_PENDING: usize = 65_536;
 
 const OFF: &str = "look-ups are not configured: there is no [dns] section";
 const GONE: &str = "the look-up process is not running; see the log of the daemon";
-const DIED_TWICE: &str = "the look-up process ended twice during this look-up";
+const DIED_TWICE: &str =
+    "the look-up process ended twice during this look-up; see the log of the daemon";
 
 /// A worker's connection to the look-up process.
 #[derive(Clone)]
