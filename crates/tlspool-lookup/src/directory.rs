@@ -370,7 +370,9 @@ fn key_space(entries: &[Entry]) -> Option<String> {
 
 fn outcome(question: &Question, found: &Harvest) -> Outcome {
     let Harvest { listed, refers } = found;
-    let Listed { credentials, anchors, .. } = listed.clone();
+    let Listed { credentials, anchors, unreadable } = listed.clone();
+    // Something is listed, and it may be what was looked for.
+    let garbled = unreadable > 0 && credentials.is_empty();
     let answer = match &question.fingerprint {
         Some(wanted) => credentials
             .into_iter()
@@ -385,6 +387,9 @@ fn outcome(question: &Question, found: &Harvest) -> Outcome {
         Some(answer) => Outcome::Present(answer),
         // It may be there, but for that place nobody vouches.
         None if *refers => Outcome::Failed(Trouble::Referral.to_string()),
+        None if garbled => {
+            Outcome::Failed(format!("what the directory lists for {} is unreadable", question.name))
+        }
         None => Outcome::Absent(format!("the directory lists nothing for {}", question.name)),
     }
 }

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::fake::{
     Act, Asked, BIND, DONE, EXTENDED, Fake, done, element, entry, message, reference,
 };
-use crate::table::{Table, absence, failure, find, lists, on_runtime, openpgp, within, x509};
+use crate::table::{Table, failure, find, lists, on_runtime, openpgp, within, x509};
 
 const JOHN: &str = "john@example.com";
 const NAME: &[u8] = b"uid=john,dc=example,dc=com";
@@ -180,7 +180,8 @@ fn binary_where_text_belongs_is_tolerated_and_shown_tamed() {
         });
         let fake = fake.await;
         let directories = self::directories(&fake, &leaf, Settings::default());
-        absence(&find(&directories, &openpgp(JOHN)).await);
+        let found = find(&directories, &openpgp(JOHN)).await;
+        assert!(failure(&found).contains("lists for john@example.com is unreadable"), "{found:?}");
     });
     // Its words are shown, without what would harm a terminal.
     against(
