@@ -9,6 +9,8 @@ packages="build-essential cmake pkg-config"
 packages="$packages softhsm2 libnss3 libnss3-tools opensc"
 # peers: other implementations of TLS
 packages="$packages openssl gnutls-bin curl"
+# the same as libraries, for what their programs do not offer
+packages="$packages libssl-dev libgnutls28-dev"
 # OpenPGP: another implementation
 packages="$packages gnupg"
 # look-ups: a directory and its tools, OpenPGP keys to put into it, a cache

@@ -377,3 +377,135 @@ impl Stream {
         Ok(any)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::Aead;
+
+    fn protection() -> Protection {
+        Protection::new(RecordKey::new(Aead::Aes128Gcm, &[7; 16], &[3; 4]).unwrap())
+    }
+
+    /// Two streams whose records from the first to the second are protected.
+    fn protected() -> (Stream, Stream) {
+        let (mut from, mut to) = (Stream::default(), Stream::default());
+        from.tx = Some(protection());
+        to.rx = Some(protection());
+        from.version_agreed();
+        to.heard = true;
+        (from, to)
+    }
+
+    fn sealed(from: &mut Stream, kind: u8, plain: &[u8]) -> Vec<u8> {
+        let mut room = vec![0; from.prefix() + plain.len() + from.suffix()];
+        room[from.prefix()..][..plain.len()].copy_from_slice(plain);
+        let n = from.seal(kind, &mut room, plain.len()).unwrap();
+        assert_eq!(n, room.len());
+        room
+    }
+
+    #[test]
+    fn the_longest_record_opens_and_no_longer_one() {
+        let (mut from, mut to) = protected();
+        let mut record = sealed(&mut from, content::APPLICATION_DATA, &vec![1; MAX_PLAINTEXT]);
+        assert_eq!(to.record_length(&record), Ok(Some(record.len())));
+        let (kind, plain) = to.open(&mut record).unwrap();
+        assert_eq!((kind, plain.len()), (content::APPLICATION_DATA, MAX_PLAINTEXT));
+        let mut record = sealed(&mut from, content::APPLICATION_DATA, &vec![1; MAX_PLAINTEXT + 1]);
+        assert_eq!(to.open(&mut record), Err(Error::RecordOverflow));
+    }
+
+    #[test]
+    fn headers_have_bounds() {
+        let (_, protected) = protected();
+        let plain = Stream::default();
+        let header = |length: usize| [23, 3, 3, (length >> 8) as u8, length as u8];
+        let most = MAX_PLAINTEXT + MAX_EXPANSION;
+        assert_eq!(protected.record_length(&header(most)), Ok(Some(HEADER + most)));
+        assert_eq!(protected.record_length(&header(most + 1)), Err(Error::RecordOverflow));
+        assert_eq!(plain.record_length(&header(MAX_PLAINTEXT)), Ok(Some(HEADER + MAX_PLAINTEXT)));
+        assert_eq!(plain.record_length(&header(MAX_PLAINTEXT + 1)), Err(Error::RecordOverflow));
+        for cut in 0..HEADER {
+            assert_eq!(plain.record_length(&header(9)[..cut]), Ok(None));
+        }
+        // Versions: the first record may say 3.1, a protected one must say 3.3.
+        assert_eq!(plain.record_length(&[22, 3, 1, 0, 9]), Ok(Some(14)));
+        assert_eq!(plain.record_length(&[22, 2, 3, 0, 9]), Err(Error::NotTls));
+        assert_eq!(protected.record_length(&[22, 3, 1, 0, 9]), Err(Error::Version));
+        assert_eq!(protected.record_length(&[22, 4, 3, 0, 9]), Err(Error::Version));
+        for kind in [0, 19, 24, 255] {
+            assert_eq!(plain.record_length(&[kind]), Err(Error::NotTls));
+            let unknown = Err(Error::Unexpected("a record of an unknown type"));
+            assert_eq!(protected.record_length(&[kind]), unknown);
+        }
+        for kind in 20..=23 {
+            assert_eq!(plain.record_length(&[kind]), Ok(None));
+        }
+    }
+
+    #[test]
+    fn each_record_opens_once_and_in_order() {
+        let (mut from, mut to) = protected();
+        let records: Vec<_> =
+            (0..3).map(|n| sealed(&mut from, content::APPLICATION_DATA, &[n; 9])).collect();
+        assert!(to.open(&mut records[0].clone()).is_ok());
+        for wrong in [&records[0], &records[2]] {
+            assert_eq!(to.open(&mut wrong.clone()), Err(Error::BadRecord));
+        }
+        assert!(to.open(&mut records[1].clone()).is_ok());
+        for cut in 0..records[2].len() {
+            assert_eq!(to.open(&mut records[2].clone()[..cut]), Err(Error::BadRecord), "{cut}");
+        }
+        assert!(to.open(&mut records[2].clone()).is_ok());
+    }
+
+    #[test]
+    fn what_is_sealed_has_room() {
+        let (mut from, _) = protected();
+        let needed = from.prefix() + 10 + from.suffix();
+        let mut room = vec![0; needed];
+        let refused = from.seal(content::APPLICATION_DATA, &mut room[..needed - 1], 10);
+        assert_eq!(refused, Err(Error::Misuse("no room for the record")));
+        assert_eq!(from.seal(content::APPLICATION_DATA, &mut room, 10), Ok(needed));
+        assert!(from.may_seal());
+        from.tx.as_mut().unwrap().seq = SEAL_LIMIT;
+        assert!(!from.may_seal());
+        from.tx.as_mut().unwrap().seq = u64::MAX;
+        assert!(from.seal(content::APPLICATION_DATA, &mut room, 10).is_err());
+    }
+
+    #[test]
+    fn messages_are_cut_and_joined_but_not_mixed() {
+        let mut stream = Stream::default();
+        // Two messages in three records.
+        stream.receive(&[22, 3, 3, 0, 3, 20, 0, 0]).unwrap();
+        assert!(stream.next().unwrap().is_none());
+        assert!(stream.has_partial_message());
+        stream.receive(&[22, 3, 3, 0, 4, 2, 9, 8, 14, 22, 3, 3, 0, 3, 0, 0, 0]).unwrap();
+        for (kind, body) in [(20, &[9, 8][..]), (14, &[])] {
+            let Some(Incoming::Handshake(message)) = stream.next().unwrap() else { panic!() };
+            assert_eq!((message.kind(), message.body()), (kind, body));
+        }
+        assert!(stream.next().unwrap().is_none() && !stream.has_partial_message());
+        // Keys do not change within a message.
+        stream.receive(&[22, 3, 3, 0, 2, 20, 0]).unwrap();
+        assert!(stream.next().unwrap().is_none());
+        stream.prepare_rx(protection());
+        assert_eq!(stream.change_rx(), Err(Error::Unexpected("ChangeCipherSpec")));
+    }
+
+    #[test]
+    fn what_waits_has_bounds() {
+        let mut stream = Stream::default();
+        stream.receive(&vec![22; MAX_INCOMING]).unwrap();
+        assert_eq!(stream.receive(&[22]), Err(Error::TooMuch("bytes at once")));
+        // The longest message waits for its end, the next longer one does not.
+        for (length, refused) in [(MAX_MESSAGE, false), (MAX_MESSAGE + 1, true)] {
+            let mut stream = Stream::default();
+            let [_, a, b, c] = (length as u32).to_be_bytes();
+            stream.receive(&[22, 3, 3, 0, 4, 11, a, b, c]).unwrap();
+            assert_eq!(stream.next().is_err(), refused, "{length}");
+        }
+    }
+}

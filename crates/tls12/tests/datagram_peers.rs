@@ -5,11 +5,11 @@ mod support;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use support::programs::*;
 use support::*;
-use tls12::dtls::{self, Cookies, Verdict};
+use tls12::dtls;
 use tls12::*;
 
 const GNUTLS: &str = "NORMAL:-VERS-ALL:+VERS-DTLS1.2:+SIGN-EDDSA-ED25519:+DHE-RSA";
@@ -93,36 +93,8 @@ fn accepted(
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let program = start(socket.local_addr().unwrap().port());
-    let live = accept_next(&Arc::new(config), key, &socket);
+    let live = accept_datagrams(&Arc::new(config), key, &socket);
     (live, program)
-}
-
-#[track_caller]
-fn accept_next(config: &Arc<ServerConfig>, key: usize, socket: &UdpSocket) -> LiveDatagrams {
-    let mut cookies = Cookies::new(Duration::from_mins(1), Instant::now()).unwrap();
-    let (mut datagram, mut out) = ([0; 2048], [0; 256]);
-    loop {
-        let (n, peer) = socket.recv_from(&mut datagram).expect("nobody comes");
-        let now = Instant::now();
-        let address = peer.to_string();
-        match cookies.respond(&datagram[..n], address.as_bytes(), now, &mut out) {
-            Verdict::Ignore => {}
-            Verdict::Challenge(answer) => {
-                assert!(answer <= n);
-                socket.send_to(&out[..answer], peer).unwrap();
-            }
-            Verdict::Valid(start) => {
-                let socket = socket.try_clone().unwrap();
-                socket.connect(peer).unwrap();
-                let settings = dtls::Config::default();
-                let connection =
-                    Connection::datagram_server(config.clone(), settings, Some(start), now);
-                let mut side = Side::new(connection, vec![credential(key, Shape::X509)]);
-                side.input(&datagram[..n]);
-                return LiveDatagrams { side, socket };
-            }
-        }
-    }
 }
 
 fn suites_for(key: usize) -> impl Iterator<Item = &'static Suite> {

@@ -323,6 +323,13 @@ mod tests {
             let other = encode(Some(&openpgp()), framing);
             assert!(decode_certificate(CertificateType::X509, &other).is_err());
         }
+        // And the other way round.
+        let chain = encode_certificate(
+            CertificateType::X509,
+            Some(&PeerCertificate::X509(vec![vec![0x30; 40], vec![0x30; 9]])),
+            Framing::Deployed,
+        );
+        assert!(decode_certificate(CertificateType::OpenPgp, &chain).is_err());
     }
 
     #[test]

@@ -457,6 +457,11 @@ mod tests {
         unknown.extend_from_slice(&[0, 4, 0, 77, 0, 0]);
         let refused = ServerHello::decode(&unknown, &offered);
         assert_eq!(refused, Err(Error::UnsupportedExtension(77)));
+        let mut twice = ServerHello::default().encode();
+        twice.truncate(38);
+        twice.extend_from_slice(&[0, 8, 0, 23, 0, 0, 0, 23, 0, 0]);
+        let refused = ServerHello::decode(&twice, &offered);
+        assert_eq!(refused, Err(Error::Illegal("an extension that occurs twice")));
     }
 
     #[test]

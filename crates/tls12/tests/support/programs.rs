@@ -4,13 +4,17 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use super::{Side, keys};
+use tls12::dtls::{self, Cookies, Verdict};
+use tls12::{Connection, ServerConfig};
+
+use super::{Shape, Side, credential, keys};
 
 /// How long anything may take.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running program, ended with the test. Its output is read by a thread, so it never blocks.
 pub struct Program {
@@ -287,5 +291,38 @@ impl LiveDatagrams {
     pub fn send(&mut self, text: &[u8]) {
         self.side.connection.send(text).unwrap();
         self.flush();
+    }
+}
+
+/// The next client that shows a good cookie; the socket is connected to it.
+#[track_caller]
+pub fn accept_datagrams(
+    config: &Arc<ServerConfig>,
+    key: usize,
+    socket: &UdpSocket,
+) -> LiveDatagrams {
+    let mut cookies = Cookies::new(Duration::from_mins(1), Instant::now()).unwrap();
+    let (mut datagram, mut out) = ([0; 2048], [0; 256]);
+    loop {
+        let (n, peer) = socket.recv_from(&mut datagram).expect("nobody comes");
+        let now = Instant::now();
+        let address = peer.to_string();
+        match cookies.respond(&datagram[..n], address.as_bytes(), now, &mut out) {
+            Verdict::Ignore => {}
+            Verdict::Challenge(answer) => {
+                assert!(answer <= n);
+                socket.send_to(&out[..answer], peer).unwrap();
+            }
+            Verdict::Valid(start) => {
+                let socket = socket.try_clone().unwrap();
+                socket.connect(peer).unwrap();
+                let settings = dtls::Config::default();
+                let connection =
+                    Connection::datagram_server(config.clone(), settings, Some(start), now);
+                let mut side = Side::new(connection, vec![credential(key, Shape::X509)]);
+                side.input(&datagram[..n]);
+                return LiveDatagrams { side, socket };
+            }
+        }
     }
 }
