@@ -38,8 +38,7 @@ pub struct Store {
 impl Store {
     /// Opens the database at `path`.
     ///
-    /// The daemon opens it once with [`Mode::ReadWrite`] before it gives up its rights (that makes and
-    /// migrates it), and with [`Mode::ReadOnly`] in each worker afterwards.
+    /// What only reads and may find a database of an older program uses [`Store::open_to_read`].
     pub fn open(path: impl AsRef<Path>, mode: Mode) -> Result<Self, StoreError> {
         let path = path.as_ref();
         let mut connection = match mode {
@@ -66,6 +65,19 @@ impl Store {
         let owner =
             std::fs::metadata(path).map_err(|_| StoreError::Missing { path: path.into() })?;
         Ok(Self { connection, path: path.to_owned(), owner: owner.uid() })
+    }
+
+    /// Opens the database at `path` to look up. One that an older program wrote, or an empty file, is
+    /// migrated first; it stays [`StoreError::TooOld`] if this user may not.
+    pub fn open_to_read(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let path = path.as_ref();
+        match Self::open(path, Mode::ReadOnly) {
+            Err(too_old @ StoreError::TooOld { .. }) => {
+                Self::open(path, Mode::ReadWrite).map_err(|_| too_old)?;
+                Self::open(path, Mode::ReadOnly)
+            }
+            opened => opened,
+        }
     }
 
     /// Where the file is.
@@ -220,7 +232,8 @@ mod tests {
         drop(old);
         let unread = Store::open(&path, Mode::ReadOnly);
         assert!(matches!(unread, Err(StoreError::TooOld { found: 1, .. })));
-        let store = Store::open(&path, Mode::ReadWrite).unwrap();
+        let store = Store::open_to_read(&path).unwrap();
+        assert!(store.connection.execute("DELETE FROM local_identity", []).is_err());
         let row = store.identity(1).unwrap().unwrap();
         assert_eq!((row.name.as_str(), row.certify_uri), ("a.example", None));
         Store::open(&path, Mode::ReadOnly).unwrap();

@@ -12,7 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tlspool_client::{Facilities, Pool};
+use tlspool_client::{Facilities, Plaintext, Pool, StarttlsRequest};
 
 /// Nothing takes this long; a test that fails ends nevertheless.
 const LIMIT: Duration = Duration::from_mins(1);
@@ -467,6 +467,20 @@ fn children_have_no_privileges() {
     Pool::at(house.path("run/sock"))
         .ping("20260101test@example.com", Facilities::STARTTLS)
         .unwrap();
+}
+
+#[test]
+fn an_empty_database_needs_nobody_to_prepare_it() {
+    let house = House::new();
+    let _daemon = house.start(&[]);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let request = StarttlsRequest::server().localid("nobody.example").unwrap();
+    let refused = Pool::at(house.path("run/sock"))
+        .starttls(request, OwnedFd::from(near), Plaintext::pair())
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("nobody.example"), "{refused}");
 }
 
 #[test]

@@ -112,8 +112,8 @@ impl AdminContext {
 
     /// The database, to look; makes an empty one where there is none.
     fn store_to_read(&self) -> Result<Store, AdminError> {
-        match Store::open(&self.database, Mode::ReadOnly) {
-            Err(StoreError::Missing { .. } | StoreError::TooOld { .. }) => self.store(),
+        match Store::open_to_read(&self.database) {
+            Err(StoreError::Missing { .. }) => self.store(),
             result => Ok(result?),
         }
     }

@@ -15,7 +15,7 @@ use tlspool_identity::x509::Legacy;
 use tlspool_identity::{DoNai, matches, x509};
 use tlspool_openpgp::Limits;
 use tlspool_store::{
-    AccessError, Caller, LocalIdentity, Mode, Role, Store, StoreError, TrustAnchorRow, fingerprint,
+    AccessError, Caller, LocalIdentity, Role, Store, StoreError, TrustAnchorRow, fingerprint,
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
@@ -193,7 +193,7 @@ impl Identities {
 fn opened<'a>(store: &'a mut Option<Store>, path: &Path) -> Result<&'a Store, StoreError> {
     match store {
         Some(store) => Ok(store),
-        none => Ok(none.insert(Store::open(path, Mode::ReadOnly)?)),
+        none => Ok(none.insert(Store::open_to_read(path)?)),
     }
 }
 
