@@ -475,7 +475,8 @@ fn an_empty_database_needs_nobody_to_prepare_it() {
     let _daemon = house.start(&[]);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let request = StarttlsRequest::server().localid("nobody.example").unwrap();
+    let request =
+        StarttlsRequest::client("example.com").unwrap().localid("nobody.example").unwrap();
     let refused = Pool::at(house.path("run/sock"))
         .starttls(request, OwnedFd::from(near), Plaintext::pair())
         .unwrap_err()
