@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use tlspool_identity::x509::CertificateNames;
 use tlspool_identity::{DoNai, How};
+use tlspool_openpgp::Certificate;
 
 use crate::inquiry::{Inquiry, Tables};
 use crate::policy::{Expression, Predicate, Verdict, survey};
@@ -100,6 +101,8 @@ pub(crate) struct Evaluation<'a> {
     pub(crate) names: &'a CertificateNames,
     /// Why the credential is no good any more, unless a directory knows better.
     pub(crate) stale: Option<&'a Refusal>,
+    /// The OpenPGP certificate together with the directory's copies, if it is in force by these.
+    pub(crate) merged: Option<Certificate>,
     pub(crate) expressions: &'a [&'a Expression],
     pub(crate) board: [Option<Verdict>; Predicate::ALL.len()],
     /// In the order of the answers.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tlspool_identity::{DoNai, How};
-use tlspool_openpgp::{Certificate as OpenPgpCertificate, KeyId};
+use tlspool_openpgp::{Certificate as OpenPgpCertificate, KeyId, SigningKey};
 
 use crate::policy::Expression;
 use crate::sources::{CredentialKind, Transport};
@@ -20,7 +20,7 @@ pub enum Credential<'a> {
     /// Its X.509 certificates as it sent them, its own first.
     X509(&'a [CertificateDer<'a>]),
     /// Its OpenPGP certificate, and the key of it that signs the handshake, if that is known. A directory
-    /// may know that this key was revoked.
+    /// may know that this key was revoked, or that it is good for longer.
     OpenPgp(&'a OpenPgpCertificate, Option<KeyId>),
 }
 
@@ -172,6 +172,9 @@ pub struct Validated {
     /// The strongest of those who vouched: `dane`, `ldap`, `openpgp`, `pkix`, `pin`, or `policy` if
     /// the policy demands none of them.
     pub source: &'static str,
+    /// The key of an OpenPGP certificate that signs the handshake, if the inquiry named one: fit to sign by
+    /// the certificate as shown, together with what its directory knows of it.
+    pub signing_key: Option<SigningKey>,
     /// How the policy came to it, if that was asked for.
     pub trace: Option<Box<Trace>>,
     /// What to store if, and only if, the handshake succeeds.

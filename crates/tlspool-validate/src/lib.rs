@@ -36,7 +36,9 @@ pub use revocation::crl::{RevocationListError, RevocationLists};
 pub use rustls_pki_types::{CertificateDer, UnixTime};
 use tlspool_identity::DoNai;
 pub use tlspool_identity::x509::Legacy;
-pub use tlspool_openpgp::{Certificate as OpenPgpCertificate, KeyId, Limits as OpenPgpLimits};
+pub use tlspool_openpgp::{
+    Certificate as OpenPgpCertificate, KeyId, Limits as OpenPgpLimits, SigningKey,
+};
 pub use validator::{LdapMatch, PolicySettings, PolicyValidator};
 
 /// Whose certificate it is.

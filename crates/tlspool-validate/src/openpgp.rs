@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use rustls_pki_types::UnixTime;
 use tlspool_identity::x509::CertificateNames;
-use tlspool_openpgp::{Certificate, Fault, KeyId, Limits};
+use tlspool_openpgp::{Certificate, Fault, KeyId, Limits, SigningKey};
 
 use crate::Refusal;
 use crate::evaluate::{Evaluation, Step, Why};
-use crate::policy::Verdict;
+use crate::policy::{Predicate, Verdict};
 use crate::predicates::nothing;
 use crate::validator::system_time;
 
@@ -86,26 +86,63 @@ pub(crate) fn names(
     }
 }
 
-/// Whether a trusted key certifies the peer's certificate for its name.
-pub(crate) fn begin(evaluation: &Evaluation<'_>) -> Step {
-    let crate::Credential::OpenPgp(certificate, _) = evaluation.inquiry.credential else {
-        return nothing("the peer shows an X.509 certificate");
+/// Whether the key that signs the handshake is one that may, or may come to be one: if all that is wrong is
+/// that its time is over, a directory may know of a later end. Nothing is looked up for others.
+pub(crate) fn may_come_to_sign(
+    certificate: &Certificate,
+    key: Option<KeyId>,
+    now: UnixTime,
+) -> Result<(), Refusal> {
+    match key.map(|key| certificate.signing_key(key, system_time(now))) {
+        Some(Err(unfit)) if !matches!(unfit.fault, Fault::Expired { .. }) => {
+            Err(Refusal::OpenPgp(unfit.to_string()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The key that signs the handshake, by all that is known of the certificate.
+pub(crate) fn signing_key(evaluation: &Evaluation<'_>) -> Result<Option<SigningKey>, Refusal> {
+    let crate::Credential::OpenPgp(shown, Some(key)) = evaluation.inquiry.credential else {
+        return Ok(None);
     };
+    let certificate = evaluation.merged.as_ref().unwrap_or(shown);
+    let found = certificate.signing_key(key, system_time(evaluation.inquiry.now));
+    found.map(Some).map_err(|unfit| Refusal::OpenPgp(unfit.to_string()))
+}
+
+/// Whether a trusted key certifies the peer's certificate for its name. One that has expired waits for the
+/// directory, which may know of a later end.
+pub(crate) fn begin(evaluation: &Evaluation<'_>) -> Step {
+    if !matches!(evaluation.inquiry.credential, crate::Credential::OpenPgp(..)) {
+        return nothing("the peer shows an X.509 certificate");
+    }
+    if evaluation.stale.is_some() && matches!(evaluation.ldap(), Step::LookUp(_)) {
+        return Step::With(Predicate::Ldap);
+    }
+    let (verdict, why) = certified(evaluation);
+    Step::Done(verdict, why)
+}
+
+/// Whether a trusted key certifies the peer's certificate for its name, as far as the certificate is known
+/// by now.
+pub(crate) fn certified(evaluation: &Evaluation<'_>) -> (Verdict, Why) {
+    let crate::Credential::OpenPgp(shown, _) = evaluation.inquiry.credential else {
+        return (Verdict::Absent, Why::Nothing("the peer shows an X.509 certificate"));
+    };
+    let certificate = evaluation.merged.as_ref().unwrap_or(shown);
     let trusted = evaluation.validator.openpgp_trust().of(evaluation.inquiry.service);
     let now = system_time(evaluation.inquiry.now);
     match certificate.certified_by(evaluation.subject(), trusted, now) {
-        Ok(_) => Step::Done(Verdict::True, Why::Fixed("certified by a trusted key")),
-        Err(error) => {
-            let refusal = Refusal::OpenPgp(error.to_string());
-            Step::Done(Verdict::False, Why::Refusal(refusal))
-        }
+        Ok(_) => (Verdict::True, Why::Fixed("certified by a trusted key")),
+        Err(error) => (Verdict::False, Why::Refusal(Refusal::OpenPgp(error.to_string()))),
     }
 }
 
 /// Whether a directory lists a certificate. What the directory's copy knows counts: revocations and
 /// expiry of the certificate, of the name, and of the key that signs the handshake.
 pub(crate) fn compare(
-    evaluation: &Evaluation<'_>,
+    evaluation: &mut Evaluation<'_>,
     shown: &Certificate,
     key: Option<KeyId>,
     listed: &[Vec<u8>],
@@ -137,12 +174,11 @@ pub(crate) fn compare(
     if !names.identities().any(|name| name == subject) {
         return refused(format!("it is not for {subject} (any more)"));
     }
-    match key.map(|key| merged.signing_key(key, now)) {
-        Some(Err(unfit)) => refused(unfit.to_string()),
-        _ => {
-            (Verdict::True, Why::Fixed("the directory lists this certificate, and it is in force"))
-        }
+    if let Some(Err(unfit)) = key.map(|key| merged.signing_key(key, now)) {
+        return refused(unfit.to_string());
     }
+    evaluation.merged = Some(merged);
+    (Verdict::True, Why::Fixed("the directory lists this certificate, and it is in force"))
 }
 
 #[cfg(test)]

@@ -205,7 +205,15 @@ fn name(names: &mut CertificateNames, question: &Question<'_>) -> Result<Validat
     };
     let others = names.identities.drain(..).map(|certified| certified.name);
     let others = others.filter(|other| *other != identity).collect();
-    Ok(Validated { identity, others, how, source: "pkix", trace: None, commits: Vec::new() })
+    Ok(Validated {
+        identity,
+        others,
+        how,
+        source: "pkix",
+        signing_key: None,
+        trace: None,
+        commits: Vec::new(),
+    })
 }
 
 pub(crate) fn carried(names: &CertificateNames) -> Vec<String> {

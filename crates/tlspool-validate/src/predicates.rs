@@ -46,7 +46,7 @@ impl Evaluation<'_> {
     }
 
     /// What an answer from outside means for the predicate that asked for it.
-    pub(crate) fn judge(&self, predicate: Predicate, answer: &Answer) -> (Verdict, Why) {
+    pub(crate) fn judge(&mut self, predicate: Predicate, answer: &Answer) -> (Verdict, Why) {
         match (predicate, answer) {
             (Predicate::Dane, Answer::Tlsa { records, reference_names }) => {
                 self.compare_tlsa(records, reference_names)
@@ -80,6 +80,7 @@ impl Evaluation<'_> {
                 let refusal = self.stale.cloned().unwrap_or_else(|| self.wrong_name());
                 (Verdict::False, Why::Refusal(refusal))
             }
+            (Predicate::OpenPgp, Predicate::Ldap, _) => openpgp::certified(self),
             (Predicate::Identity, ..) => (Verdict::False, Why::Refusal(self.wrong_name())),
             _ => (Verdict::Failed, Why::Plain),
         }
@@ -207,7 +208,7 @@ impl Evaluation<'_> {
         }
     }
 
-    fn ldap(&self) -> Step {
+    pub(crate) fn ldap(&self) -> Step {
         if !self.validator.settings().directory {
             return nothing("look-ups in directories are not configured");
         }
@@ -215,7 +216,7 @@ impl Evaluation<'_> {
         Step::LookUp(Query::Directory { name, kind: self.inquiry.credential.kind() })
     }
 
-    fn compare_directory(&self, credentials: &[Vec<u8>]) -> (Verdict, Why) {
+    fn compare_directory(&mut self, credentials: &[Vec<u8>]) -> (Verdict, Why) {
         if credentials.is_empty() {
             return (Verdict::Absent, Why::Fixed("the directory lists no certificate for it"));
         }

@@ -174,8 +174,9 @@ impl PolicyValidator {
                 let names = x509::names(leaf, self.pkix.legacy()).map_err(Refusal::from)?;
                 Ok(Carried { names, stale: None })
             }
-            Credential::OpenPgp(certificate, _) => {
+            Credential::OpenPgp(certificate, key) => {
                 let (names, stale) = openpgp::names(certificate, inquiry.now)?;
+                openpgp::may_come_to_sign(certificate, key, inquiry.now)?;
                 Ok(Carried { names, stale })
             }
         }
@@ -204,6 +205,7 @@ impl PolicyValidator {
             carried: found.map(|found| (found.identity, found.how)),
             names,
             stale: stale.as_ref(),
+            merged: None,
             expressions,
             board: [None; Predicate::ALL.len()],
             answered: Vec::new(),
@@ -225,6 +227,16 @@ impl PolicyValidator {
             let carried = crate::pkix::carried(names);
             refusal = Some(Refusal::WrongName { wanted: name.clone(), carried });
         }
+        let mut signing_key = None;
+        if holds {
+            match openpgp::signing_key(&evaluation) {
+                Ok(key) => signing_key = key,
+                Err(unfit) => {
+                    holds = false;
+                    refusal = Some(unfit);
+                }
+            }
+        }
         let trace = inquiry.trace.then(|| Box::new(trace(&evaluation, &policies, holds, begun)));
         if let Some(refusal) = refusal {
             return Err(Refused { refusal, trace });
@@ -236,7 +248,7 @@ impl PolicyValidator {
         let others = names.identities().filter(|other| **other != identity).cloned().collect();
         let source = voucher.map_or("policy", |place| VOUCHERS[place].as_str());
         let rank = voucher.unwrap_or(VOUCHERS.len());
-        Ok((Validated { identity, others, how, source, trace, commits }, rank))
+        Ok((Validated { identity, others, how, source, signing_key, trace, commits }, rank))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Certificates that GnuPG made, believed or refused.
 
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustls_pki_types::UnixTime;
@@ -30,17 +31,32 @@ impl Drop for Gpg {
 }
 
 impl Gpg {
-    fn run(&self, days: u64, arguments: &[&str]) -> Vec<u8> {
-        let output = Command::new("gpg")
+    fn command(&self, days: u64) -> Command {
+        let mut command = Command::new("gpg");
+        command
             .env("GNUPGHOME", self.0.path())
             .args(["--batch", "--no-tty", "--yes", "--pinentry-mode", "loopback"])
             .args(["--passphrase", "", "--no-auto-check-trustdb", "--trust-model", "always"])
-            .arg(format!("--faked-system-time={}!", START + days * DAY))
-            .args(arguments)
-            .output()
-            .unwrap();
+            .arg(format!("--faked-system-time={}!", START + days * DAY));
+        command
+    }
+
+    fn run(&self, days: u64, arguments: &[&str]) -> Vec<u8> {
+        let output = self.command(days).args(arguments).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         output.stdout
+    }
+
+    /// A dialogue: each line answers one prompt.
+    fn answer(&self, days: u64, arguments: &[&str], answers: &str) {
+        let mut command = self.command(days);
+        command.args(["--no-batch", "--command-fd", "0", "--status-fd", "2"]).args(arguments);
+        let piped = (Stdio::piped(), Stdio::null(), Stdio::piped());
+        command.stdin(piped.0).stdout(piped.1).stderr(piped.2);
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(answers.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     fn export(&self, user_id: &str) -> Vec<u8> {
@@ -51,6 +67,10 @@ impl Gpg {
 struct Scene {
     gpg: Gpg,
     john: Certificate,
+    /// Of his primary key.
+    fingerprint: String,
+    /// The key that signs the handshake.
+    key: KeyId,
     validator: PolicyValidator,
 }
 
@@ -67,7 +87,8 @@ impl Scene {
         let listing = gpg.run(0, &["--with-colons", "--list-keys", &format!("={JOHN}")]);
         let listing = String::from_utf8(listing).unwrap();
         let line = listing.lines().find(|line| line.starts_with("fpr:")).unwrap();
-        gpg.run(1, &[&sign[..], &[line.split(':').nth(9).unwrap()]].concat());
+        let fingerprint = line.split(':').nth(9).unwrap().to_owned();
+        gpg.run(1, &[&sign[..], &[&fingerprint]].concat());
         let john = Certificate::read(&gpg.export(JOHN), Limits::PEER).unwrap();
         let ca = gpg.export("CA <ca@example.org>");
         let (trust, warnings) = OpenPgpTrust::load([(None, ca.as_slice()), (Some("x"), b"junk")]);
@@ -75,7 +96,8 @@ impl Scene {
         let validator =
             PolicyValidator::new(std::sync::Arc::default(), Legacy::Refuse, everything_on())
                 .with_openpgp_trust(std::sync::Arc::new(trust));
-        Self { gpg, john, validator }
+        let key = key_id(&fingerprint);
+        Self { gpg, john, fingerprint, key, validator }
     }
 
     async fn ask(
@@ -87,7 +109,7 @@ impl Scene {
     ) -> Result<Validated, Refused> {
         let wanted = name("john@example.org");
         let mut inquiry = inquiry(&[], Some(&wanted));
-        inquiry.credential = Credential::OpenPgp(&self.john, None);
+        inquiry.credential = Credential::OpenPgp(&self.john, Some(self.key));
         inquiry.now = UnixTime::since_unix_epoch(Duration::from_secs(START + days * DAY));
         let mut rows = Rows::remote(expression);
         change(&mut inquiry, &mut rows);
@@ -107,6 +129,12 @@ impl Scene {
         let answer = Answer::Directory { credentials, anchors: Vec::new() };
         World::default().with("directory", 1, Outcome::Present(answer))
     }
+}
+
+/// The ID of a key with this fingerprint, of version 4.
+fn key_id(fingerprint: &str) -> KeyId {
+    let digits = &fingerprint[fingerprint.len() - 16..];
+    KeyId(u64::from_str_radix(digits, 16).unwrap().to_be_bytes())
 }
 
 #[tokio::test(start_paused = true)]
@@ -164,18 +192,26 @@ async fn the_directory_lists_it() {
 #[tokio::test(start_paused = true)]
 async fn revoked_and_extended_in_the_directory() {
     let scene = Scene::new();
-    let expired = scene.ask(31, "openpgp", &World::default(), |_, _| {}).await.unwrap_err();
-    assert!(expired.refusal.to_string().contains("expired"), "{}", expired.refusal);
-    let listing = scene.gpg.run(0, &["--with-colons", "--list-keys", &format!("={JOHN}")]);
-    let listing = String::from_utf8(listing).unwrap();
-    let fingerprint = listing.lines().find(|l| l.starts_with("fpr:")).unwrap();
-    let fingerprint = fingerprint.split(':').nth(9).unwrap();
+    let fingerprint = scene.fingerprint.as_str();
+    for outcome in [absent(), failed()] {
+        let world = World::default().with("directory", 1, outcome);
+        // Whatever the policy thinks of it, a key whose time is over signs nothing.
+        for expression in ["openpgp", "identity", "true"] {
+            let expired = scene.ask(31, expression, &world, |_, _| {}).await.unwrap_err();
+            assert!(expired.refusal.to_string().contains("expired"), "{}", expired.refusal);
+        }
+    }
     // The directory knows of a later end.
     let stale = scene.listing(&[JOHN]);
     assert!(scene.ask(31, "identity and ldap", &stale, |_, _| {}).await.is_err());
     scene.gpg.run(20, &["--quick-set-expire", fingerprint, "90d"]);
     let world = scene.listing(&[JOHN]);
-    assert!(scene.ask(31, "identity and ldap", &world, |_, _| {}).await.is_ok());
+    for expression in ["identity and ldap", "openpgp", "identity and openpgp and pkix?"] {
+        let validated = scene.ask(31, expression, &world, |_, _| {}).await.unwrap();
+        let end = UnixTime::since_unix_epoch(Duration::from_secs(START + 110 * DAY));
+        let key = validated.signing_key.unwrap();
+        assert_eq!((key.id, key.expires), (scene.key, Some(system_time(end))));
+    }
     // But if it is not asked, the end is the end.
     assert!(
         scene
@@ -194,11 +230,50 @@ async fn revoked_and_extended_in_the_directory() {
     std::fs::write(&file, text).unwrap();
     scene.gpg.run(21, &["--import", file.to_str().unwrap()]);
     let world = scene.listing(&[JOHN]);
+    // The peer's own copy knows nothing of it.
+    assert!(scene.ask(22, "openpgp", &World::default(), |_, _| {}).await.is_ok());
     for expression in ["ldap", "openpgp and ldap?"] {
         let refused = scene.ask(22, expression, &world, |_, _| {}).await.unwrap_err();
         let text = refused.refusal.to_string();
         assert!(text.contains("by the directory's copy") && text.contains("revoked"), "{text}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subkey_that_is_extended_or_revoked_in_the_directory() {
+    let mut scene = Scene::new();
+    let john = scene.fingerprint.clone();
+    scene.gpg.run(0, &["--quick-add-key", &john, "ed25519", "sign,auth", "10d"]);
+    scene.john = Certificate::read(&scene.gpg.export(JOHN), Limits::PEER).unwrap();
+    let listing = scene.gpg.run(0, &["--with-colons", "--list-keys", &john]);
+    let listing = String::from_utf8(listing).unwrap();
+    let line = listing.lines().filter(|line| line.starts_with("fpr:")).nth(1).unwrap();
+    let subkey = line.split(':').nth(9).unwrap().to_owned();
+    scene.key = key_id(&subkey);
+    let none = World::default().with("directory", 1, absent());
+    let policy = "identity and ldap? and (ldap or openpgp)";
+    let shown = scene.ask(9, policy, &none, |_, _| {}).await.unwrap();
+    assert_eq!(shown.signing_key.unwrap().id, scene.key);
+    for world in [&none, &scene.listing(&[JOHN])] {
+        let refused = scene.ask(11, policy, world, |_, _| {}).await.unwrap_err();
+        assert!(refused.refusal.to_string().contains("expired"), "{}", refused.refusal);
+    }
+    scene.gpg.run(5, &["--quick-set-expire", &john, "20d", &subkey]);
+    let world = scene.listing(&[JOHN]);
+    let validated = scene.ask(11, policy, &world, |_, _| {}).await.unwrap();
+    assert_eq!((validated.source, validated.signing_key.unwrap().id), ("ldap", scene.key));
+    let answers = "key 1\nrevkey\ny\n1\nstolen\n\ny\nsave\n";
+    scene.gpg.answer(6, &["--edit-key", &john], answers);
+    let world = scene.listing(&[JOHN]);
+    for day in [9, 11] {
+        let refused = scene.ask(day, policy, &world, |_, _| {}).await.unwrap_err();
+        let text = refused.refusal.to_string();
+        assert!(text.contains("by the directory's copy") && text.contains("revoked"), "{text}");
+    }
+    // A key that is none of the certificate's, or may not sign, is refused before anybody is asked.
+    scene.key = KeyId([7; 8]);
+    let refused = scene.ask(9, policy, &World::default(), |_, _| {}).await.unwrap_err();
+    assert!(refused.refusal.to_string().contains("does not exist"), "{}", refused.refusal);
 }
 
 #[tokio::test(start_paused = true)]

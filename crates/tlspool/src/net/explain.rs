@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use rustls::{CertificateError, SignatureScheme};
 use rustls_pki_types::UnixTime;
@@ -213,13 +213,14 @@ impl Host for ExplainingHost<'_> {
         {
             return Err(unfit("the directory's has another fingerprint".to_owned()));
         }
-        let key = KeyId(*key_id);
-        let signs = certificate
-            .signing_key(key, SystemTime::now())
-            .map_err(|error| unfit(error.to_string()))?;
-        let credential = tlspool_validate::Credential::OpenPgp(&certificate, Some(key));
+        let key = Some(KeyId(*key_id));
+        let credential = tlspool_validate::Credential::OpenPgp(&certificate, key);
         self.judge(&peer, credential).await?;
-        Ok(Some(signs.spki))
+        let validated = self.result.as_ref().and_then(|result| result.as_ref().ok());
+        match validated.and_then(|validated| validated.signing_key.as_ref()) {
+            Some(signs) => Ok(Some(signs.spki.clone())),
+            None => Err(unfit("nobody knows which key signs the handshake".to_owned())),
+        }
     }
 }
 
@@ -278,7 +279,7 @@ fn refusal(text: String) -> Refusal {
 }
 
 /// The look-ups of this process, if they are configured.
-struct LookUps<'a>(Option<&'a Cached<Lookups>>);
+pub(super) struct LookUps<'a>(pub(super) Option<&'a Cached<Lookups>>);
 
 impl Sources for LookUps<'_> {
     fn look_up<'a>(&'a self, query: &'a Query, options: Options) -> Looking<'a> {

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustls::{CertificateError, SignatureScheme};
 use rustls_pki_types::UnixTime;
@@ -247,12 +247,13 @@ impl RequestHost {
         certificate: &OpenPgpCertificate,
         key: KeyId,
     ) -> Result<Vec<u8>, Refusal> {
-        let signs = certificate
-            .signing_key(key, SystemTime::now())
-            .map_err(|unfit| self.refuse_openpgp(&unfit))?;
         let credential = tlspool_validate::Credential::OpenPgp(certificate, Some(key));
         self.judge_as(shown, credential).await?;
-        Ok(signs.spki)
+        let validated = self.outcome.validated.as_ref();
+        match validated.and_then(|validated| validated.signing_key.as_ref()) {
+            Some(signs) => Ok(signs.spki.clone()),
+            None => Err(self.refuse_openpgp(&"nobody knows which key signs the handshake")),
+        }
     }
 
     fn refuse_openpgp(&mut self, why: &dyn std::fmt::Display) -> Refusal {
