@@ -28,15 +28,16 @@ use tlspool_validate::sources::{
 use tokio::time::timeout_at;
 
 use self::connection::Trouble;
-use self::credentials::{fingerprint, key_id};
-use self::filter::{Filter, base_of, is_of_subdomain};
+use self::credentials::fingerprint;
+use self::filter::{Filter, is_of_subdomain};
 use self::locate::{Candidate, Located, Whereabouts, locate};
 use self::message::{Message, Scope, Search};
 use self::pool::{Lease, Pool};
 use crate::flights::{Flights, Trace};
 use crate::names::Names;
 
-pub use self::credentials::Listed;
+pub use self::credentials::{Listed, key_id};
+pub use self::filter::{base_of, escape};
 pub use self::message::Entry;
 
 /// Where the keys of a domain are, by the convention of PGP key servers in LDAP.

@@ -154,7 +154,7 @@ pub(crate) fn fingerprint(key: &[u8]) -> Option<Vec<u8>> {
 
 /// The key ID as directories write it: the last 8 bytes of a fingerprint of 20, the first 8 of one of 32
 /// (RFC 9580 section 5.5.4), in upper case hexadecimal.
-pub(crate) fn key_id(fingerprint: &[u8]) -> Option<String> {
+pub fn key_id(fingerprint: &[u8]) -> Option<String> {
     let id = match fingerprint.len() {
         20 => &fingerprint[12..],
         32 => &fingerprint[..8],

@@ -78,13 +78,13 @@ impl Display for Value<'_> {
 }
 
 /// The base entry of a domain: `dc=example,dc=com` (RFC 2247 section 4).
-pub(crate) fn base_of(domain: &str) -> String {
+pub fn base_of(domain: &str) -> String {
     let labels = domain.split('.').map(|label| format!("dc={}", escape(label)));
     labels.collect::<Vec<_>>().join(",")
 }
 
 /// A value in a distinguished name (RFC 4514 section 2.4).
-fn escape(value: &str) -> String {
+pub fn escape(value: &str) -> String {
     let mut escaped = String::with_capacity(value.len());
     let last = value.chars().count().wrapping_sub(1);
     for (at, character) in value.chars().enumerate() {

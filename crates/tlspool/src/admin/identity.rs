@@ -4,19 +4,16 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 use tlspool_identity::{DoNai, Selector};
 use tlspool_keys::{KeyError, KeyStore, KeyUri};
-use tlspool_store::{
-    CertificateSource, Kind, LocalIdentity, NewIdentity, Roles, Store, StoreError, check_stored_uri,
-};
+use tlspool_store::{CertificateSource, Kind, LocalIdentity, NewIdentity, Roles, Store};
 
 use super::describe::{Description, objections, spki};
+use super::exchange::{exported, import, shown};
 use super::openpgp::{self, OpenPgpDescription};
 use super::output::{self, note};
-use super::{AdminContext, AdminError, create};
+use super::{AdminContext, AdminError, create, publish};
 
 /// Arguments of `tlspool identity`.
 #[derive(Debug, Args)]
@@ -55,6 +52,8 @@ enum IdentityCommand {
     },
     Renew(openpgp::RenewArgs),
     Revoke(openpgp::RevokeArgs),
+    Publish(Box<publish::PublishArgs>),
+    Check(publish::CheckArgs),
     /// Write identities as JSON lines, without private keys; or one OpenPGP certificate
     Export {
         /// Only the names this selector matches; with --armor or --binary the name, or the number of
@@ -154,42 +153,6 @@ pub(super) fn parse_key_uri(text: &str) -> Result<KeyUri, String> {
     uri.map_err(|error| error.to_string())
 }
 
-/// A row as `export` writes it and `import` reads it.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Exported {
-    name: String,
-    role: RoleArg,
-    kind: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    certificate: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    certificate_uri: Option<String>,
-    key: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    certify_key: Option<String>,
-    #[serde(default = "usual_preference")]
-    preference: i32,
-    #[serde(default)]
-    default: bool,
-}
-
-fn usual_preference() -> i32 {
-    100
-}
-
-/// A row for `--json`: what is exported, and what can be told from it.
-#[derive(Debug, Serialize)]
-struct Shown {
-    id: i64,
-    #[serde(flatten)]
-    row: Exported,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    leaf: Option<Description>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    openpgp: Option<OpenPgpDescription>,
-}
-
 pub(super) fn run(
     args: &IdentityArgs,
     context: &AdminContext,
@@ -212,6 +175,8 @@ pub(super) fn run(
         IdentityCommand::Remove { name, all } => remove(&mut context.store()?, name, *all),
         IdentityCommand::Renew(args) => openpgp::renew(args, context, out),
         IdentityCommand::Revoke(args) => openpgp::revoke(args, context, out),
+        IdentityCommand::Publish(args) => publish::publish(args, context, out),
+        IdentityCommand::Check(args) => publish::check(args, context, out),
         IdentityCommand::Export { selector: Some(name), armor, binary } if *armor || *binary => {
             openpgp::export(&find(&context.store_to_read()?, name)?, name, *binary, out)
         }
@@ -322,7 +287,8 @@ fn parse_selector(text: &str) -> Result<Selector, AdminError> {
     text.parse().map_err(|error| AdminError::Usage(format!("{text:?}: {error}")))
 }
 
-fn parse_name(name: &str) -> Result<DoNai, AdminError> {
+/// A name as people type it.
+pub(super) fn parse_name(name: &str) -> Result<DoNai, AdminError> {
     DoNai::parse(name).map_err(|error| AdminError::Usage(format!("{name:?}: {error}")))
 }
 
@@ -426,98 +392,4 @@ fn remove(store: &mut Store, name: &str, all: bool) -> Result<(), AdminError> {
         note(format_args!("the key {} stays; remove it yourself if it is done with", row.key_uri));
     }
     Ok(())
-}
-
-fn exported(row: LocalIdentity) -> Exported {
-    let (certificate, certificate_uri) = match row.certificate {
-        CertificateSource::Chain(chain) => {
-            (Some(output::pem(chain.iter().map(Vec::as_slice))), None)
-        }
-        CertificateSource::Uri(uri) => (None, Some(uri)),
-        // One that cannot be read comes out without, and is told of when it is shown.
-        CertificateSource::OpenPgp(bytes) => {
-            (openpgp::read_stored(&bytes).ok().map(|certificate| certificate.to_armored()), None)
-        }
-    };
-    Exported {
-        name: row.name.to_string(),
-        role: row.roles.into(),
-        kind: row.kind.to_string(),
-        certificate,
-        certificate_uri,
-        key: row.key_uri,
-        certify_key: row.certify_uri,
-        preference: row.preference,
-        default: row.is_default,
-    }
-}
-
-fn shown(row: LocalIdentity) -> Shown {
-    let leaf = match &row.certificate {
-        CertificateSource::Chain(chain) => {
-            chain.first().and_then(|leaf| Description::of(leaf).ok())
-        }
-        _ => None,
-    };
-    let openpgp = match &row.certificate {
-        CertificateSource::OpenPgp(bytes) => {
-            openpgp::read_stored(bytes).ok().map(|pgp| OpenPgpDescription::of(&pgp))
-        }
-        _ => None,
-    };
-    Shown { id: row.id, leaf, openpgp, row: exported(row) }
-}
-
-fn import(store: &mut Store, text: &str) -> Result<(), AdminError> {
-    let count =
-        store.transaction(|store| output::each_line(text, |row| import_row(store, &row)))?;
-    note(format_args!("{count} identities imported"));
-    Ok(())
-}
-
-fn import_row(store: &Store, row: &Exported) -> Result<(), AdminError> {
-    let (kind, certificate) = match (row.kind.as_str(), &row.certificate, &row.certificate_uri) {
-        ("x509", Some(pem), None) => (Kind::X509, CertificateSource::Chain(chain_of_pem(pem)?)),
-        ("x509", None, Some(uri)) => (Kind::X509, CertificateSource::Uri(uri.clone())),
-        ("openpgp", Some(armored), None) => {
-            let certificate = openpgp::read_text(armored)?;
-            (Kind::OpenPgp, CertificateSource::OpenPgp(certificate.to_bytes()))
-        }
-        ("x509" | "openpgp", ..) => {
-            let text = "give either certificate or, for x509, certificate_uri";
-            return Err(AdminError::Usage(text.to_owned()));
-        }
-        (kind, ..) => return Err(AdminError::Usage(format!("kind {kind:?} is not supported"))),
-    };
-    check_stored_uri(&row.key)?;
-    let key = KeyUri::parse(&row.key).map_err(KeyError::from)?;
-    let id = store.add_identity(&NewIdentity {
-        name: &parse_name(&row.name)?,
-        roles: row.role.into(),
-        kind,
-        certificate,
-        key_uri: &key.to_string(),
-        preference: row.preference,
-        is_default: row.default,
-    })?;
-    if let Some(uri) = &row.certify_key {
-        let uri = KeyUri::parse(uri).map_err(KeyError::from)?;
-        store.set_certifying_key(id, &uri.to_string())?;
-    }
-    Ok(())
-}
-
-/// The certificates in PEM text, each of which must be one.
-pub(super) fn chain_of_pem(pem: &str) -> Result<Vec<Vec<u8>>, AdminError> {
-    let chain: Vec<Vec<u8>> = CertificateDer::pem_slice_iter(pem.as_bytes())
-        .map(|der| der.map(|der| der.to_vec()))
-        .collect::<Result<_, _>>()
-        .map_err(|error| AdminError::Usage(format!("the certificate is no PEM: {error}")))?;
-    for der in &chain {
-        super::describe::parse(der)?;
-    }
-    if chain.is_empty() {
-        return Err(StoreError::Refused("there is no BEGIN CERTIFICATE".to_owned()).into());
-    }
-    Ok(chain)
 }

@@ -9,7 +9,7 @@ use tlspool_keys::KeyUri;
 use tlspool_store::{Kind, NewTrustAnchor, Store, StoreError, TrustAnchorRow};
 
 use super::describe::Description;
-use super::identity::chain_of_pem;
+use super::exchange::chain_of_pem;
 use super::openpgp::{self, OpenPgpDescription};
 use super::output::{self, note};
 use super::{AdminContext, AdminError};

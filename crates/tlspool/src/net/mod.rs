@@ -27,6 +27,7 @@ mod settings;
 mod shared;
 mod starttls;
 mod status;
+pub(crate) mod stranger;
 mod trust;
 mod worker;
 

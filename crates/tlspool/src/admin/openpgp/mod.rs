@@ -23,7 +23,7 @@ pub(super) use create::{OpenPgpArgs, create};
 pub(super) use describe::OpenPgpDescription;
 
 /// Now, in the whole seconds that OpenPGP counts.
-fn now() -> SystemTime {
+pub(super) fn now() -> SystemTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UNIX_EPOCH + Duration::from_secs(since.as_secs())
 }
