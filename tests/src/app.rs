@@ -30,7 +30,19 @@ impl<T: Send + 'static> Server<T> {
         request: StarttlsRequest,
         work: impl FnOnce(&Session, &mut UnixStream) -> T + Send + 'static,
     ) -> Self {
-        let (listener, address) = listen();
+        let (listener, _) = listen();
+        Self::on(&listener, pool, request, work)
+    }
+
+    /// As [`Self::start`], where `listener` listens, which may do so for longer.
+    pub fn on(
+        listener: &TcpListener,
+        pool: Pool,
+        request: StarttlsRequest,
+        work: impl FnOnce(&Session, &mut UnixStream) -> T + Send + 'static,
+    ) -> Self {
+        let address = listener.local_addr().expect("it listens");
+        let listener = listener.try_clone().expect("another descriptor of it");
         let thread = thread::spawn(move || {
             let tcp = accept(&listener);
             let mut session = pool.starttls(request, tcp, Plaintext::pair())?;
@@ -69,7 +81,8 @@ pub struct Greeted {
     pub line: String,
 }
 
-fn greet(session: &Session, plaintext: &mut UnixStream) -> Greeted {
+/// Reads a line, answers `you are NAME: LINE`, and closes.
+pub fn greet(session: &Session, plaintext: &mut UnixStream) -> Greeted {
     let mut line = String::new();
     BufReader::new(&*plaintext).read_line(&mut line).expect("a line");
     let answer = format!("you are {}: {line}", session.remoteid());

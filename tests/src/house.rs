@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{fs, io};
 
@@ -26,7 +27,7 @@ pub const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
 #[derive(Debug)]
 pub struct House {
     dir: TempDir,
-    authority: Authority,
+    authority: Arc<Authority>,
     notified: AtomicUsize,
 }
 
@@ -50,7 +51,7 @@ impl House {
         for folder in ["tokens", "pki"] {
             fs::create_dir(dir.path().join(folder)).expect("a folder");
         }
-        let authority = Authority::new(&dir.path().join("pki"), "authority");
+        let authority = Arc::new(Authority::new(&dir.path().join("pki"), "authority"));
         let house = Self { dir, authority, notified: AtomicUsize::new(0) };
         let softhsm = format!(
             "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n",
@@ -102,6 +103,11 @@ impl House {
     /// The authority that the pool trusts.
     pub fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// The same, for a thread of its own.
+    pub fn shared_authority(&self) -> Arc<Authority> {
+        self.authority.clone()
     }
 
     /// The path of the authority's certificate.

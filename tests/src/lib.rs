@@ -13,8 +13,10 @@ pub mod binaries;
 pub mod house;
 pub mod memcached;
 pub mod net;
+pub mod netns;
 pub mod process;
 pub mod slapd;
+pub mod web;
 pub mod zones;
 
 pub use authority::{Authority, Leaf};

@@ -119,6 +119,12 @@ impl Memcached {
         self.process.signal(Signal::CONT);
     }
 
+    /// Waits until it has stored `count` values.
+    pub fn await_stored(&self, count: usize) {
+        let stored = |log: &str| log.matches(" STORED").count() >= count;
+        self.process.await_that(format!("STORED, {count} times"), stored);
+    }
+
     /// What it was asked and answered so far.
     pub fn log(&self) -> String {
         self.process.said()

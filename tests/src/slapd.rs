@@ -219,13 +219,22 @@ impl Slapd {
 
     /// Changes entries, in LDIF as `ldapmodify` wants it.
     pub fn modify(&self, base: &str, ldif: &str) {
+        self.load("ldapmodify", base, ldif);
+    }
+
+    /// Adds entries, in LDIF as `ldapadd` wants it.
+    pub fn add(&self, base: &str, ldif: &str) {
+        self.load("ldapadd", base, ldif);
+    }
+
+    fn load(&self, program: &str, base: &str, ldif: &str) {
         let file = self.dir.path().join("change.ldif");
         fs::write(&file, ldif).expect("a file");
-        let said = run(inside(&self.within, "ldapmodify")
+        let said = run(inside(&self.within, program)
             .args(["-x", "-H", &format!("ldap://{}:{}", self.address, self.port)])
             .args(["-D", &format!("{MANAGER},{base}"), "-w", PASSWORD, "-f"])
             .arg(&file));
-        assert!(said.ok, "ldapmodify: {}", said.err);
+        assert!(said.ok, "{program}: {}\n{ldif}", said.err);
     }
 
     /// Replaces the values of one attribute of an entry.

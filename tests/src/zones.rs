@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -42,13 +42,14 @@ pub enum Signing {
 }
 
 /// Alters a zone file after it was signed.
-type Change = Box<dyn FnOnce(String) -> String>;
+type Change = Box<dyn FnOnce(String) -> String + Send>;
 
 /// Zones to be made.
 #[derive(Default)]
 pub struct ZoneSet {
     zones: BTreeMap<String, Spec>,
     separate: bool,
+    address: Option<IpAddr>,
 }
 
 struct Spec {
@@ -65,7 +66,7 @@ const ALGORITHM: &str = "ECDSAP256SHA256";
 #[derive(Debug)]
 pub struct Zones {
     servers: Vec<Process>,
-    port: u16,
+    address: SocketAddr,
     folder: TempDir,
 }
 
@@ -98,7 +99,11 @@ impl ZoneSet {
 
     /// Alters the file of a zone after it was signed.
     #[must_use]
-    pub fn altered(mut self, name: &str, change: impl FnOnce(String) -> String + 'static) -> Self {
+    pub fn altered(
+        mut self,
+        name: &str,
+        change: impl FnOnce(String) -> String + Send + 'static,
+    ) -> Self {
         self.zones.get_mut(name).expect("a zone was added").change = Some(Box::new(change));
         self
     }
@@ -109,6 +114,19 @@ impl ZoneSet {
     pub fn separate(mut self) -> Self {
         self.separate = true;
         self
+    }
+
+    /// They are served at this address, which is one of this machine or namespace, instead of 127.0.0.1.
+    #[must_use]
+    pub fn at(mut self, address: IpAddr) -> Self {
+        self.address = Some(address);
+        self
+    }
+
+    /// The address of the servers of one depth.
+    fn host(&self, depth: usize) -> IpAddr {
+        let place = if self.separate { depth + 1 } else { 1 };
+        self.address.unwrap_or_else(|| [127, 0, 0, place as u8].into())
     }
 
     /// Signs and serves them.
@@ -124,7 +142,7 @@ impl ZoneSet {
         for name in order {
             let spec = self.zones.remove(&name).expect("it is there");
             let parent = parent(&name, &names);
-            let host = if self.separate { depth(&name) + 1 } else { 1 };
+            let host = self.host(depth(&name));
             signer.make(&name, parent, spec, host);
         }
         let port = free_port();
@@ -134,9 +152,9 @@ impl ZoneSet {
         for group in 0..groups {
             let here = |name: &&String| !self.separate || depth(name) == group;
             let here: Vec<_> = names.iter().filter(here).collect();
-            servers.push(nsd(folder.path(), &format!("127.0.0.{}", group + 1), port, &here));
+            servers.push(nsd(folder.path(), self.host(group), port, &here));
         }
-        Zones { servers, port, folder }
+        Zones { servers, address: SocketAddr::new(self.host(0), port), folder }
     }
 
     /// Adds the zones above each: a delegation is in the zone directly above.
@@ -157,7 +175,7 @@ impl ZoneSet {
 impl Zones {
     /// The server of the root and, unless they are separate, of all zones. UDP and TCP.
     pub fn address(&self) -> SocketAddr {
-        SocketAddr::new([127, 0, 0, 1].into(), self.port)
+        self.address
     }
 
     /// A file with the DS record of the root's key.
@@ -188,17 +206,17 @@ struct Signer<'a> {
 }
 
 impl Signer<'_> {
-    fn make(&mut self, name: &str, parent: Option<&String>, spec: Spec, host: usize) {
+    fn make(&mut self, name: &str, parent: Option<&String>, spec: Spec, host: IpAddr) {
         let file = file(name);
         let below = self.delegations.remove(name).unwrap_or_default();
         let text = format!(
             "$ORIGIN {name}.\n$TTL 300\n@ SOA ns hostmaster 1 3600 600 86400 60\n@ NS ns\n\
-             ns A 127.0.0.{host}\n{}\n{below}",
+             ns A {host}\n{}\n{below}",
             spec.records
         );
         std::fs::write(self.folder.join(&file), text).expect("a file");
         let mut delegation =
-            format!("$ORIGIN {name}.\n{name}. NS ns.{name}.\nns.{name}. A 127.0.0.{host}\n");
+            format!("$ORIGIN {name}.\n{name}. NS ns.{name}.\nns.{name}. A {host}\n");
         let signed = if spec.signing == Signing::None {
             std::fs::read_to_string(self.folder.join(&file)).expect("it was written")
         } else {
@@ -263,7 +281,7 @@ fn file(name: &str) -> String {
     if name.is_empty() { "root.zone".to_owned() } else { format!("{name}.zone") }
 }
 
-fn nsd(folder: &Path, ip: &str, port: u16, zones: &[&String]) -> Process {
+fn nsd(folder: &Path, ip: IpAddr, port: u16, zones: &[&String]) -> Process {
     let path = |name: &str| folder.join(format!("{name}-{ip}")).display().to_string();
     let mut text = format!(
         "server:\n ip-address: {ip}@{port}\n username: \"\"\n chroot: \"\"\n database: \"\"\n \

@@ -1,7 +1,5 @@
 //! Policies in the daemon: what they demand of `openssl s_server`, with pins, signed zones and revocation.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +9,7 @@ use tlspool_tests::app::call;
 use tlspool_tests::authority::Leaf;
 use tlspool_tests::net::free_port;
 use tlspool_tests::zones::{Signing, ZoneSet};
-use tlspool_tests::{Authority, House, Process, openssl};
+use tlspool_tests::{Authority, House, Process, openssl, web};
 
 /// `openssl s_server` at `port`.
 fn serve(port: u16, leaf: &Leaf, more: &[&str]) -> Process {
@@ -136,38 +134,6 @@ fn dane_vouches_and_contradicts() {
     daemon.stop();
 }
 
-/// An OCSP responder over HTTP, on loopback, which `openssl ocsp` would not be: that one is asked behind it.
-fn respond(
-    mut socket: TcpStream,
-    [index, request, response]: &[String; 3],
-    anchor: &str,
-    key: &str,
-) {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        socket.read_exact(&mut byte).unwrap();
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8(head).unwrap().to_lowercase();
-    assert!(head.contains("content-type: application/ocsp-request"), "{head}");
-    let length = head.split_once("content-length: ").unwrap().1.lines().next().unwrap();
-    let mut body = vec![0; length.parse().unwrap()];
-    socket.read_exact(&mut body).unwrap();
-    std::fs::write(request, &body).unwrap();
-    openssl(&[
-        "ocsp", "-index", index, "-CA", anchor, "-rsigner", anchor, "-rkey", key, "-reqin",
-        request, "-respout", response, "-ndays", "2",
-    ]);
-    let body = std::fs::read(response).unwrap();
-    let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: application/ocsp-response\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n",
-        body.len()
-    );
-    socket.write_all(&[head.as_bytes(), &body].concat()).unwrap();
-}
-
 #[test]
 fn revocation_lists_and_ocsp() {
     let house = House::new();
@@ -196,18 +162,12 @@ fn revocation_lists_and_ocsp() {
     let authority =
         ["-cert", house.anchor(), "-keyfile", key, "-config", settings.to_str().unwrap()];
     openssl(&[&["ca", "-gencrl", "-out", &list], &authority[..]].concat());
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let responder = listener.local_addr().unwrap().port();
     let answers = Arc::new(AtomicBool::new(true));
-    let (places, still) =
-        ([house.text("index"), house.text("req"), house.text("resp")], answers.clone());
-    let (anchor, signer) = (house.anchor().to_owned(), key.to_owned());
-    std::thread::spawn(move || {
-        for socket in listener.incoming() {
-            if still.load(Ordering::SeqCst) {
-                respond(socket.unwrap(), &places, &anchor, &signer);
-            }
-        }
+    let (index, folder, still) = (house.path("index"), house.path("."), answers.clone());
+    let authority = house.shared_authority();
+    let responder = web::serve(move |request| {
+        assert!(request.head.contains("content-type: application/ocsp-request"), "{request:?}");
+        still.load(Ordering::SeqCst).then(|| web::ocsp(&authority, &index, &folder, &request.body))
     });
     let (good_port, bad_port, stapled_port) = (free_port(), free_port(), free_port());
     let _good = serve(good_port, &good, &[]);
@@ -235,7 +195,7 @@ fn revocation_lists_and_ocsp() {
     ]);
     let _stapled = serve(stapled_port, &good, &["-status_file", &response]);
     house.configure(&format!(
-        "[validation]\ncrls = [\"{list}\"]\nocsp_responder = \"http://127.0.0.1:{responder}/\"\n\
+        "[validation]\ncrls = [\"{list}\"]\nocsp_responder = \"http://{responder}/\"\n\
          [dns]\nforwarders = [\"127.0.0.1:{}\"]\n[http]\ninternal = true\n\
          [cache]\nlifetime = \"1ms\"\n",
         free_port()

@@ -1,16 +1,13 @@
 //! Two pools: the client's believes the server's by DANE, first from the DNS, then from what it remembers.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 use std::sync::Arc;
 
 use tlspool_client::{StarttlsFlags, StarttlsRequest};
 use tlspool_tests::app::{Server, call};
 use tlspool_tests::zones::{Signing, ZoneSet, Zones};
-use tlspool_tests::{Authority, Daemon, House, Memcached, is_root, run};
+use tlspool_tests::{Authority, Daemon, House, Memcached};
 
-use crate::{dns, number, tlsa};
+use crate::{cache, dns, number, tlsa};
 
 /// A server pool whose certificate only the DNS vouches for, and the zones that do.
 struct There {
@@ -91,19 +88,8 @@ fn memcached_remembers_for_all_who_have_its_key() {
     let mut memcached = Memcached::tcp();
     let house = |key: &str| {
         let house = House::new();
-        let file = house.write("cache.key", key);
-        // Readable to the look-up process, and nobody else.
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        if is_root() {
-            let said = run(Command::new("chown").arg("nobody").arg(&file));
-            assert!(said.ok, "{}", said.err);
-        }
-        house.configure(&format!(
-            "{}[tls]\nclient_cache = 0\n[cache]\nservers = [\"{}\"]\nkey_file = \"{}\"\n",
-            dns(&there.zones),
-            memcached.server,
-            file.display()
-        ));
+        let cache = cache(&house, &memcached, key);
+        house.configure(&format!("{}[tls]\nclient_cache = 0\n{cache}", dns(&there.zones)));
         house
     };
     let (secret, other) = ("0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210");
@@ -114,11 +100,7 @@ fn memcached_remembers_for_all_who_have_its_key() {
     there.meet(&one, &mut port, NONE);
     assert_eq!(hits(&one), 0);
     // Values are written while the handshake goes on.
-    let deadline = std::time::Instant::now() + tlspool_tests::LIMIT;
-    while !memcached.log().contains("STORED") {
-        assert!(std::time::Instant::now() < deadline, "{}", memcached.log());
-        std::thread::yield_now();
-    }
+    memcached.await_stored(1);
     there.meet(&one, &mut port, NONE);
     assert!(hits(&one) > 0, "{:#}", one.status());
     there.meet(&two, &mut port, NONE);

@@ -19,10 +19,18 @@ mod streams;
 
 mod caches;
 mod crash;
+mod extended;
+mod mission;
+mod predicates;
+mod publish;
 mod slow;
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
 use tlspool_tests::zones::Zones;
-use tlspool_tests::{Leaf, openssl};
+use tlspool_tests::{House, Leaf, Memcached, is_root, openssl, run};
 
 /// `[dns]` with these zones as the only server.
 fn dns(zones: &Zones) -> String {
@@ -31,6 +39,18 @@ fn dns(zones: &Zones) -> String {
         zones.address(),
         zones.anchor().display()
     )
+}
+
+/// `[cache]` with this memcached, whose values are under this key.
+fn cache(house: &House, memcached: &Memcached, key: &str) -> String {
+    let file = house.write("cache.key", key);
+    // Readable to the look-up process, and nobody else.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    if is_root() {
+        let said = run(Command::new("chown").arg("nobody").arg(&file));
+        assert!(said.ok, "{}", said.err);
+    }
+    format!("[cache]\nservers = [\"{}\"]\nkey_file = \"{}\"\n", memcached.server, file.display())
 }
 
 /// The data of a TLSA record for the very certificate, by digest.
