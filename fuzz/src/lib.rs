@@ -109,6 +109,10 @@ impl Host for FuzzHost {
         self.asked = true;
         Ok(None)
     }
+
+    async fn authorize(&mut self, _shown: Option<&Credential>) -> Result<(), Refusal> {
+        Ok(())
+    }
 }
 
 /// The leaf's key for a rustls peer.

@@ -76,7 +76,9 @@ fn plain_errno(error: PoolError) -> c_int {
         | PoolError::PrngUnavailable
         | PoolError::LocalidUnknown => libc::ENOENT,
         PoolError::CtlkeyNotYours | PoolError::LocalidNotYours => libc::EACCES,
-        PoolError::RemoteidRefused | PoolError::RenegotiateWouldBeInsecure => libc::EPERM,
+        PoolError::RemoteidRefused
+        | PoolError::NotAuthorized
+        | PoolError::RenegotiateWouldBeInsecure => libc::EPERM,
         PoolError::ConnectionHandlerSetup | PoolError::ConnectionDriverSetup => libc::EIO,
         PoolError::StirredNotShaken => libc::EPROTO,
         PoolError::LimitReached => libc::EAGAIN,

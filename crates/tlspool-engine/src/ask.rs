@@ -56,6 +56,14 @@ pub trait Host {
         &mut self,
         peer: ShownByPeer,
     ) -> impl Future<Output = Result<Option<Vec<u8>>, Refusal>>;
+
+    /// May there be a session with this peer? Asked when a handshake is complete, so that the peer has proved
+    /// what it shows or has shown nothing, and before any data moves: after a first handshake, one that
+    /// resumes, and one that renegotiates. `shown` is what we have shown, also in the session that was resumed.
+    fn authorize(
+        &mut self,
+        shown: Option<&Credential>,
+    ) -> impl Future<Output = Result<(), Refusal>>;
 }
 
 /// What a peer shows of itself, and what was agreed with it before it did.

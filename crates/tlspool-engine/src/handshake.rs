@@ -235,6 +235,11 @@ async fn run_rustls<H: Host>(
     }
     let already_verified = errand.verified;
     let mut established = machine.finish(&context)?;
+    // A client that was refused what it should show goes on without, as far as rustls is concerned.
+    if let Some(failure) = errand.failure.take() {
+        established.refuse(socket).await;
+        return Err(failure);
+    }
     // rustls does not verify again the certificates of a session that it resumes; we do, because
     // what is validated live may have changed.
     if job.authentication != PeerAuthentication::Ignored
@@ -245,6 +250,10 @@ async fn run_rustls<H: Host>(
             .verify(ShownByPeer { credential, ocsp: Vec::new(), agreed: established.agreed })
             .await
     {
+        established.refuse(socket).await;
+        return Err(HandshakeError::Refused(refusal.text));
+    }
+    if let Err(refusal) = errand.host.authorize(established.shown.as_deref()).await {
         established.refuse(socket).await;
         return Err(HandshakeError::Refused(refusal.text));
     }

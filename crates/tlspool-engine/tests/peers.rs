@@ -24,8 +24,10 @@ struct TestHost {
     credential: Arc<Credential>,
     pkcs8: Vec<u8>,
     accepts: bool,
+    authorizes: bool,
     serves: bool,
     verified: usize,
+    authorized: usize,
     signed: usize,
     /// What it was shown last.
     shown: Option<ShownByPeer>,
@@ -44,8 +46,10 @@ impl TestHost {
             }),
             pkcs8: certified.signing_key.serialize_der(),
             accepts: true,
+            authorizes: true,
             serves: false,
             verified: 0,
+            authorized: 0,
             signed: 0,
             shown: None,
         }
@@ -101,6 +105,16 @@ impl Host for TestHost {
         }
         let certificate = CertificateError::ApplicationVerificationFailure;
         Err(Refusal { certificate, text: "not that one".into() })
+    }
+
+    async fn authorize(&mut self, _shown: Option<&Credential>) -> Result<(), Refusal> {
+        assert!(self.shown.is_none() || self.verified > 0, "a peer that shows itself is verified");
+        self.authorized += 1;
+        if self.authorizes {
+            return Ok(());
+        }
+        let certificate = CertificateError::ApplicationVerificationFailure;
+        Err(Refusal { certificate, text: "not for that one".into() })
     }
 }
 
@@ -327,6 +341,7 @@ fn connects_shows_a_certificate_and_resumes() {
         let config = rustls_server(&host);
         for resumed in [false, true] {
             host.verified = 0;
+            host.authorized = 0;
             let (near, far) = tcp_pair();
             let server = ServerConnection::new(config.clone()).unwrap();
             let peer = peer_thread(server, far, |server, socket| {
@@ -343,6 +358,7 @@ fn connects_shows_a_certificate_and_resumes() {
                 handshake::run(&engine, &socket, client_job(), &mut host).await.unwrap();
             assert_eq!(established.summary.resumed, resumed);
             assert_eq!(host.verified, 1, "a resumed peer is verified again");
+            assert_eq!(host.authorized, 1, "and authorized again");
             let agreed = Agreed { private: true, post_quantum: true, forward_secrecy: true };
             assert_eq!(host.shown.as_ref().unwrap().agreed, agreed, "resumed: {resumed}");
             assert!(
@@ -432,6 +448,32 @@ fn a_refused_server_learns_it_and_gets_no_certificate() {
         let seen = peer.join().unwrap().unwrap_err().to_string();
         assert!(seen.contains("AccessDenied"), "{seen}");
     });
+}
+
+#[test]
+fn who_is_not_authorized_learns_it_and_no_data_moves() {
+    for tls12 in [false, true] {
+        local(async move {
+            let mut host = TestHost { serves: true, authorizes: false, ..TestHost::new() };
+            let (far, near) = tcp_pair();
+            let config = Arc::new(rustls_client(&host, tls12));
+            let name = ServerName::try_from("example.com").unwrap();
+            let client = ClientConnection::new(config, name).unwrap();
+            let peer = peer_thread(client, far, |client, socket| {
+                while client.is_handshaking() {
+                    client.complete_io(socket)?;
+                }
+                read_all(client, socket)
+            });
+            let socket = Socket::stream(near.into()).unwrap();
+            let job = server_job(PeerAuthentication::Ignored);
+            let error = handshake::run(&engine(), &socket, job, &mut host).await.err().unwrap();
+            assert!(matches!(&error, HandshakeError::Refused(text) if text == "not for that one"));
+            assert_eq!(host.authorized, 1);
+            let seen = peer.join().unwrap().unwrap_err().to_string();
+            assert!(seen.contains("AccessDenied"), "{seen}");
+        });
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The tables: local identities, who may use them, trust anchors, and the policy of later days.
+//! The tables: local identities, who may use them, trust anchors, policies, pins, and which peers may meet
+//! which names.
 //!
 //! One SQLite file in WAL mode. The command line writes it, also while the daemon runs; the network
 //! process reads it through [`Mode::ReadOnly`] (its directory must be writable all the same: WAL
@@ -12,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod authorization;
 mod error;
 mod identities;
 mod model;
@@ -22,6 +24,7 @@ mod schema;
 mod trust;
 
 pub use access::{AccessError, AccessRule, Caller, Subject};
+pub use authorization::{AuthorizationRow, DEFAULT_POSITION, Effect, MAX_COMMENT, Peers};
 pub use error::StoreError;
 pub use identities::{MAX_CHAIN_BYTES, check_stored_uri};
 pub use model::{

@@ -60,6 +60,13 @@ impl Roles {
     }
 }
 
+impl Roles {
+    /// Reads it back.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Client, Self::Server, Self::Both].into_iter().find(|roles| roles.as_str() == text)
+    }
+}
+
 impl fmt::Display for Roles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())

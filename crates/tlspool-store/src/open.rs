@@ -239,6 +239,48 @@ mod tests {
         Store::open(&path, Mode::ReadOnly).unwrap();
     }
 
+    /// A database as an older program left it, with one rule.
+    fn written_by(version: usize, path: &Path) {
+        let steps = [include_str!("schema/v1.sql"), include_str!("schema/v2.sql")];
+        let old = Connection::open(path).unwrap();
+        steps[..version].iter().for_each(|step| old.execute_batch(step).unwrap());
+        old.execute_batch(&format!(
+            "PRAGMA application_id = 0x544c5350; PRAGMA user_version = {version}; \
+             INSERT INTO authorization (id, remote, local, service, position, effect) \
+             VALUES (7, '@example.com', '.', 'imap', 20, 'deny')"
+        ))
+        .unwrap();
+    }
+
+    #[test]
+    fn rules_of_authorization_survive_each_migration() {
+        use crate::{AuthorizationRow, Effect, Peers, Roles};
+        use tlspool_identity::Selector;
+        let folder = tempfile::tempdir().unwrap();
+        for version in [1, 2] {
+            let path = folder.path().join(format!("{version}.db"));
+            written_by(version, &path);
+            let store = Store::open(&path, Mode::ReadWrite).unwrap();
+            let expected = AuthorizationRow {
+                id: 7,
+                effect: Effect::Deny,
+                remote: Peers::parse("@example.com").unwrap(),
+                local: Some(Selector::parse(".").unwrap()),
+                service: Some("imap".to_owned()),
+                roles: Roles::Both,
+                position: 20,
+                comment: String::new(),
+            };
+            assert_eq!(store.authorizations().unwrap(), [expected]);
+            let now: i64 = store
+                .connection
+                .pragma_query_value(None, "user_version", |row| row.get(0))
+                .unwrap();
+            assert_eq!(now, SCHEMA_VERSION);
+            Store::open(&path, Mode::ReadOnly).unwrap();
+        }
+    }
+
     #[test]
     fn a_transaction_is_all_or_nothing() {
         let folder = tempfile::tempdir().unwrap();

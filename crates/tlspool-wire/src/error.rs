@@ -68,6 +68,7 @@ pool_errors! {
     RecordMalformed = 35, "the record is malformed";
     KeyUnavailable = 36, "the private key is not available";
     Draining = 37, "the pool is shutting down";
+    NotAuthorized = 38, "the peer proved who it is, and may not have this session";
 }
 
 #[cfg(test)]

@@ -152,22 +152,41 @@ pub async fn run<H: Host, O: Orders<H>>(
                 let host = ordered.as_mut().map_or(&mut host, |order| &mut order.host);
                 relay.answer(question, host).await;
             }
-            Turn::Renegotiated(changed) => match ordered.take() {
-                Some(order) => {
-                    relay.named = relay.session.peer().is_some();
-                    (order.done)(order.host, Ok(relay.outcome()));
+            // The application believes to speak with somebody else. (One that believes to speak with
+            // nobody in particular is not deceived by a peer that shows who it is.)
+            Turn::Renegotiated(changed)
+                if ordered.is_none() && changed.peer_changed && relay.named =>
+            {
+                let text = "the peer renegotiated as somebody else".to_owned();
+                relay.give_up(Alert::ACCESS_DENIED, text);
+            }
+            Turn::Renegotiated(_) => {
+                let shown = relay.session.shown();
+                let host = ordered.as_mut().map_or(&mut host, |order| &mut order.host);
+                // Nothing moves until this is known.
+                let authorized = tokio::select! {
+                    biased;
+                    () = &mut cancelled, if !asked => {
+                        asked = true;
+                        relay.cancelled = true;
+                        Err("the session is cut".to_owned())
+                    }
+                    authorized = host.authorize(shown.as_deref()) => {
+                        authorized.map_err(|refusal| refusal.text)
+                    }
+                };
+                relay.named = relay.session.peer().is_some();
+                match (authorized, ordered.take()) {
+                    (Ok(()), Some(order)) => (order.done)(order.host, Ok(relay.outcome())),
+                    (Ok(()), None) => orders.renegotiated(relay.outcome()),
+                    (Err(text), order) => {
+                        relay.give_up(Alert::ACCESS_DENIED, text.clone());
+                        if let Some(order) = order {
+                            (order.done)(order.host, Err(HandshakeError::Refused(text)));
+                        }
+                    }
                 }
-                // The application believes to speak with somebody else. (One that believes to speak with
-                // nobody in particular is not deceived by a peer that shows who it is.)
-                None if changed.peer_changed && relay.named => {
-                    let text = "the peer renegotiated as somebody else".to_owned();
-                    relay.give_up(Alert::ACCESS_DENIED, text);
-                }
-                None => {
-                    relay.named = relay.session.peer().is_some();
-                    orders.renegotiated(relay.outcome());
-                }
-            },
+            }
             Turn::Refused => {
                 if let Some(order) = ordered.take() {
                     let text = "the peer does not renegotiate".to_owned();
@@ -232,6 +251,8 @@ struct Relay {
     down_ended: bool,
     /// The application is gone.
     deserted: bool,
+    /// What the peer says no longer counts.
+    muted: bool,
     cancelled: bool,
     /// It is over, once what is in `out` has left.
     dying: Option<End>,
@@ -269,6 +290,7 @@ impl Relay {
             up_told: false,
             down_ended: false,
             deserted: false,
+            muted: false,
             cancelled: false,
             dying: None,
             failure: None,
@@ -337,6 +359,7 @@ impl Relay {
     /// Ends the session for a reason of ours.
     fn give_up(&mut self, alert: Alert, text: String) {
         self.failure = Some(HandshakeError::Refused(text));
+        self.muted = true;
         self.session.connection.abort(alert);
     }
 
@@ -386,6 +409,7 @@ impl Relay {
         loop {
             match self.session.connection.poll_output(&mut buffer) {
                 Output::Send | Output::SendChangeOfKeys => self.queue(std::mem::take(&mut buffer)),
+                Output::Data(_) if self.muted => {}
                 Output::Data(data) => {
                     self.received += data.len() as u64;
                     if !self.deserted {
@@ -598,7 +622,7 @@ impl Relay {
 
     /// Gives plaintext to the application at once if it takes it, and else keeps it.
     fn deliver(&mut self, cx: &mut Context<'_>, plain: &[u8]) {
-        if self.deserted || plain.is_empty() {
+        if self.deserted || self.muted || plain.is_empty() {
             return;
         }
         let mut taken = 0;

@@ -112,6 +112,10 @@ async fn perform<H: Host>(
     }
     session.shake(socket, &mut errand).await?;
     let summary = session.summary().ok_or(HandshakeError::PeerClosed)?;
+    if let Err(refusal) = host.authorize(session.shown().as_deref()).await {
+        session.refuse(socket).await;
+        return Err(HandshakeError::Refused(refusal.text));
+    }
     let agreed = Agreed { private: summary.private, post_quantum: false, forward_secrecy: true };
     Ok(Established {
         summary,

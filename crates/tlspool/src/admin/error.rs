@@ -54,6 +54,9 @@ pub enum AdminError {
     /// `policy explain`: the outcome.
     #[error("not believed: {0}")]
     NotBelieved(String),
+    /// `authorize check`: the outcome.
+    #[error("{0}")]
+    NotAuthorized(String),
     /// Standard output.
     #[error("cannot write the result: {0}")]
     Output(std::io::Error),

@@ -1,5 +1,5 @@
 //! The commands that look after the database and the tokens: `tlspool identity | access | trust |
-//! policy | pin | token`.
+//! policy | authorize | pin | token`.
 //!
 //! They work on the SQLite file and the PKCS #11 modules directly, whether a daemon runs or not: a
 //! running one sees changes of the tables at once. `main` parses them as part of its own command
@@ -10,6 +10,7 @@
 
 mod access;
 mod accounts;
+mod authorize;
 mod create;
 mod describe;
 mod error;
@@ -51,6 +52,8 @@ pub enum AdminCommand {
     Trust(trust::TrustArgs),
     /// What must hold of peers before they are believed
     Policy(policy::PolicyArgs),
+    /// Which peers, once they have proved who they are, may meet which of our names
+    Authorize(authorize::AuthorizeArgs),
     /// Fingerprints that peers must have
     Pin(pin::PinArgs),
     /// PKCS #11 modules, tokens and what is on them, as URIs ready to paste
@@ -144,6 +147,7 @@ pub fn run_to(
         AdminCommand::Access(args) => access::run(args, context, out),
         AdminCommand::Trust(args) => trust::run(args, context, out),
         AdminCommand::Policy(args) => policy::run(args, context, out),
+        AdminCommand::Authorize(args) => authorize::run(args, context, out),
         AdminCommand::Pin(args) => pin::run(args, context, out),
         AdminCommand::Token(args) => token::run(args, context, out),
     }

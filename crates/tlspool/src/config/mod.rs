@@ -5,6 +5,7 @@
 //! would be right ([`ConfigError`]). Every key stands in `etc/tlspool.toml.example` and in
 //! tlspool.toml(5); tests hold both to that.
 
+mod authorization;
 mod diagnose;
 mod lookups;
 mod places;
@@ -12,6 +13,7 @@ mod privacy;
 mod validation;
 mod values;
 
+pub use authorization::{Authorization, Ruling};
 pub use diagnose::ConfigError;
 pub use lookups::{Cache, Dns, Http, Ldap};
 pub use places::Places;
@@ -78,6 +80,8 @@ pub struct Config {
     pub trust: Trust,
     /// How peers are judged.
     pub validation: Validation,
+    /// Which peers may have a session.
+    pub authorization: Authorization,
     /// The protocol towards peers.
     pub tls: Tls,
     /// Where names are resolved; absent: nothing is looked up, and there is no look-up process.
@@ -339,6 +343,7 @@ impl Config {
             keys: Keys::default(),
             trust: Trust::default(),
             validation: Validation::default(),
+            authorization: Authorization::default(),
             tls: Tls::default(),
             dns: None,
             ldap: Ldap::default(),

@@ -80,6 +80,7 @@ fn the_values_in_the_example_are_the_defaults() {
     let config = parse(&uncommented(EXAMPLE)).unwrap();
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.tls, Tls::default());
+    assert_eq!(config.authorization, Authorization::default());
     assert_eq!(config.log, Log::default());
     assert_eq!(config.confinement, Confinement::default());
     assert_eq!(config.debug, Debug::default());
@@ -149,6 +150,7 @@ fn bad_values_are_named_with_what_would_be_right() {
             "t.toml:4:6: socket.1.path:",
             "leave one out",
         ),
+        ("[authorization]\ndefault = \"no\"", "t.toml:2:11: authorization.default:", "\"deny\""),
         ("socket = []", "t.toml:1:10: socket:", "from 1 to 64"),
         ("[dns]\nforwarders = [\"dns.example\"]", "t.toml:2:15: dns.forwarders", "an address such"),
         ("[dns]\n[http]\ncrl_bytes = 99999999", "t.toml:3:13: http.crl_bytes:", "at most"),

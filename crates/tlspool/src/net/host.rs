@@ -17,6 +17,7 @@ use tlspool_validate::sources::{Answer, Options, Outcome as LookedUp, Query, Sou
 use tlspool_validate::{Endpoint, Inquiry, Negotiated, Peer, Validated};
 use tlspool_wire::{Body, PoolError, Starttls, StarttlsFlags, Text};
 
+use super::authorization::{self, Meeting};
 use super::client::{CallbackFailure, Client};
 use super::identities::{self, Asker};
 use super::worker::Worker;
@@ -62,6 +63,8 @@ pub(crate) struct Outcome {
     pub(crate) localid_checked: bool,
     /// The error number for a refusal.
     pub(crate) error: Option<PoolError>,
+    /// The meeting that was authorized before the handshake was complete.
+    pub(crate) authorized_early: Option<Meeting>,
 }
 
 impl RequestHost {
@@ -343,6 +346,39 @@ impl RequestHost {
         }
     }
 
+    /// Decides whether there may be a session between the peer that is judged and `local`.
+    fn authorize_meeting(&mut self, local: Option<DoNai>) -> Result<Meeting, Refusal> {
+        let meeting = Meeting {
+            role: self.role,
+            remote: self.outcome.validated.as_ref().map(|validated| validated.identity.clone()),
+            local,
+            service: self.request.service.as_str().into(),
+        };
+        let settings = self.worker.settings();
+        let tables = &self.worker.identities;
+        let decision = authorization::decide(&settings.config.authorization, tables, &meeting);
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            for step in &decision.steps {
+                let (client, says) = (&self.asker.peer, step.says);
+                tracing::debug!(%client, reqid = self.reqid, "authorization: {says}, by {step}");
+            }
+        }
+        if decision.allowed {
+            Ok(meeting)
+        } else {
+            Err(self.refuse(PoolError::NotAuthorized, decision.refusal(&meeting)))
+        }
+    }
+
+    /// A client asks before it shows itself: nothing of it is for a server that it may not meet.
+    fn authorize_early(&mut self) -> Result<(), Refusal> {
+        if self.role == Role::Client {
+            let meeting = self.authorize_meeting(self.own_name())?;
+            self.outcome.authorized_early = Some(meeting);
+        }
+        Ok(())
+    }
+
     /// The name that a server shall show: the program's, else the client's.
     fn asked_for(&mut self, sni: Option<&str>) -> Result<Option<DoNai>, Refusal> {
         match (&self.local, sni) {
@@ -425,10 +461,11 @@ impl Host for RequestHost {
             return Err(self.refuse(PoolError::LocalidUnknown, text));
         };
         self.outcome.credential = Some(credential.clone());
-        if let Some(peer) = self.judged_early.take()
-            && self.local.as_ref() != Some(&name)
-        {
-            self.judge(&peer).await?;
+        if let Some(peer) = self.judged_early.take() {
+            if self.local.as_ref() != Some(&name) {
+                self.judge(&peer).await?;
+            }
+            self.authorize_early()?;
         }
         Ok(Some(credential))
     }
@@ -458,8 +495,21 @@ impl Host for RequestHost {
         if self.wants_check() && self.outcome.credential.is_none() {
             // In TLS 1.2 a client chooses who it is after that, and that name has policies too.
             self.judged_early = Some(peer);
+        } else {
+            self.authorize_early()?;
         }
         Ok(key)
+    }
+
+    async fn authorize(&mut self, shown: Option<&Credential>) -> Result<(), Refusal> {
+        let shown = shown.and_then(|shown| DoNai::parse(&shown.name).ok());
+        let local = shown.or_else(|| self.own_name());
+        let early = self.outcome.authorized_early.take();
+        let remote = self.outcome.validated.as_ref().map(|validated| &validated.identity);
+        if early.is_some_and(|early| early.remote.as_ref() == remote && early.local == local) {
+            return Ok(());
+        }
+        self.authorize_meeting(local).map(drop)
     }
 }
 

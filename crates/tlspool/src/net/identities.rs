@@ -20,6 +20,7 @@ use tlspool_store::{
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
+use super::authorization::AuthorizationCache;
 use super::client::ClientId;
 use super::peer::Peer;
 use super::policies::PolicyCache;
@@ -55,6 +56,7 @@ pub(crate) struct Identities {
     /// By row; cleared when any row changes.
     credentials: LruCache<i64, Arc<Credential>>,
     policies: PolicyCache,
+    authorizations: AuthorizationCache,
     /// By row and the name that a wildcard of its certificate covers.
     covering: LruCache<(i64, DoNai), Arc<Credential>>,
 }
@@ -72,6 +74,7 @@ impl Identities {
             found: LruCache::new(REMEMBERED),
             credentials: LruCache::new(REMEMBERED),
             policies: PolicyCache::default(),
+            authorizations: AuthorizationCache::default(),
             covering: LruCache::new(REMEMBERED),
         }
     }
@@ -98,6 +101,7 @@ impl Identities {
             self.found.clear();
             self.credentials.clear();
             self.policies = PolicyCache::default();
+            self.authorizations = AuthorizationCache::default();
             self.covering.clear();
         }
         Ok(self.changes)
@@ -123,6 +127,14 @@ impl Identities {
     pub(crate) fn policies(&mut self) -> Result<(&mut PolicyCache, &Store), StoreError> {
         self.changes()?;
         Ok((&mut self.policies, opened(&mut self.store, &self.path)?))
+    }
+
+    /// What is remembered of the rules of authorization, and the table to ask for the rest.
+    pub(crate) fn authorizations(
+        &mut self,
+    ) -> Result<(&mut AuthorizationCache, &Store), StoreError> {
+        self.changes()?;
+        Ok((&mut self.authorizations, opened(&mut self.store, &self.path)?))
     }
 
     /// Where the database is.

@@ -8,11 +8,12 @@
 //!   └─ worker 0..n: connection ─► starttls ─► handshake (host answers) ─► relay
 //! ```
 
+pub(crate) mod authorization;
 mod client;
 mod connection;
 pub(crate) mod explain;
 mod host;
-mod identities;
+pub(crate) mod identities;
 mod info;
 mod keys;
 mod limits;

@@ -1,6 +1,7 @@
-//! `tlspool identity | access | trust | policy | pin | token` as a person uses them, with SoftHSM2, OpenSSL
-//! and GnuPG.
+//! `tlspool identity | access | trust | policy | authorize | pin | token` as a person uses them, with
+//! SoftHSM2, OpenSSL and GnuPG.
 
+mod authorization;
 mod openpgp;
 mod policies;
 mod tables;

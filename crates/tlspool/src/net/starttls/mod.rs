@@ -216,6 +216,8 @@ pub(crate) async fn perform(worker: Rc<Worker>, request: Request) {
         Carrier::Twelve(session) => {
             let mut host = standing.host;
             host.client = None;
+            // What a renegotiation of the peer's asks has limits of its own; the handshake's is over.
+            host.deadline = None;
             let manner = Manner {
                 client: role == Role::Client,
                 authentication: standing.authentication,
