@@ -133,6 +133,10 @@ say "What the daemon saw"
 grep -o 'handshake done.*' "$work/log"
 tlspool status | grep -E 'handshakes|signatures'
 
+say "What the policy makes of the server, and why"
+tlspool policy explain server.example.com --connect "127.0.0.1:$port"
+IFS= read -r line <&3
+
 say "Done"
 kill "$daemon"
 tail --pid="$daemon" -f /dev/null

@@ -99,10 +99,18 @@ pub(super) fn run(
     }
     if args.existing_key {
         let key = keys.open(&uri)?;
-        return certify(args, &store, &keys, &key, out);
+        let made = certify(args, &store, &keys, &key, out)?;
+        return show(&store, made, out);
     }
     let key = make_key(&keys, &uri, args.algorithm, context)?;
-    certify(args, &store, &keys, &key, out).inspect_err(|_| discard(&keys, &key))
+    let made = certify(args, &store, &keys, &key, out).inspect_err(|_| discard(&keys, &key))?;
+    show(&store, made, out)
+}
+
+/// Shows the row that was made. It stands, and so does its key, whether anybody can read that or not.
+pub(super) fn show(store: &Store, id: Option<i64>, out: &mut dyn Write) -> Result<(), AdminError> {
+    let Some(id) = id else { return Ok(()) };
+    super::identity::show_rows(store, &store.identity(id)?.into_iter().collect::<Vec<_>>(), out)
 }
 
 /// Where the key is to be made.
@@ -216,13 +224,14 @@ fn whole(uri: KeyUri) -> KeyUri {
     }
 }
 
+/// Makes the certificate and adds the identity, whose number it returns; or writes a request for one.
 fn certify(
     args: &CreateArgs,
     store: &Store,
     keys: &KeyStore,
     key: &KeyInfo,
     out: &mut dyn Write,
-) -> Result<(), AdminError> {
+) -> Result<Option<i64>, AdminError> {
     let signer = StoreSigner::new(keys, key)?;
     let roles = args.properties.role.into();
     let wanted = Wanted { name: &args.name, others: &args.alt, roles };
@@ -233,7 +242,7 @@ fn certify(
             "have it signed, then: tlspool identity add {} --certificate FILE --key '{}'",
             args.name, key.uri
         ));
-        return Ok(());
+        return Ok(None);
     }
     let certificate = wanted.self_signed(&signer, args.days)?;
     let id = store.add_identity(&NewIdentity {
@@ -245,7 +254,7 @@ fn certify(
         preference: args.properties.preference,
         is_default: args.properties.default,
     })?;
-    super::identity::show_rows(store, &store.identity(id)?.into_iter().collect::<Vec<_>>(), out)
+    Ok(Some(id))
 }
 
 fn write_request(file: &Path, request: &str, out: &mut dyn Write) -> Result<(), AdminError> {

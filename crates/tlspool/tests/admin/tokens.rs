@@ -58,6 +58,25 @@ fn keys_of_every_kind_and_certificates_with_them() {
 }
 
 #[test]
+fn a_key_whose_identity_is_there_stays_though_nobody_can_read_that() {
+    let Some(bench) = Bench::with_token() else { return };
+    for (name, kind) in
+        [("www.example.com", &[][..]), ("john@example.com", &["--openpgp", "--one-key"])]
+    {
+        let create = ["identity", "create", name, "--token", &bench.token()];
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = bench.command(&[&create, kind].concat());
+        let output = command.stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("cannot write the result"), "{said}");
+    }
+    let rows = bench.json(&["identity", "list", "--json"]);
+    let objects = bench.json(&["token", "show", &bench.token(), "--json"]);
+    let private = objects.iter().filter(|object| object["class"] == "private").count();
+    assert_eq!((rows.len(), private), (2, 2), "{objects:?}");
+}
+
+#[test]
 fn a_request_is_signed_by_an_authority_and_comes_back() {
     let Some(bench) = Bench::with_token() else { return };
     let csr = bench.text("request.pem");

@@ -13,8 +13,8 @@ use tlspool_store::{CertificateSource, Kind, NewIdentity, Store};
 
 use super::key::StoreKey;
 use super::{now, publish};
-use crate::admin::create::{CreateArgs, discard, make_key};
-use crate::admin::identity::{parse_key_uri, show_rows};
+use crate::admin::create::{CreateArgs, discard, make_key, show};
+use crate::admin::identity::parse_key_uri;
 use crate::admin::signer::CLOCK_SKEW;
 use crate::admin::{AdminContext, AdminError};
 
@@ -58,17 +58,19 @@ pub(in crate::admin) fn create(
     if args.existing_key {
         let key = keys.open(uri)?;
         let certify = certify_uri.map(|uri| keys.open(&uri)).transpose()?;
-        return certified(args, store, keys, &key, certify.as_ref(), out);
+        let id = certified(args, store, keys, &key, certify.as_ref())?;
+        return show(store, Some(id), out);
     }
     let key = make_key(keys, uri, args.algorithm, context)?;
     let result = match certify_uri {
-        None => certified(args, store, keys, &key, None, out),
+        None => certified(args, store, keys, &key, None),
         Some(uri) => make_key(keys, &uri, args.algorithm, context).and_then(|certify| {
-            certified(args, store, keys, &key, Some(&certify), out)
+            certified(args, store, keys, &key, Some(&certify))
                 .inspect_err(|_| discard(keys, &certify))
         }),
     };
-    result.inspect_err(|_| discard(keys, &key))
+    let id = result.inspect_err(|_| discard(keys, &key))?;
+    show(store, Some(id), out)
 }
 
 /// The place for the key that certifies, beside the key of TLS.
@@ -90,14 +92,14 @@ fn beside(uri: &KeyUri) -> KeyUri {
     }
 }
 
+/// Makes the certificate and adds the identity; returns its number.
 fn certified(
     args: &CreateArgs,
     store: &mut Store,
     keys: &KeyStore,
     key: &KeyInfo,
     certify: Option<&KeyInfo>,
-    out: &mut dyn Write,
-) -> Result<(), AdminError> {
+) -> Result<i64, AdminError> {
     let names: Vec<&DoNai> = std::iter::once(&args.name).chain(&args.alt).collect();
     let validity = Duration::from_secs(u64::from(args.days) * 86_400);
     let wanted = Wanted {
@@ -133,5 +135,5 @@ fn certified(
         Ok::<_, AdminError>(id)
     })?;
     publish(args.name.as_str());
-    show_rows(store, &store.identity(id)?.into_iter().collect::<Vec<_>>(), out)
+    Ok(id)
 }
