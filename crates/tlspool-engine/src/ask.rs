@@ -146,6 +146,8 @@ pub enum Shown {
         certificate: Vec<u8>,
         /// SubjectPublicKeyInfo of the key that signs, DER.
         key: Vec<u8>,
+        /// Of the primary key, if it is one that RFC 6091 can carry.
+        fingerprint: Option<[u8; 20]>,
     },
 }
 

@@ -55,6 +55,12 @@ impl OpenPgpTrust {
         self.len() == 0
     }
 
+    /// The key with this fingerprint among those that count for `service`: for a peer that shows no more than its
+    /// fingerprint (RFC 6091 section 3.3).
+    pub fn find(&self, service: &str, fingerprint: &[u8]) -> Option<&Certificate> {
+        self.of(service).iter().find(|key| key.fingerprint().as_bytes() == fingerprint)
+    }
+
     fn of(&self, service: &str) -> &[Certificate] {
         self.services.get(service).unwrap_or(&self.common)
     }

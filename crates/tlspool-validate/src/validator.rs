@@ -118,7 +118,8 @@ impl PolicyValidator {
         &self.pkix
     }
 
-    pub(crate) fn openpgp_trust(&self) -> &OpenPgpTrust {
+    /// The OpenPGP keys that are trusted.
+    pub fn openpgp_trust(&self) -> &OpenPgpTrust {
         &self.openpgp
     }
 

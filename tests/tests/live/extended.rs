@@ -69,6 +69,7 @@ impl Showing {
                 key_id: id.try_into().unwrap(),
                 certificate: certificate.to_bytes(),
                 key: key.spki.clone(),
+                fingerprint: fingerprint.as_bytes().try_into().ok(),
             },
         };
         Self { key: key.clone(), credential: Arc::new(credential) }

@@ -42,6 +42,8 @@ pub struct Wishes {
     pub openpgp: bool,
     /// OpenPGP certificates are framed as in RFC 6091, not as deployed programs do it.
     pub rfc_framing: bool,
+    /// Of an OpenPGP certificate of ours, the fingerprint is sent (RFC 6091 section 3.3), if it has 20 bytes.
+    pub fingerprint: bool,
     /// Nothing but TLS 1.3: what hides certificates without `tls12`.
     pub only_tls13: bool,
 }
@@ -74,6 +76,8 @@ pub struct Session {
     chosen: Vec<Arc<Credential>>,
     engine: Engine,
     scope: Scope,
+    /// As in [`Wishes::fingerprint`].
+    fingerprint: bool,
     /// Data that came with the handshake's last flight.
     early: VecDeque<Vec<u8>>,
     peer_closed: bool,
@@ -86,12 +90,13 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    fn new(connection: Connection, engine: &Engine, scope: Scope) -> Self {
+    fn new(connection: Connection, engine: &Engine, job: &Job<'_>) -> Self {
         Self {
             connection,
             chosen: Vec::new(),
             engine: engine.clone(),
-            scope,
+            scope: job.scope,
+            fingerprint: job.twelve.fingerprint,
             early: VecDeque::new(),
             peer_closed: false,
         }
@@ -151,9 +156,13 @@ fn credential_of(certificate: PeerCertificate) -> PeerCredential {
     }
 }
 
-fn certificate_of(shown: &Shown) -> PeerCertificate {
+/// What is sent of it; of OpenPGP perhaps but the fingerprint.
+fn certificate_of(shown: &Shown, fingerprint: bool) -> PeerCertificate {
     match shown {
         Shown::X509(chain) => PeerCertificate::X509(chain.iter().map(|c| c.to_vec()).collect()),
+        Shown::OpenPgp { key_id, fingerprint: Some(of), .. } if fingerprint => {
+            PeerCertificate::OpenPgpFingerprint { key_id: *key_id, fingerprint: *of }
+        }
         Shown::OpenPgp { key_id, certificate, .. } => {
             PeerCertificate::OpenPgp { key_id: *key_id, certificate: certificate.clone() }
         }

@@ -34,7 +34,7 @@ pub(crate) async fn client<H: Host>(
         Connection::client(&config)
     };
     let connection = connection.map_err(explain)?;
-    let mut session = Session::new(connection, engine, job.scope);
+    let mut session = Session::new(connection, engine, job);
     if let Some((shown, number)) = shown {
         // What the offered session has shown of us keeps the number that it had then.
         session.chosen = vec![shown; number + 1];
@@ -62,11 +62,10 @@ pub(crate) async fn server<H: Host>(
             Some(start),
             Instant::now(),
         );
-        return perform(Session::new(connection, engine, job.scope), socket, &first, job, host)
-            .await;
+        return perform(Session::new(connection, engine, job), socket, &first, job, host).await;
     }
     let connection = Connection::server(config);
-    perform(Session::new(connection, engine, job.scope), socket, first, job, host).await
+    perform(Session::new(connection, engine, job), socket, first, job, host).await
 }
 
 /// Has the client show that it gets what is sent to where it says it is.
@@ -273,7 +272,7 @@ impl Session {
                 let chosen = chosen.map(|chosen| {
                     chosen.map(|credential| {
                         let id = self.remember(credential.clone());
-                        Arc::new(credential_with(id, &credential))
+                        Arc::new(credential_with(id, &credential, self.fingerprint))
                     })
                 });
                 self.connection.chosen(chosen);
@@ -345,11 +344,11 @@ impl Session {
 }
 
 /// What `tls12` is told of a credential.
-fn credential_with(id: u64, credential: &Credential) -> tls12::Credential {
+fn credential_with(id: u64, credential: &Credential, fingerprint: bool) -> tls12::Credential {
     let schemes = credential.schemes.iter();
     tls12::Credential {
         id,
-        certificate: certificate_of(&credential.shown),
+        certificate: certificate_of(&credential.shown, fingerprint),
         schemes: schemes
             .filter_map(|scheme| tls12::SignatureScheme::from_code_point((*scheme).into()))
             .collect(),

@@ -17,7 +17,9 @@ pub use authorization::{Authorization, Ruling};
 pub use diagnose::ConfigError;
 pub use lookups::{Cache, Dns, Http, Ldap};
 pub use places::Places;
-pub use privacy::{OpenPgp, OpenPgpFraming, PeerSelector, Privacy, PrivacyMode, PrivacyRule};
+pub use privacy::{
+    OpenPgp, OpenPgpDescriptor, OpenPgpFraming, PeerSelector, Privacy, PrivacyMode, PrivacyRule,
+};
 pub use validation::{DirectoryMatch, Validation};
 pub use values::{
     AbsolutePath, CacheServer, FileMode, Forwarder, ForwarderTls, GroupName, HttpUrl, UserName,

@@ -50,6 +50,8 @@ pub struct PrivacyRule {
 pub struct OpenPgp {
     /// How OpenPGP certificates are framed on the wire.
     pub framing: OpenPgpFraming,
+    /// What is sent of ours.
+    pub descriptor: OpenPgpDescriptor,
     /// Servers to which a client offers OpenPGP though it has no such identity of its own.
     pub remotes: Vec<PeerSelector>,
 }
@@ -63,6 +65,17 @@ pub enum OpenPgpFraming {
     Deployed,
     /// As RFC 6091 section 3.3 has it.
     Rfc6091,
+}
+
+/// What is sent of an OpenPGP certificate of ours (RFC 6091 section 3.3); peers may send either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OpenPgpDescriptor {
+    /// All of it.
+    #[default]
+    Certificate,
+    /// Its fingerprint: the peer must have the certificate, or find it in our directory.
+    Fingerprint,
 }
 
 /// A selector of names, as text in the file.

@@ -200,26 +200,18 @@ impl Host for ExplainingHost<'_> {
                 let credential = tlspool_validate::Credential::X509(chain);
                 return self.judge(&peer, credential).await.map(|()| None);
             }
-            PeerCredential::OpenPgp { key_id, certificate } => (key_id, certificate.clone()),
+            PeerCredential::OpenPgp { key_id, certificate } => (key_id, read_openpgp(certificate)?),
             PeerCredential::OpenPgpFingerprint { key_id, fingerprint } => {
                 (key_id, self.fetch(fingerprint).await?)
             }
         };
-        let unfit = |why: String| refusal(format!("the peer's OpenPGP certificate: {why}"));
-        let certificate = OpenPgpCertificate::read(&certificate, OpenPgpLimits::PEER)
-            .map_err(|error| unfit(error.to_string()))?;
-        if let PeerCredential::OpenPgpFingerprint { fingerprint, .. } = &peer.credential
-            && certificate.fingerprint().as_bytes() != fingerprint
-        {
-            return Err(unfit("the directory's has another fingerprint".to_owned()));
-        }
         let key = Some(KeyId(*key_id));
         let credential = tlspool_validate::Credential::OpenPgp(&certificate, key);
         self.judge(&peer, credential).await?;
         let validated = self.result.as_ref().and_then(|result| result.as_ref().ok());
         match validated.and_then(|validated| validated.signing_key.as_ref()) {
             Some(signs) => Ok(Some(signs.spki.clone())),
-            None => Err(unfit("nobody knows which key signs the handshake".to_owned())),
+            None => Err(unfit(&"nobody knows which key signs the handshake")),
         }
     }
 
@@ -229,15 +221,35 @@ impl Host for ExplainingHost<'_> {
     }
 }
 
+fn unfit(why: &dyn std::fmt::Display) -> Refusal {
+    refusal(format!("the peer's OpenPGP certificate: {why}"))
+}
+
+fn read_openpgp(bytes: &[u8]) -> Result<OpenPgpCertificate, Refusal> {
+    OpenPgpCertificate::read(bytes, OpenPgpLimits::PEER).map_err(|error| unfit(&error))
+}
+
 impl ExplainingHost<'_> {
-    /// The OpenPGP certificate of which the peer has shown but the fingerprint, from its directory.
-    async fn fetch(&self, fingerprint: &[u8]) -> Result<Vec<u8>, Refusal> {
+    /// The OpenPGP certificate of which the peer has shown but the fingerprint: a trusted one, or its
+    /// directory's.
+    async fn fetch(&self, fingerprint: &[u8]) -> Result<OpenPgpCertificate, Refusal> {
+        if let Some(known) = self.validator.openpgp_trust().find(self.question.service, fingerprint)
+        {
+            return Ok(known.clone());
+        }
         let name = self.question.remote.as_str().to_owned();
         let query = Query::OpenPgpKey { name, fingerprint: fingerprint.to_vec() };
         let (deadline, ignore_caches) = (self.deadline, self.question.ignore_caches);
         let options = Options { deadline, ignore_caches };
         match self.sources.look_up(&query, options).await.outcome {
-            Outcome::Present(Answer::OpenPgpKey(bytes)) => Ok(bytes),
+            Outcome::Present(Answer::OpenPgpKey(bytes)) => {
+                let certificate = read_openpgp(&bytes)?;
+                if certificate.fingerprint().as_bytes() == fingerprint {
+                    Ok(certificate)
+                } else {
+                    Err(unfit(&"the directory's has another fingerprint"))
+                }
+            }
             Outcome::Present(_) => Err(refusal("another kind of answer".to_owned())),
             Outcome::Absent(why) | Outcome::Failed(why) => {
                 Err(refusal(format!("the peer shows but a fingerprint; {why}")))

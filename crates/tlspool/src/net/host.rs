@@ -265,9 +265,13 @@ impl RequestHost {
         Refusal { certificate: CertificateError::BadEncoding, text }
     }
 
-    /// Fetches an OpenPGP certificate of which the peer has shown but the fingerprint (RFC 6091
-    /// section 3.3), from the directory of the name that it should have.
+    /// Finds an OpenPGP certificate of which the peer has shown but the fingerprint (RFC 6091 section 3.3): among the
+    /// keys of the trust table, or in the directory of the name that it should have.
     async fn fetch(&mut self, fingerprint: &[u8]) -> Result<OpenPgpCertificate, Refusal> {
+        let known = self.worker.trusted_openpgp(self.request.service.as_str(), fingerprint);
+        if let Some(certificate) = known {
+            return Ok(certificate);
+        }
         let Some(remote) = &self.remote else {
             let text = "it is but a fingerprint, and nobody knows whose directory has the rest";
             return Err(self.refuse_openpgp(&text));

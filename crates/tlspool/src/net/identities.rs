@@ -248,6 +248,7 @@ pub(crate) fn openpgp_credential(
             key_id: signs.id.0,
             certificate: certificate.to_vec(),
             key: signs.spki,
+            fingerprint: read.fingerprint().as_bytes().try_into().ok(),
         },
     })
 }

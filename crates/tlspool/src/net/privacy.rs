@@ -5,7 +5,7 @@ use tlspool_engine::twelve::{Anonymous, Wishes};
 use tlspool_identity::DoNai;
 use tlspool_store::{Kind, LocalIdentity, Role};
 
-use crate::config::{Config, OpenPgpFraming, PrivacyMode};
+use crate::config::{Config, OpenPgpDescriptor, OpenPgpFraming, PrivacyMode};
 
 /// Services that permit the precursor, as client and as server. What is not here does not do it.
 /// (IMAP on condition that extended master secret and secure renegotiation are on: they always are.)
@@ -56,6 +56,7 @@ pub(crate) fn wishes(config: &Config, case: &Case<'_>) -> Wishes {
         anonymous,
         openpgp,
         rfc_framing: config.openpgp.framing == OpenPgpFraming::Rfc6091,
+        fingerprint: config.openpgp.descriptor == OpenPgpDescriptor::Fingerprint,
         only_tls13: case.role == Role::Client && mode == PrivacyMode::Require && !permitted,
     }
 }

@@ -12,6 +12,7 @@ use tlspool_engine::Cancel;
 use tlspool_identity::DoNai;
 use tlspool_keys::TokenStatus;
 use tlspool_lookup::process::Counters;
+use tlspool_openpgp::Certificate;
 use tlspool_validate::{Inquiry, Refused, Validated};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
@@ -119,6 +120,11 @@ impl Worker {
     pub(crate) async fn validate(&self, inquiry: &Inquiry<'_>) -> Result<Validated, Refused> {
         let validator = self.trust.validator();
         validator.validate(inquiry, &WorkerTables(&self.identities), &self.lookups).await
+    }
+
+    /// The trusted OpenPGP key with this fingerprint, if there is one for the service.
+    pub(crate) fn trusted_openpgp(&self, service: &str, fingerprint: &[u8]) -> Option<Certificate> {
+        self.trust.validator().openpgp_trust().find(service, fingerprint).cloned()
     }
 
     /// A session relays; by `cancel` it is cut.
