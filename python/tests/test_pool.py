@@ -42,6 +42,61 @@ class Sessions(unittest.TestCase):
             self.assertEqual(pool.ping()[0], _wire.IDENTITY)
             conn.close()
 
+    def test_datagrams_keep_their_boundaries_and_end(self):
+        def script(fake):
+            client = fake.accept()
+            request, fds = client.receive()
+            state = Starttls.decode(request.data)
+            self.assertEqual((state.ipproto, bool(state.flags & Flag.DTLS)), (17, True))
+            client.answer(request, _wire.PLAINTEXT_CONNECT, request.data, cbid=1)
+            _, plain = client.receive()
+            client.answer(request, _wire.STARTTLS, request.data)
+            os.close(fds[0])
+            with socket.socket(fileno=plain[0]) as pools:
+                self.assertEqual([pools.recv(9), pools.recv(9)], [b"one", b"two"])
+                pools.send(b"three")
+                pools.send(b"four")
+
+        with FakePool().run(script) as fake:
+            near, far = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+            with far:
+                far.bind(("127.0.0.1", 0))
+                near.connect(far.getsockname())
+                conn = Pool(fake.path).starttls_client(near, "example.com")
+                conn.send(b"one")
+                conn.send(b"two")
+                self.assertEqual([conn.recv(9) for _ in range(3)], [b"three", b"four", b""])
+                conn.close()
+
+    def test_a_session_is_renegotiated(self):
+        def script(fake):
+            client = fake.accept()
+            client.establish()
+            request, fds = client.receive()
+            state = Starttls.decode(request.data)
+            self.assertEqual((fds, state.flags), ([], Flag.RENEGOTIATE | Flag.REQUEST_REMOTEID))
+            self.assertEqual((state.localid, state.timeout_ms), ("me@example.org", 2000))
+            answer = state._replace(remoteid="peer.example").encode()
+            client.answer(request, _wire.STARTTLS, answer)
+            request, _ = client.receive()
+            self.assertEqual(Starttls.decode(request.data).ctlkey, b"k" * 16)
+            client.error(request, "RENEGOTIATE_NOT_INTERRUPTABLE")
+
+        with FakePool().run(script) as fake:
+            pool = Pool(fake.path)
+            conn = pool.starttls_client(a_socket(), "example.com")
+            names = pool.renegotiate(
+                conn, localid="me@example.org", flags=Flag.REQUEST_REMOTEID, timeout=2
+            )
+            self.assertEqual(names, ("me@example.org", "peer.example"))
+            self.assertEqual((conn.localid, conn.remoteid), names)
+            with self.assertRaises(PoolError) as caught:
+                pool.renegotiate(b"k" * 16)
+            self.assertEqual(caught.exception.name, "RENEGOTIATE_NOT_INTERRUPTABLE")
+            with self.assertRaises(ValueError):
+                pool.renegotiate(b"short")
+            conn.close()
+
     def test_the_request_says_what_was_asked(self):
         def script(fake):
             client = fake.accept()

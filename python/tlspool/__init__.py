@@ -11,7 +11,7 @@ The functions here use one shared :class:`Pool`, found where all programs find i
 from __future__ import annotations
 
 import socket
-from typing import Callable, Optional
+from typing import Callable, Optional, Union
 
 from ._errors import Error, Lost, NoPool, PoolError
 from ._location import config_variable, socket_path
@@ -38,6 +38,7 @@ __all__ = [
     "ping",
     "prng",
     "reattach",
+    "renegotiate",
     "socket_path",
     "starttls_client",
     "starttls_server",
@@ -62,6 +63,11 @@ def starttls_client(sock: socket.socket, remoteid: str = "", **options) -> Conne
 def starttls_server(sock: socket.socket, localid: str = "", **options) -> Connection:
     """As :meth:`Pool.starttls_server`, with the shared pool."""
     return default_pool().starttls_server(sock, localid, **options)
+
+
+def renegotiate(session: Union[Connection, bytes], remoteid: str = "", **options) -> tuple[str, str]:
+    """As :meth:`Pool.renegotiate`, with the shared pool."""
+    return default_pool().renegotiate(session, remoteid, **options)
 
 
 def ping() -> tuple[str, Facility]:

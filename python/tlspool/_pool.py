@@ -35,7 +35,7 @@ Connect = Callable[[str, str], socket.socket]
 class Connection(socket.socket):
     """A socket with the plaintext of a TLS session, and what is known about the session.
 
-    End of file means that the peer ended the session properly. The session ends when this object
+    End of file means that the peer ended the session properly, or over UDP that the session ended. The session ends when this object
     and the pool's are gone, unless :attr:`Flag.FORK` was asked for.
     """
 
@@ -91,7 +91,8 @@ class Pool:
     ) -> Optional[Connection]:
         """Runs TLS over SOCK, as the client, and returns the plaintext as a :class:`Connection`.
 
-        SOCK is closed in every case. The server must prove REMOTEID (``example.com`` or
+        Over a connected UDP socket it is DTLS: each message that is sent to the result is one
+        datagram, and each that is received is one. SOCK is closed in every case. The server must prove REMOTEID (``example.com`` or
         ``john@example.com``), the domain of which is sent as server name. LOCALID is our name for
         a server that asks. FLAGS are of :class:`Flag`; TIMEOUT is in seconds, None is the pool's
         default.
@@ -128,6 +129,35 @@ class Pool:
             flags |= Flag.REQUEST_REMOTEID
         asked = _request(sock, flags, localid, remoteid, service, timeout)
         return self._starttls(sock, asked, plaintext, check_localid)
+
+    def renegotiate(
+        self,
+        session: Union[Connection, bytes],
+        remoteid: str = "",
+        *,
+        localid: str = "",
+        service: str = "",
+        flags: int = 0,
+        timeout: Optional[float] = None,
+    ) -> tuple[str, str]:
+        """Has the peer's identity and ours agreed on anew in a session that stands.
+
+        SESSION is a :class:`Connection`, which then has the new names, or a control key. What else
+        is asked for is as in :meth:`starttls_client`. Returns both names that hold from now on, ours first. A
+        session that cannot, such as one of TLS 1.3, says so by a :class:`PoolError` and goes on as
+        it is.
+        """
+        ctlkey = session.ctlkey if isinstance(session, Connection) else session
+        asked = Starttls(
+            int(flags | Flag.RENEGOTIATE), socket.IPPROTO_TCP, localid, remoteid,
+            _wire.control_key(ctlkey), service, _milliseconds(timeout),
+        )
+        data = self._ask_about_session(_wire.STARTTLS, asked.encode(), _wire.STARTTLS)
+        answer = Starttls.decode(data)
+        if isinstance(session, Connection):
+            session.localid, session.remoteid = answer.localid, answer.remoteid
+            session.flags = Flag(answer.flags & _KNOWN_FLAGS)
+        return answer.localid, answer.remoteid
 
     def ping(self, identity: str = _wire.IDENTITY) -> tuple[str, Facility]:
         """The pool's identity string, and what it can do."""
@@ -344,17 +374,21 @@ def _request(
     timeout: Optional[float],
 ) -> Starttls:
     try:
-        milliseconds = 0 if timeout is None else max(1, min(int(timeout * 1000), 0xFFFFFFFE))
         ipproto = socket.IPPROTO_TCP
         if sock.type == socket.SOCK_DGRAM:
             ipproto, flags = socket.IPPROTO_UDP, flags | Flag.DTLS
         names = localid, remoteid
-        asked = Starttls(int(flags), ipproto, *names, os.urandom(16), service, milliseconds)
+        limit = _milliseconds(timeout)
+        asked = Starttls(int(flags), ipproto, *names, os.urandom(16), service, limit)
         asked.encode()
         return asked
     except BaseException:
         sock.close()
         raise
+
+
+def _milliseconds(timeout: Optional[float]) -> int:
+    return 0 if timeout is None else max(1, min(int(timeout * 1000), 0xFFFFFFFE))
 
 
 def _with_answer(state: Starttls, answer: Union[LocalidAnswer, str]) -> Starttls:
@@ -375,7 +409,9 @@ def _plaintext_end(
         return plaintext, None
     if plaintext is not None:
         return plaintext(state.localid, state.remoteid), None
-    kind = socket.SOCK_DGRAM if state.ipproto == socket.IPPROTO_UDP else socket.SOCK_STREAM
+    # Unlike a datagram socket, one of SEQPACKET tells that the other end is gone.
+    stream = state.ipproto == socket.IPPROTO_TCP
+    kind = socket.SOCK_STREAM if stream else socket.SOCK_SEQPACKET
     ours, pools = socket.socketpair(socket.AF_UNIX, kind)
     return pools, ours
 
@@ -396,5 +432,6 @@ def _is_elsewhere(error: Exception) -> bool:
     return isinstance(error, Lost) or getattr(error, "name", None) in (
         "CTLKEY_NOT_FOUND",
         "CTLKEY_NOT_YOURS",
+        "RENEGOTIATE_NOT_FOUND",
         "DRAINING",
     )

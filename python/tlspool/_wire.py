@@ -199,19 +199,20 @@ class Pinentry(NamedTuple):
         return cls(*numbers_and_texts[:3], *map(untext, numbers_and_texts[3:]))
 
 
-def _key(ctlkey: bytes) -> bytes:
+def control_key(ctlkey: bytes) -> bytes:
+    """CTLKEY, if it can be one."""
     if len(ctlkey) != 16:
         raise ValueError("a control key has 16 bytes")
     return ctlkey
 
 
 def pack_control(ctlkey: bytes) -> bytes:
-    return _CONTROL.pack(0, _key(ctlkey), b"")
+    return _CONTROL.pack(0, control_key(ctlkey), b"")
 
 
 def pack_prng(ctlkey: bytes, label: str, context: bytes | None, length: int) -> bytes:
     name = label.encode()
-    asked = _key(ctlkey) + name + (context or b"")
+    asked = control_key(ctlkey) + name + (context or b"")
     if len(asked) > 350 or not 0 <= length <= 350:
         raise ValueError("label and context have room for 334 bytes, the outcome for 350")
     return _PRNG.pack(len(name), -1 if context is None else len(context), length, asked)
@@ -226,7 +227,7 @@ def pack_info(ctlkey: bytes, kind: int, value: bytes | None) -> bytes:
     if value is not None and len(value) > 334:
         raise ValueError("a value has at most 334 bytes")
     length = INFO_QUERY if value is None else len(value)
-    return _INFO.pack(_key(ctlkey), kind, length, value or b"")
+    return _INFO.pack(control_key(ctlkey), kind, length, value or b"")
 
 
 def unpack_info(data: bytes) -> bytes:

@@ -103,7 +103,12 @@ impl Error {
     pub(crate) fn is_elsewhere(&self) -> bool {
         matches!(
             self.pool_error(),
-            Some(PoolError::CtlkeyNotFound | PoolError::CtlkeyNotYours | PoolError::Draining)
+            Some(
+                PoolError::CtlkeyNotFound
+                    | PoolError::CtlkeyNotYours
+                    | PoolError::RenegotiateNotFound
+                    | PoolError::Draining
+            )
         ) || matches!(self, Self::Lost)
     }
 }

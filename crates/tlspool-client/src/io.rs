@@ -131,11 +131,11 @@ pub(crate) fn is_gone(error: Errno) -> bool {
     matches!(error, Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN)
 }
 
-/// A socket pair fit for plaintext of the given transport.
+/// A socket pair fit for plaintext of the given transport. Of sockets that keep messages apart, only those of
+/// SEQPACKET tell that the other end is gone.
 pub(crate) fn plaintext_pair(ipproto: u8) -> io::Result<(OwnedFd, OwnedFd)> {
     let kind = match i32::from(ipproto) {
-        17 => SocketType::DGRAM,
-        132 => SocketType::SEQPACKET,
+        17 | 132 => SocketType::SEQPACKET,
         _ => SocketType::STREAM,
     };
     Ok(socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?)

@@ -35,8 +35,8 @@ impl StarttlsRequest {
         tcp(StarttlsFlags::LOCALROLE_SERVER | StarttlsFlags::REMOTEROLE_CLIENT).into()
     }
 
-    /// DTLS over a connected UDP socket. A plaintext pair is then a pair of datagram sockets: each message is
-    /// one record.
+    /// DTLS over a connected UDP socket. A plaintext pair is then of SEQPACKET sockets: each message is one
+    /// record, and end of file is the end of the session.
     #[must_use]
     pub fn datagrams(mut self) -> Self {
         self.fields.ipproto = 17;
