@@ -2,7 +2,9 @@
 //! precursor, renegotiation.
 
 mod datagrams;
+mod flood;
 mod openpgp;
 mod precursor;
+mod programs;
 mod renegotiation;
 mod tunnel;

@@ -8,8 +8,9 @@ use std::thread;
 
 use tlspool_client::StarttlsRequest;
 use tlspool_tests::app::{Server, call};
+use tlspool_tests::binaries::workspace;
 use tlspool_tests::net::{dial, listen};
-use tlspool_tests::{House, Process};
+use tlspool_tests::{House, Process, run};
 
 /// Joins two streams, and returns all that went either way.
 fn tap(near: TcpStream, far: TcpStream) -> Vec<u8> {
@@ -95,6 +96,75 @@ fn without_it_tls13_hides_the_certificate_but_not_the_name() {
     assert!(!contains(&seen, &certificate));
     assert!(contains(&seen, b"example.com"), "SNI is visible");
     assert!(log.contains("TLSv1.3"), "{log}");
+}
+
+/// TLS 1.2 without the precursor shows both: the same capture, with a client that speaks no more.
+#[test]
+fn without_it_tls12_shows_the_certificate_and_the_name() {
+    let servers = House::with("[privacy]\nmode = \"attempt\"");
+    let leaf = servers.identity("example.com");
+    let serving = servers.start();
+    let request = StarttlsRequest::server().service("smtp").unwrap();
+    let request = request.flags(tlspool_client::StarttlsFlags::IGNORE_REMOTEID);
+    let server = Server::greeter(servers.pool(), request);
+    let (listener, address) = listen();
+    let target = server.at();
+    let wire = thread::spawn(move || {
+        let (near, _) = listener.accept().unwrap();
+        tap(near, dial(target).unwrap())
+    });
+    let mut command = Command::new("openssl");
+    command.args(["s_client", "-connect", &address.to_string(), "-tls1_2", "-quiet"]);
+    command.args(["-servername", "example.com", "-CAfile", servers.anchor()]);
+    let mut client = Process::start(&mut command);
+    client.tell("hello\n");
+    client.await_words("you are : hello");
+    drop(client);
+    server.outcome().unwrap();
+    let seen = wire.join().unwrap();
+    let certificate = der(&std::fs::read(leaf.certificate()).unwrap());
+    assert!(contains(&seen, &certificate), "the certificate was hidden");
+    assert!(contains(&seen, b"example.com"), "the name was hidden");
+    let log = serving.stop();
+    assert!(log.contains("TLSv1.2"), "{log}");
+}
+
+/// Somebody finishes an anonymous handshake with each side and passes on what they say inside. The server sees that
+/// what the client renegotiates is not the handshake that it had itself (RFC 5746).
+#[test]
+fn a_man_in_the_middle_of_the_anonymous_phase_is_caught() {
+    let servers = House::with("[privacy]\nmode = \"require\"");
+    servers.identity("example.com");
+    let clients = House::with("[privacy]\nmode = \"require\"");
+    clients.identity("john@example.org");
+    clients.good(&["trust", "add", servers.anchor()]);
+    servers.good(&["trust", "add", clients.anchor()]);
+    let (serving, calling) = (servers.start(), clients.start());
+    let request = StarttlsRequest::server().service("smtp").unwrap();
+    let server = Server::greeter(servers.pool(), request);
+    let middle = servers.path("middle");
+    let said = run(Command::new("cc")
+        .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-o"])
+        .arg(&middle)
+        .arg(workspace().join("tests/tests/tls12/programs/middle.c"))
+        .arg("-lgnutls"));
+    assert!(said.ok, "{}", said.err);
+    let middle = Process::start(Command::new(middle).arg(server.address.port().to_string()));
+    let ready = middle.await_that("its port", |said| said.ends_with('\n'));
+    let port: u16 = ready.trim().trim_start_matches("ready ").parse().unwrap();
+    let request = StarttlsRequest::client("example.com").unwrap();
+    let request = request.localid("john@example.org").unwrap().service("smtp").unwrap();
+    let refused = call(&clients.pool(), request, ("127.0.0.1", port)).unwrap_err().to_string();
+    assert!(refused.contains("handshake_failure"), "{refused}");
+    let error = server.outcome().unwrap_err().to_string();
+    assert!(error.contains("renegotiation_info"), "{error}");
+    // He was there, and passed on the hello and the alert that it met with: handshake_failure.
+    let said = middle.await_words("over");
+    assert!(said.contains("in the middle\nup: type 22, first byte 1,"), "{said}");
+    assert!(said.contains("down: type 21, first byte 2, second byte 40"), "{said}");
+    let log = serving.stop();
+    assert!(log.contains("renegotiation_info"), "{log}");
+    calling.stop();
 }
 
 /// `openssl s_client` offers anonymous suites only, speaks while it is anonymous, and is thrown out.
