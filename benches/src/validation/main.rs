@@ -1,0 +1,270 @@
+//! What live validation costs: a client pool's handshakes with a server that its domain vouches for, in the DNS and in
+//! its directory, cold, from memcached and from the process's own memory, beside one that knows trust anchors only;
+//! and a thousand users whom a slow directory holds up.
+//!
+//! Developer's tool: `make bench` runs it. The servers are those of the tests; nothing is resumed.
+#![forbid(unsafe_code)]
+#![allow(clippy::cast_precision_loss)] // counts of a few seconds are far below 2^52
+
+#[path = "../../../tests/tests/lookup/fake.rs"]
+#[allow(dead_code)] // shared with tests
+mod fake;
+#[path = "../../../tests/tests/robust/raw.rs"]
+#[allow(dead_code)]
+mod raw;
+mod thousand;
+
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use serde_json::Value;
+use tlspool_client::{Plaintext, StarttlsFlags, StarttlsRequest};
+use tlspool_tests::net::dial;
+use tlspool_tests::zones::{Signing, ZoneSet, Zones};
+use tlspool_tests::{Daemon, Entries, House, Leaf, Memcached, Slapd, openssl};
+
+const NAME: &str = "example.com";
+
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Options {
+    /// Few handshakes and rounds: shows that everything works
+    #[arg(long)]
+    quick: bool,
+}
+
+/// How a client pool comes to believe the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// By trust anchors; nothing is looked up.
+    Pkix,
+    /// By DNS and directory, as remembered in the network process.
+    Memory,
+    /// The same, as remembered by memcached.
+    Memcached,
+    /// The same, asked anew each time.
+    Cold,
+}
+
+const WAYS: [Way; 4] = [Way::Pkix, Way::Memory, Way::Memcached, Way::Cold];
+
+impl Way {
+    fn title(self) -> &'static str {
+        match self {
+            Self::Pkix => "`pkix` only, nothing looked up",
+            Self::Memory => "DNS and directory, from the process's memory",
+            Self::Memcached => "DNS and directory, from memcached",
+            Self::Cold => "DNS and directory, asked each time",
+        }
+    }
+}
+
+/// One client pool.
+struct Caller {
+    way: Way,
+    house: House,
+    daemon: Daemon,
+    pids: Vec<u64>,
+    rounds: Vec<Round>,
+}
+
+/// What one round came to.
+#[derive(Debug, Clone, Copy)]
+struct Round {
+    median: f64,
+    p99: f64,
+    cpu: f64,
+}
+
+/// The section `[dns]` for these zones.
+fn dns(zones: &Zones) -> String {
+    let (address, anchor) = (zones.address(), zones.anchor());
+    format!("[dns]\nforwarders = [\"{address}\"]\nroot_anchor = \"{}\"\n", anchor.display())
+}
+
+/// TLSA data for a certificate: usage 3, the whole of it, SHA-256.
+fn tlsa(leaf: &Leaf) -> String {
+    let said = openssl(&["x509", "-in", leaf.certificate(), "-noout", "-fingerprint", "-sha256"]);
+    format!("3 0 1 {}", said.split_once('=').expect("a digest").1.trim().replace(':', ""))
+}
+
+/// The server's pool, which takes every connection.
+fn serve(house: &House) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("its number");
+    let pool = house.pool();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else { continue };
+            let request = StarttlsRequest::server().localid(NAME).expect("a name");
+            let request = request.flags(StarttlsFlags::IGNORE_REMOTEID);
+            // What the client makes of it is measured there.
+            drop(pool.starttls(request, stream.into(), Plaintext::pair()));
+        }
+    });
+    address
+}
+
+impl Caller {
+    fn new(way: Way, anchor: &str, zones: &Zones, memcached: &Memcached) -> Self {
+        let house = House::new();
+        house.good(&["trust", "add", anchor]);
+        let mut text = String::from("[tls]\ntickets = 0\nclient_cache = 0\n");
+        if way != Way::Pkix {
+            text += &dns(zones);
+        }
+        if way == Way::Memcached {
+            let key = house.write("cache.key", "0123456789abcdef0123456789abcdef");
+            std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+                .expect("a file of ours");
+            if tlspool_tests::is_root() {
+                let mut chown = std::process::Command::new("chown");
+                let said = tlspool_tests::run(chown.arg("nobody").arg(&key));
+                assert!(said.ok, "{}", said.err);
+            }
+            let (server, key) = (&memcached.server, key.display());
+            let _ = writeln!(text, "[cache]\nservers = [\"{server}\"]\nkey_file = \"{key}\"");
+        }
+        house.configure(&text);
+        let daemon = house.start();
+        let status = house.status();
+        let pid = |name: &str| status.pointer(name).and_then(Value::as_u64);
+        let pids = ["/daemon/network_pid", "/daemon/lookup_process_pid"];
+        let pids = pids.into_iter().filter_map(pid).filter(|pid| *pid > 0).collect();
+        Self { way, house, daemon, pids, rounds: Vec::new() }
+    }
+
+    /// A handshake; how long it took in microseconds.
+    fn handshake(&self, pool: &tlspool_client::Pool, address: SocketAddr) -> f64 {
+        let mut request = StarttlsRequest::client(NAME).expect("a name");
+        if self.way == Way::Cold {
+            request = request.flags(StarttlsFlags::IGNORE_CACHES);
+        }
+        let tcp = dial(address).expect("the server listens");
+        let begun = Instant::now();
+        let session =
+            pool.starttls(request, tcp.into(), Plaintext::pair()).expect("it is believed");
+        let took = begun.elapsed();
+        assert_eq!(session.remoteid(), NAME);
+        took.as_secs_f64() * 1e6
+    }
+
+    /// Many, one after the other.
+    fn round(&mut self, count: usize, address: SocketAddr) {
+        let pool = self.house.pool();
+        for _ in 0..=count / 10 {
+            self.handshake(&pool, address);
+        }
+        let before = cpu(&self.pids);
+        let mut times: Vec<f64> = (0..count).map(|_| self.handshake(&pool, address)).collect();
+        let cpu = cpu(&self.pids).saturating_sub(before).as_secs_f64() * 1e6 / count as f64;
+        times.sort_by(f64::total_cmp);
+        let round = Round { median: times[count / 2], p99: times[count * 99 / 100], cpu };
+        eprintln!("{:?}: {round:?}", self.way);
+        self.rounds.push(round);
+    }
+
+    fn median(&self, of: impl Fn(&Round) -> f64) -> f64 {
+        let mut values: Vec<f64> = self.rounds.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    }
+}
+
+/// Processor time of these processes, all threads together.
+fn cpu(pids: &[u64]) -> Duration {
+    let threads = pids.iter().flat_map(|pid| {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+        tasks.into_iter().flatten().flatten()
+    });
+    // The first number of schedstat is the time on a processor in nanoseconds.
+    let times = threads.filter_map(|task| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(times.sum())
+}
+
+/// The time of a question to memcached and back, in microseconds: the median of many.
+fn memcached_round_trip(memcached: &Memcached, count: usize) -> f64 {
+    let mut stream = TcpStream::connect(&memcached.server).expect("memcached listens");
+    stream.set_nodelay(true).expect("a socket");
+    let mut times: Vec<f64> = (0..count)
+        .map(|_| {
+            let begun = Instant::now();
+            stream.write_all(b"get nothing\r\n").expect("it reads");
+            let mut answer = [0; 5];
+            stream.read_exact(&mut answer).expect("it answers");
+            begun.elapsed().as_secs_f64() * 1e6
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[count / 2]
+}
+
+fn main() {
+    let options = Options::parse();
+    let (rounds, count) = if options.quick { (1, 20) } else { (7, 400) };
+    let there = House::new();
+    let leaf = there.identity(NAME);
+    let der = pem::parse(std::fs::read(&leaf.certificate).expect("a file")).expect("PEM");
+    let directory_leaf = there.authority().leaf("ldap.example.com");
+    let entries = Entries::new(NAME, &[der.contents()], &[]);
+    let directory = Slapd::start(&directory_leaf, &[&entries]);
+    let port = directory.port;
+    let records = [
+        format!("*._tcp TLSA {}", tlsa(&leaf)),
+        "ldap A 127.0.0.1".to_owned(),
+        format!("_ldap._tcp SRV 0 0 {port} ldap"),
+        format!("_{port}._tcp.ldap TLSA {}", tlsa(&directory_leaf)),
+    ];
+    let records: Vec<&str> = records.iter().map(String::as_str).collect();
+    let zones = Arc::new(ZoneSet::new().zone(NAME, Signing::Nsec, &records).serve());
+    there.configure("[tls]\ntickets = 0\n");
+    let server = there.start();
+    let address = serve(&there);
+    let memcached = Memcached::tcp();
+    let mut callers: Vec<Caller> =
+        WAYS.iter().map(|way| Caller::new(*way, there.anchor(), &zones, &memcached)).collect();
+    // In turn, so that what slows the machine down for a while does not fall on one of them.
+    for _ in 0..rounds {
+        for caller in &mut callers {
+            caller.round(count, address);
+        }
+    }
+    let round_trip = memcached_round_trip(&memcached, if options.quick { 100 } else { 5000 });
+    print!("{}", report(&callers, round_trip, rounds, count));
+    for caller in callers {
+        caller.daemon.stop();
+    }
+    server.stop();
+    print!("{}", thousand::run(if options.quick { 50 } else { 1000 }));
+}
+
+fn report(callers: &[Caller], round_trip: f64, rounds: usize, count: usize) -> String {
+    let mut text = format!(
+        "# Live validation\n\n\
+         Made by `make bench` (`validation-bench`); do not edit. Full handshakes of a client pool, one after the\n\
+         other, with a server pool on the same machine, whose certificate a trust anchor and its domain's DNS\n\
+         (DNSSEC) and directory vouch for, under the default policy. Time is from the program's request to the\n\
+         pool's answer; CPU is that of the client pool's network and look-up processes. Median of {rounds} rounds of {count};\n\
+         in parentheses, beside `pkix` only.\n\n\
+         | | median, µs | p99, µs | CPU, µs |\n| --- | ---: | ---: | ---: |\n"
+    );
+    let base = callers.iter().find(|caller| caller.way == Way::Pkix);
+    let beside = |value: f64, of: &dyn Fn(&Round) -> f64| match base.map(|base| base.median(of)) {
+        Some(base) if base > 0.0 => format!("{value:.0} ({:.2})", value / base),
+        _ => format!("{value:.0}"),
+    };
+    for caller in callers {
+        let median = beside(caller.median(|round| round.median), &|round| round.median);
+        let p99 = beside(caller.median(|round| round.p99), &|round| round.p99);
+        let cpu = beside(caller.median(|round| round.cpu), &|round| round.cpu);
+        let _ = writeln!(text, "| {} | {median} | {p99} | {cpu} |", caller.way.title());
+    }
+    text + &format!("\nA question to memcached and back takes {round_trip:.0} µs.\n")
+}
