@@ -92,29 +92,38 @@ pub(crate) fn names(
     }
 }
 
-/// Whether the key that signs the handshake is one that may, or may come to be one: if all that is wrong is
-/// that its time is over, a directory may know of a later end. Nothing is looked up for others.
-pub(crate) fn may_come_to_sign(
+/// The key that signs the handshake, by the certificate as shown; none if nobody said which it is. If all that is
+/// wrong is that its time is over, the refusal is within: a directory may know of a later end. Nothing is looked up
+/// for others.
+pub(crate) fn shown_key(
     certificate: &Certificate,
     key: Option<KeyId>,
     now: UnixTime,
-) -> Result<(), Refusal> {
-    match key.map(|key| certificate.signing_key(key, system_time(now))) {
-        Some(Err(unfit)) if !matches!(unfit.fault, Fault::Expired { .. }) => {
-            Err(Refusal::OpenPgp(unfit.to_string()))
+) -> Result<Option<Result<SigningKey, Refusal>>, Refusal> {
+    let Some(key) = key else { return Ok(None) };
+    match certificate.signing_key(key, system_time(now)) {
+        Ok(key) => Ok(Some(Ok(key))),
+        Err(unfit) => {
+            let refusal = Refusal::OpenPgp(unfit.to_string());
+            let Fault::Expired { .. } = unfit.fault else { return Err(refusal) };
+            Ok(Some(Err(refusal)))
         }
-        _ => Ok(()),
     }
 }
 
-/// The key that signs the handshake, by all that is known of the certificate.
-pub(crate) fn signing_key(evaluation: &Evaluation<'_>) -> Result<Option<SigningKey>, Refusal> {
-    let crate::Credential::OpenPgp(shown, Some(key)) = evaluation.inquiry.credential else {
-        return Ok(None);
-    };
-    let certificate = evaluation.merged.as_ref().unwrap_or(shown);
-    let found = certificate.signing_key(key, system_time(evaluation.inquiry.now));
-    found.map(Some).map_err(|unfit| Refusal::OpenPgp(unfit.to_string()))
+/// The key that signs the handshake, by all that is known of the certificate; `shown` is what it is by the
+/// certificate as shown.
+pub(crate) fn signing_key(
+    evaluation: &Evaluation<'_>,
+    shown: Option<&Result<SigningKey, Refusal>>,
+) -> Result<Option<SigningKey>, Refusal> {
+    match (evaluation.inquiry.credential, &evaluation.merged) {
+        (crate::Credential::OpenPgp(_, Some(key)), Some(merged)) => {
+            let found = merged.signing_key(key, system_time(evaluation.inquiry.now));
+            found.map(Some).map_err(|unfit| Refusal::OpenPgp(unfit.to_string()))
+        }
+        _ => shown.cloned().transpose(),
+    }
 }
 
 /// Whether a trusted key certifies the peer's certificate for its name. One that has expired waits for the

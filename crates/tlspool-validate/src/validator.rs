@@ -14,7 +14,7 @@ use crate::openpgp;
 use crate::policy::{Expression, Predicate, Verdict, blame, survey};
 use crate::sources::Sources;
 use crate::trace::{Part, Trace, Traced};
-use crate::{OpenPgpTrust, PkixValidator, Refusal, RevocationLists, TrustAnchors};
+use crate::{OpenPgpTrust, PkixValidator, Refusal, RevocationLists, SigningKey, TrustAnchors};
 
 /// Of a peer that the application did not name, at most so many names are tried.
 const MAX_CANDIDATES: usize = 4;
@@ -78,6 +78,8 @@ struct Carried {
     names: CertificateNames,
     /// Why it is no good any more, unless a directory knows better.
     stale: Option<Refusal>,
+    /// The key of an OpenPGP certificate that signs the handshake, or why it may not any more.
+    key: Option<Result<SigningKey, Refusal>>,
 }
 
 /// The expressions that apply, as found.
@@ -173,12 +175,12 @@ impl PolicyValidator {
             Credential::X509(chain) => {
                 let leaf = chain.first().ok_or(Refusal::NoCertificate)?;
                 let names = x509::names(leaf, self.pkix.legacy()).map_err(Refusal::from)?;
-                Ok(Carried { names, stale: None })
+                Ok(Carried { names, stale: None, key: None })
             }
             Credential::OpenPgp(certificate, key) => {
                 let (names, stale) = openpgp::names(certificate, inquiry.now)?;
-                openpgp::may_come_to_sign(certificate, key, inquiry.now)?;
-                Ok(Carried { names, stale })
+                let key = openpgp::shown_key(certificate, key, inquiry.now)?;
+                Ok(Carried { names, stale, key })
             }
         }
     }
@@ -188,7 +190,7 @@ impl PolicyValidator {
         &self,
         inquiry: &Inquiry<'_>,
         name: &DoNai,
-        Carried { names, stale }: &Carried,
+        Carried { names, stale, key }: &Carried,
         tables: &dyn Tables,
         sources: &dyn Sources,
     ) -> Result<(Validated, usize), Refused> {
@@ -230,8 +232,8 @@ impl PolicyValidator {
         }
         let mut signing_key = None;
         if holds {
-            match openpgp::signing_key(&evaluation) {
-                Ok(key) => signing_key = key,
+            match openpgp::signing_key(&evaluation, key.as_ref()) {
+                Ok(found) => signing_key = found,
                 Err(unfit) => {
                     holds = false;
                     refusal = Some(unfit);
