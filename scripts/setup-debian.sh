@@ -17,6 +17,8 @@ packages="$packages gnupg"
 packages="$packages slapd ldap-utils sq memcached"
 # DNS: signed zones, their server, and a resolver to forward to
 packages="$packages nsd ldnsutils unbound bind9-dnsutils"
+# authorization: a RADIUS server
+packages="$packages freeradius"
 # tests: Python programs, manual pages, the core dump, network namespaces
 packages="$packages python3 mandoc gdb procps iproute2"
 

@@ -10,6 +10,7 @@
 pub mod app;
 pub mod authority;
 pub mod binaries;
+pub mod freeradius;
 pub mod house;
 pub mod memcached;
 pub mod net;

@@ -4,7 +4,7 @@
 //! [`Cached`] stands around any [`Sources`]. What is present is remembered for [`Settings::timeout`], what is
 //! provably absent for a quarter of it and a minute at most: it begins to exist without anybody telling
 //! us. A failure is never remembered: it is no fact, and the sources bound by themselves how often they are
-//! asked.
+//! asked. A decision on who may have a session is of the moment: that is not remembered either.
 //!
 //! Who can write to memcached must not be able to vouch for anyone, and who can read it must not learn
 //! whom we meet: see [`seal`]. What can be done there is to lose values, or to bring back one for the same
@@ -210,6 +210,9 @@ fn now() -> Duration {
 
 impl<S: Sources> Sources for Cached<S> {
     fn look_up<'a>(&'a self, query: &'a Query, options: Options) -> Looking<'a> {
+        if !query.may_be_remembered() {
+            return self.sources.look_up(query, options);
+        }
         Box::pin(async move {
             let begin = Instant::now();
             let mut steps = Vec::new();

@@ -1,8 +1,10 @@
-//! Look-ups that validation asks for: DNS with DNSSEC, directories, revocation, and their cache.
+//! Look-ups that validation asks for: DNS with DNSSEC, directories, revocation, and their cache. And the
+//! decisions of those who authorize: a program, RADIUS servers.
 //!
 //! The look-up process runs this; it alone of the daemon's processes opens network connections.
 #![forbid(unsafe_code)]
 
+pub mod authorize;
 pub mod cache;
 pub mod directory;
 pub mod dns;

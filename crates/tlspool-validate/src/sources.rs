@@ -31,6 +31,15 @@ pub enum CredentialKind {
     OpenPgp,
 }
 
+/// Who decides, outside of the pool, whether a peer may have a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Authorizer {
+    /// A program behind a UNIX socket.
+    Program,
+    /// RADIUS servers (RFC 2865).
+    Radius,
+}
+
 /// One thing to look up. Names are canonical: A-labels, lower case, no final dot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Query {
@@ -80,6 +89,38 @@ pub enum Query {
         /// `http:` URL.
         url: String,
     },
+    /// May this peer, which has proved its name, have a session with us? The answer is of the moment: it is
+    /// never remembered.
+    Authorize {
+        /// Who is asked.
+        authorizer: Authorizer,
+        /// The peer's name; empty if it has shown none.
+        remote: String,
+        /// Ours; empty if we have none here.
+        local: String,
+        /// The service; empty if unknown.
+        service: String,
+        /// We are the server.
+        server: bool,
+    },
+}
+
+impl Query {
+    /// Whether the answer may be remembered.
+    pub fn may_be_remembered(&self) -> bool {
+        !matches!(self, Self::Authorize { .. })
+    }
+}
+
+/// What an authorizer says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Opinion {
+    /// Yes.
+    Allow,
+    /// No.
+    Deny,
+    /// It cannot be asked, or does not answer in time. (One that answers wrongly is a failed look-up.)
+    Unreachable,
 }
 
 /// A TLSA record's data (RFC 6698 section 2.1), as published: fields may hold unknown values.
@@ -119,6 +160,15 @@ pub enum Answer {
     Ocsp(Vec<u8>),
     /// A revocation list in DER, not yet verified.
     Crl(Vec<u8>),
+    /// What an authorizer says. (If it has nothing to say, that is absence.)
+    Authorization {
+        /// Its opinion.
+        opinion: Opinion,
+        /// Who that is, in words.
+        by: String,
+        /// Why, in words; may be empty.
+        why: String,
+    },
 }
 
 /// How a look-up ended.

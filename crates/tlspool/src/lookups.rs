@@ -1,22 +1,27 @@
 //! What the configuration means to whoever looks up: the look-up process, and commands that look up by
 //! themselves.
 
-use crate::config::{AbsolutePath, Cache, CacheServer, Config, Dns, Forwarder, ForwarderTls};
+use crate::config::{
+    AbsolutePath, Authorization, Cache, CacheServer, Config, Dns, Forwarder, ForwarderTls, Radius,
+};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use std::time::Duration;
+use tlspool_lookup::authorize::{self, radius::packet::Secret};
 use tlspool_lookup::cache::{self, Cached, Key};
 use tlspool_lookup::dns::{self, AnchorSource, DnsSettings, Protocol, TlsServer, UpstreamSettings};
 use tlspool_lookup::{Lookups, Settings, directory, http};
+use tlspool_validate::sources::{Found, Looking, Options, Origin, Outcome, Query, Sources};
 
 /// The sources that the configuration names, with what memcached remembers of them. Reads the files that it
 /// needs, and none later; an error says which and why. To be used within a local tokio runtime.
 pub(crate) fn sources(config: &Config) -> Result<Cached<Lookups>, String> {
-    let dns =
-        config.dns.as_ref().ok_or("look-ups are not configured: there is no [dns] section")?;
+    if !config.looks_up() {
+        return Err("look-ups are not configured: there is no [dns] section".to_owned());
+    }
     let (ldap, web) = (&config.ldap, &config.http);
     let settings = Settings {
-        dns: dns_settings(dns)?,
+        dns: config.dns.as_ref().map(dns_settings).transpose()?,
         directories: directory::Settings {
             look_ups: ldap.look_ups as usize,
             per_directory: ldap.per_directory as usize,
@@ -36,9 +41,56 @@ pub(crate) fn sources(config: &Config) -> Result<Cached<Lookups>, String> {
             internal: web.internal,
             chosen: config.validation.ocsp_responder.iter().map(|url| url.0.clone()).collect(),
         },
+        authorizers: authorizers(&config.authorization)?,
     };
     let lookups = Lookups::new(settings).map_err(|error| error.to_string())?;
     Ok(Cached::new(lookups, cache_settings(config)?))
+}
+
+/// The look-ups of a command that looks up by itself; every one fails if none are configured.
+pub(crate) struct OwnLookUps(Option<Cached<Lookups>>);
+
+impl OwnLookUps {
+    /// As [`sources`].
+    pub(crate) fn new(config: &Config) -> Result<Self, String> {
+        Ok(Self(if config.looks_up() { Some(sources(config)?) } else { None }))
+    }
+}
+
+impl Sources for OwnLookUps {
+    fn look_up<'a>(&'a self, query: &'a Query, options: Options) -> Looking<'a> {
+        if let Some(sources) = &self.0 {
+            return sources.look_up(query, options);
+        }
+        Box::pin(async {
+            let outcome = Outcome::Failed("look-ups are not configured".to_owned());
+            let (elapsed, steps) = (Duration::ZERO, Vec::new());
+            Found { outcome, origin: Origin::Live, elapsed, steps }
+        })
+    }
+}
+
+fn authorizers(config: &Authorization) -> Result<authorize::Settings, String> {
+    let program = config.program.as_ref().map(|program| authorize::program::Settings {
+        path: program.socket.to_path_buf(),
+        timeout: program.timeout,
+        questions: program.questions as usize,
+    });
+    let radius = |radius: &Radius| {
+        let file = &radius.secret_file;
+        Ok::<_, String>(authorize::radius::Settings {
+            servers: radius.servers.iter().map(|server| server.0).collect(),
+            secret: Secret::load(file)
+                .map_err(|error| format!("authorization.radius.secret_file: {file} {error}"))?,
+            nas_identifier: radius.nas_identifier.clone(),
+            timeout: radius.timeout,
+            attempts: radius.attempts as usize,
+            require_message_authenticator: radius.require_message_authenticator,
+            questions: radius.questions as usize,
+        })
+    };
+    let radius = config.radius.as_ref().map(radius).transpose()?;
+    Ok(authorize::Settings { program, radius })
 }
 
 /// Whether answers are remembered in the network process: everywhere it would be too much.
@@ -143,5 +195,18 @@ mod tests {
         config.cache.servers.push(CacheServer::Unix(AbsolutePath::new("/m.sock").unwrap()));
         config.cache.key_file = AbsolutePath::new("/nonexistent/cache.key");
         assert!(sources(&config).unwrap_err().contains("cache.key_file: /nonexistent/cache.key"));
+    }
+
+    #[test]
+    fn who_authorizes_needs_no_dns_and_a_secret() {
+        use crate::config::{AuthorizingProgram, RadiusServer};
+        let path = |text: &str| AbsolutePath::new(text).unwrap();
+        let mut config = Config::defaults();
+        config.authorization.program = Some(AuthorizingProgram::at(path("/nonexistent.sock")));
+        sources(&config).unwrap();
+        let server = RadiusServer("127.0.0.1:1812".parse().unwrap());
+        config.authorization.radius = Some(Radius::with(vec![server], path("/nonexistent/secret")));
+        let error = sources(&config).unwrap_err();
+        assert!(error.contains("authorization.radius.secret_file: /nonexistent/secret"), "{error}");
     }
 }

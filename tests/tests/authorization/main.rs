@@ -1,9 +1,12 @@
-//! Who may have a session, once the policy has said who it is: the rules of the database, through the whole
-//! daemon, in both roles and with both engines.
+//! Who may have a session, once the policy has said who it is: the rules of the database, a program, RADIUS
+//! servers, through the whole daemon, in both roles and with both engines.
 
+mod chapter;
 #[path = "../e2e/openssl_client.rs"]
 #[allow(dead_code)] // shared with other test programs
 mod openssl_client;
+mod program;
+mod radius;
 mod rules;
 mod twelve;
 

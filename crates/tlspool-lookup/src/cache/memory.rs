@@ -101,6 +101,9 @@ fn query_size(query: &Query) -> usize {
         Query::OpenPgpKey { name, fingerprint } => name.len() + fingerprint.len(),
         Query::Ocsp { url, request } => url.len() + request.len(),
         Query::Crl { url } => url.len(),
+        Query::Authorize { remote, local, service, .. } => {
+            remote.len() + local.len() + service.len()
+        }
     }
 }
 
@@ -117,6 +120,7 @@ fn outcome_size(outcome: &Outcome) -> usize {
         Outcome::Present(Answer::OpenPgpKey(bytes) | Answer::Ocsp(bytes) | Answer::Crl(bytes)) => {
             bytes.len()
         }
+        Outcome::Present(Answer::Authorization { by, why, .. }) => by.len() + why.len(),
         Outcome::Absent(why) | Outcome::Failed(why) => why.len(),
     }
 }

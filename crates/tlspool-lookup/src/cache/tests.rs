@@ -65,6 +65,27 @@ async fn facts_are_remembered_and_failures_are_not() {
 }
 
 #[tokio::test]
+async fn decisions_are_never_remembered() {
+    use tlspool_validate::sources::{Authorizer, Opinion};
+    let query = Query::Authorize {
+        authorizer: Authorizer::Program,
+        remote: "john@example.org".into(),
+        local: String::new(),
+        service: String::new(),
+        server: true,
+    };
+    let (opinion, by, why) = (Opinion::Allow, String::new(), String::new());
+    let allowed = Outcome::Present(Answer::Authorization { opinion, by, why });
+    for outcome in [allowed, Outcome::Absent("no opinion".into())] {
+        let cached = cached(Some(outcome), Duration::from_mins(5));
+        for number in 1..4 {
+            let found = cached.look_up(&query, options(false)).await;
+            assert_eq!((found.origin, cached.sources().asked.get()), (Origin::Live, number));
+        }
+    }
+}
+
+#[tokio::test]
 async fn ignoring_caches_reads_nothing_and_writes() {
     let cached = cached(Some(present()), Duration::from_mins(5));
     for _ in 0..2 {

@@ -25,7 +25,8 @@ pub(super) const AWAY: Duration = Duration::from_secs(5);
 /// Requests that may wait for answers, beyond what the process serves at once.
 const MAX_PENDING: usize = 65_536;
 
-const OFF: &str = "look-ups are not configured: there is no [dns] section";
+const OFF: &str =
+    "look-ups are not configured: there is no [dns] section, nor an authorizer in [authorization]";
 const GONE: &str = "the look-up process is not running; see the log of the daemon";
 const DIED_TWICE: &str =
     "the look-up process ended twice during this look-up; see the log of the daemon";

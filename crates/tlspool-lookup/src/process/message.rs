@@ -191,7 +191,9 @@ fn whole<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Malformed> {
 mod tests {
     use std::time::Duration;
 
-    use tlspool_validate::sources::{self, CredentialKind, Origin, Tlsa, Transport};
+    use tlspool_validate::sources::{
+        self, Authorizer, CredentialKind, Opinion, Origin, Tlsa, Transport,
+    };
 
     use super::*;
 
@@ -207,6 +209,13 @@ mod tests {
             },
             Query::ClientTlsa { domain: host, service: "smtp".into() },
             Query::Directory { name: name.clone(), kind: CredentialKind::OpenPgp },
+            Query::Authorize {
+                authorizer: Authorizer::Radius,
+                remote: name.clone(),
+                local: String::new(),
+                service: "imap".into(),
+                server: true,
+            },
             Query::OpenPgpKey { name, fingerprint: vec![7; 20] },
             Query::Ocsp { url: url.clone(), request: vec![0x30; 80] },
             Query::Crl { url },
@@ -260,8 +269,10 @@ mod tests {
             anchors: vec![vec![1; 900]],
         };
         let crl = |length| sources::Answer::Crl(vec![5; length]);
-        for present in [tlsa, certificates(3), certificates(700), crl(1), crl(CHUNK), crl(9 << 20)]
-        {
+        let (by, why) = ("RADIUS server 192.0.2.1:1812".to_owned(), String::new());
+        let decision = sources::Answer::Authorization { opinion: Opinion::Deny, by, why };
+        let (few, many) = (certificates(3), certificates(700));
+        for present in [tlsa, decision, few, many, crl(1), crl(CHUNK), crl(9 << 20)] {
             let answer = Answer::Found(found(Outcome::Present(present)));
             assert_eq!(assembled(&encode_answer(9, &answer)), Ok(Some((9, answer))));
         }

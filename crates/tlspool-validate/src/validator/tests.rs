@@ -139,6 +139,7 @@ fn kind(query: &Query) -> &'static str {
         Query::Directory { .. } | Query::OpenPgpKey { .. } => "directory",
         Query::Ocsp { .. } => "ocsp",
         Query::Crl { .. } => "crl",
+        Query::Authorize { .. } => unreachable!("no policy asks that"),
     }
 }
 

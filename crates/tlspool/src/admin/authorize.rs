@@ -1,6 +1,5 @@
 //! `tlspool authorize`: which peers, once they have proved who they are, may meet which of our names.
 
-use std::cell::RefCell;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -14,8 +13,7 @@ use tlspool_store::{
 use super::output::{self, note};
 use super::{AdminContext, AdminError};
 use crate::config::Ruling;
-use crate::net::authorization::{self, Decision, Meeting, Step};
-use crate::net::identities::Identities;
+use crate::net::authorization::{self, Meeting};
 
 /// Arguments of `tlspool authorize`.
 #[derive(Debug, Args)]
@@ -169,13 +167,6 @@ struct Shown {
     id: i64,
     #[serde(flatten)]
     row: Exported,
-}
-
-/// What `check --json` prints.
-#[derive(Debug, Serialize)]
-struct Checked<'a> {
-    allowed: bool,
-    steps: &'a [Step],
 }
 
 pub(super) fn run(
@@ -346,32 +337,15 @@ fn check(args: &CheckArgs, context: &AdminContext, out: &mut dyn Write) -> Resul
     };
     // Makes the table where there is none yet.
     context.store_to_read()?;
-    let tables = RefCell::new(Identities::new(config.database.to_path_buf()));
-    let decision = authorization::decide(&config.authorization, &tables, &meeting);
+    let decision = authorization::decide_here(config, &meeting).map_err(AdminError::Usage)?;
     if args.json {
-        let checked = Checked { allowed: decision.allowed, steps: &decision.steps };
-        output::json(out, &checked)?;
+        output::json(out, &decision)?;
     } else {
-        tell(&decision, out)?;
+        write!(out, "{decision}").map_err(AdminError::Output)?;
     }
     if decision.allowed {
         Ok(())
     } else {
         Err(AdminError::NotAuthorized(decision.refusal(&meeting)))
     }
-}
-
-/// The steps and what came of them.
-fn tell(decision: &Decision, out: &mut dyn Write) -> Result<(), AdminError> {
-    let rows: Vec<Vec<String>> = decision
-        .steps
-        .iter()
-        .map(|step| {
-            let millis = format!("{:.1}", step.elapsed.as_secs_f64() * 1000.0);
-            vec![step.by.clone(), step.says.to_string(), millis, step.why.clone()]
-        })
-        .collect();
-    output::table(out, &["BY", "SAYS", "MS", "WHY"], &rows)?;
-    let outcome = if decision.allowed { "allowed" } else { "denied" };
-    writeln!(out, "{outcome}").map_err(AdminError::Output)
 }

@@ -12,6 +12,7 @@ use tlspool_validate::trace::Trace;
 
 use super::output::{self, note};
 use super::{AdminContext, AdminError};
+use crate::net::authorization::Decision;
 use crate::net::explain::{self, Question};
 
 /// Arguments of `tlspool policy`.
@@ -149,6 +150,8 @@ struct ExplainedJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<String>,
     trace: Option<&'a Trace>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authorization: Option<&'a Decision>,
 }
 
 pub(super) fn run(
@@ -310,20 +313,24 @@ fn explain(
             source: validated.map(|validated| validated.source),
             refusal: refusal.clone(),
             trace,
+            authorization: explained.authorization.as_ref(),
         };
         output::json(out, &json)?;
     } else {
         let text = trace.map_or_else(String::new, ToString::to_string);
         write!(out, "connected to {}\n{text}", explained.address).map_err(AdminError::Output)?;
         if let Some(validated) = validated {
-            let Some(first) = validated.commits.first() else {
-                return writeln!(out, "believed: {} ({})", validated.identity, validated.source)
-                    .map_err(AdminError::Output);
+            let (identity, source) = (&validated.identity, validated.source);
+            let pins = match validated.commits.first() {
+                Some(tlspool_validate::Commit::Pin { .. }) => {
+                    "; a session would pin it, this did not"
+                }
+                None => "",
             };
-            let tlspool_validate::Commit::Pin { name, .. } = first;
-            let source = validated.source;
-            writeln!(out, "believed: {name} ({source}); a session would pin it, this did not")
-                .map_err(AdminError::Output)?;
+            writeln!(out, "believed: {identity} ({source}){pins}").map_err(AdminError::Output)?;
+        }
+        if let Some(decision) = &explained.authorization {
+            write!(out, "{decision}").map_err(AdminError::Output)?;
         }
     }
     refusal.map_or(Ok(()), |refusal| Err(AdminError::NotBelieved(refusal)))

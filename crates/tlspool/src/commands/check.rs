@@ -51,7 +51,7 @@ fn problems(config: &Config) -> Vec<String> {
             problems.push(format!("trust.anchors: {anchor}: {error}"));
         }
     }
-    if config.dns.is_some() {
+    if config.looks_up() {
         let sources = lookups::sources(config);
         problems.extend(sources.err().map(|error| format!("look-ups: {error}")));
     }

@@ -13,7 +13,7 @@ mod privacy;
 mod validation;
 mod values;
 
-pub use authorization::{Authorization, Ruling};
+pub use authorization::{Ask, Authorization, AuthorizingProgram, Radius, RadiusServer, Ruling};
 pub use diagnose::ConfigError;
 pub use lookups::{Cache, Dns, Http, Ldap};
 pub use places::Places;
@@ -86,7 +86,7 @@ pub struct Config {
     pub authorization: Authorization,
     /// The protocol towards peers.
     pub tls: Tls,
-    /// Where names are resolved; absent: nothing is looked up, and there is no look-up process.
+    /// Where names are resolved; absent: nothing that is published is looked up.
     pub dns: Option<Dns>,
     /// How directories are asked.
     pub ldap: Ldap,
@@ -426,7 +426,12 @@ impl Config {
                 ));
             }
         }
-        lookups::contradiction(self)
+        lookups::contradiction(self).or_else(|| authorization::contradiction(self))
+    }
+
+    /// Whether anything is asked of others, and so whether there is a look-up process.
+    pub fn looks_up(&self) -> bool {
+        self.dns.is_some() || self.authorization.asks()
     }
 
     /// The PID file.

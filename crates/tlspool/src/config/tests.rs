@@ -45,6 +45,8 @@ fn full() -> Config {
     let mut config = Config::defaults();
     config.keys.modules.push(Module { path: path("/m.so"), args: None });
     config.dns = Some(Dns::default());
+    config.authorization.program = Some(AuthorizingProgram::at(path("/a.sock")));
+    config.authorization.radius = Some(Radius::with(Vec::new(), path("/secret")));
     config.privacy.rules.push(PrivacyRule {
         remote: None,
         service: String::new(),
@@ -80,7 +82,12 @@ fn the_values_in_the_example_are_the_defaults() {
     let config = parse(&uncommented(EXAMPLE)).unwrap();
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.tls, Tls::default());
-    assert_eq!(config.authorization, Authorization::default());
+    let (program, radius) = (config.authorization.program, config.authorization.radius);
+    let authorization = Authorization { program: None, radius: None, ..config.authorization };
+    assert_eq!(authorization, Authorization::default());
+    let (program, radius) = (program.unwrap(), radius.unwrap());
+    assert_eq!(program, AuthorizingProgram::at(program.socket.clone()));
+    assert_eq!(radius, Radius::with(radius.servers.clone(), radius.secret_file.clone()));
     assert_eq!(config.log, Log::default());
     assert_eq!(config.confinement, Confinement::default());
     assert_eq!(config.debug, Debug::default());
@@ -151,6 +158,21 @@ fn bad_values_are_named_with_what_would_be_right() {
             "leave one out",
         ),
         ("[authorization]\ndefault = \"no\"", "t.toml:2:11: authorization.default:", "\"deny\""),
+        (
+            "[authorization.radius]\nservers = []\nsecret_file = \"/s\"",
+            "t.toml:2:11: authorization.radius.servers:",
+            "from 1 to 8",
+        ),
+        (
+            "[authorization.radius]\nservers = [\"radius.example\"]\nsecret_file = \"/s\"",
+            "t.toml:2:12: authorization.radius.servers",
+            "an address such as",
+        ),
+        (
+            "[authorization.program]\nsocket = \"a\"",
+            "t.toml:2:10: authorization.program.socket:",
+            "/",
+        ),
         ("socket = []", "t.toml:1:10: socket:", "from 1 to 64"),
         ("[dns]\nforwarders = [\"dns.example\"]", "t.toml:2:15: dns.forwarders", "an address such"),
         ("[dns]\n[http]\ncrl_bytes = 99999999", "t.toml:3:13: http.crl_bytes:", "at most"),

@@ -1,8 +1,9 @@
-//! May this peer, which has proved its name, have a session with us? Decided by the rules of the database,
-//! after the policy has said who the peer is and before any plaintext moves. Used by handshakes ([`super::host`])
-//! and by `tlspool authorize check`.
+//! May this peer, which has proved its name, have a session with us? Decided by the rules of the database, then
+//! by those whom the configuration names: a program, RADIUS servers. That is after the policy has said who the
+//! peer is and before any plaintext moves. Used by handshakes ([`super::host`]) and by `tlspool authorize check`.
 //!
-//! A denial stands whoever speaks besides; what cannot be read denies.
+//! A denial stands whoever speaks besides, and ends the asking; what cannot be read or understood denies.
+//! Nothing is asked of others here: the look-up process does it.
 
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
@@ -13,10 +14,12 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 use serde::{Serialize, Serializer};
 use tlspool_identity::DoNai;
-use tlspool_store::{AuthorizationRow, Effect, Role, Store, StoreError};
+use tlspool_store::{AuthorizationRow, Effect, Role, Roles, Store, StoreError};
+use tlspool_validate::sources::{Answer, Authorizer, Opinion, Options, Outcome, Query, Sources};
 
 use super::identities::Identities;
-use crate::config::{Authorization, Ruling};
+use crate::config::{Ask, Authorization, Config, Ruling};
+use crate::lookups::OwnLookUps;
 
 /// Questions of which a worker remembers the rule that decides.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
@@ -44,7 +47,9 @@ pub(crate) enum Says {
     Deny,
     /// Nothing.
     Silent,
-    /// It could not be understood.
+    /// It could not be asked, or did not answer in time, and that counts as `allow`.
+    Unreachable,
+    /// It could not be asked or understood, and that denies.
     Failed,
 }
 
@@ -63,7 +68,7 @@ pub(crate) struct Step {
 }
 
 /// What comes of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Decision {
     /// Whether there may be a session.
     pub(crate) allowed: bool,
@@ -108,29 +113,98 @@ impl AuthorizationCache {
     }
 }
 
-/// Decides.
-pub(crate) fn decide(
+/// Decides; everything by `deadline`.
+pub(crate) async fn decide(
     settings: &Authorization,
     tables: &RefCell<Identities>,
+    sources: &dyn Sources,
     meeting: &Meeting,
+    deadline: Instant,
 ) -> Decision {
-    let mut steps = Vec::new();
-    let begun = Instant::now();
-    let says = rule(tables, meeting, begun);
-    let said = says.as_ref().map_or(Says::Silent, |step| step.says);
-    steps.extend(says);
-    match said {
-        Says::Allow => Decision { allowed: true, steps },
-        Says::Deny | Says::Failed => Decision { allowed: false, steps },
-        Says::Silent => {
-            let allowed = settings.default == Ruling::Allow;
-            let says = if allowed { Says::Allow } else { Says::Deny };
-            let why = "nobody has a word about it".to_owned();
-            let by = "authorization.default".to_owned();
-            steps.push(Step { by, says, why, elapsed: Duration::ZERO });
-            Decision { allowed, steps }
+    let mut decision = Decision { allowed: false, steps: Vec::new() };
+    let mut decided = false;
+    if let Some(step) = rule(tables, meeting, Instant::now()) {
+        decided = step.says == Says::Allow;
+        if decision.is_denied_by(step) {
+            return decision;
         }
     }
+    if settings.ask == Ask::Always || !decided {
+        let authorizers = [
+            settings.program.as_ref().map(|_| Authorizer::Program),
+            settings.radius.as_ref().map(|_| Authorizer::Radius),
+        ];
+        for authorizer in authorizers.into_iter().flatten() {
+            let step = ask(settings, sources, meeting, authorizer, deadline).await;
+            decided |= matches!(step.says, Says::Allow | Says::Unreachable);
+            if decision.is_denied_by(step) {
+                return decision;
+            }
+        }
+    }
+    decision.allowed = true;
+    if !decided {
+        let says = match settings.default {
+            Ruling::Allow => Says::Allow,
+            Ruling::Deny => Says::Deny,
+        };
+        let (by, why) = ("authorization.default".to_owned(), "nobody has a word".to_owned());
+        decision.allowed = !decision.is_denied_by(Step { by, says, why, elapsed: Duration::ZERO });
+    }
+    decision
+}
+
+/// Decides in this process, which asks by itself: for commands.
+pub(crate) fn decide_here(config: &Config, meeting: &Meeting) -> Result<Decision, String> {
+    let tables = RefCell::new(Identities::new(config.database.to_path_buf()));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        let sources = OwnLookUps::new(config)?;
+        let deadline = Instant::now() + config.limits.handshake_timeout;
+        Ok(decide(&config.authorization, &tables, &sources, meeting, deadline).await)
+    })
+}
+
+/// Asks somebody outside of the pool.
+async fn ask(
+    settings: &Authorization,
+    sources: &dyn Sources,
+    meeting: &Meeting,
+    authorizer: Authorizer,
+    deadline: Instant,
+) -> Step {
+    let name = |name: &Option<DoNai>| name.as_ref().map_or_else(String::new, DoNai::to_string);
+    let query = Query::Authorize {
+        authorizer,
+        remote: name(&meeting.remote),
+        local: name(&meeting.local),
+        service: meeting.service.to_string(),
+        server: meeting.role == Role::Server,
+    };
+    // Nothing of it is ever remembered.
+    let found = sources.look_up(&query, Options { deadline, ignore_caches: true }).await;
+    let whose = || match (authorizer, &settings.program) {
+        (Authorizer::Program, Some(program)) => program.socket.to_string(),
+        (Authorizer::Program, None) => "the program".to_owned(),
+        (Authorizer::Radius, _) => "RADIUS".to_owned(),
+    };
+    let (by, says, why) = match found.outcome {
+        Outcome::Present(Answer::Authorization { opinion, by, why }) => match opinion {
+            Opinion::Allow => (by, Says::Allow, why),
+            Opinion::Deny => (by, Says::Deny, why),
+            Opinion::Unreachable if settings.unreachable == Ruling::Allow => {
+                (by, Says::Unreachable, why)
+            }
+            Opinion::Unreachable => (by, Says::Failed, format!("unreachable: {why}")),
+        },
+        Outcome::Present(_) => (whose(), Says::Failed, "another kind of answer".to_owned()),
+        Outcome::Absent(_) => (whose(), Says::Silent, String::new()),
+        Outcome::Failed(why) => (whose(), Says::Failed, why),
+    };
+    Step { by, says, why, elapsed: found.elapsed }
 }
 
 /// What the rules say; none if there are no rules.
@@ -170,7 +244,7 @@ pub(crate) fn describe(row: &AuthorizationRow) -> String {
     if let Some(service) = &row.service {
         let _ = write!(text, " for {service}");
     }
-    if row.roles != tlspool_store::Roles::Both {
+    if row.roles != Roles::Both {
         let _ = write!(text, " as {}", row.roles);
     }
     if !row.comment.is_empty() {
@@ -180,6 +254,13 @@ pub(crate) fn describe(row: &AuthorizationRow) -> String {
 }
 
 impl Decision {
+    /// Takes a step down; returns whether it denies.
+    fn is_denied_by(&mut self, step: Step) -> bool {
+        let denies = matches!(step.says, Says::Deny | Says::Failed);
+        self.steps.push(step);
+        denies
+    }
+
     /// Who decided, and why, for who is refused; names the peer.
     pub(crate) fn refusal(&self, meeting: &Meeting) -> String {
         let peer = meeting.remote.as_ref().map_or("a peer without a name", DoNai::as_str);
@@ -187,6 +268,17 @@ impl Decision {
             Some(step) => format!("{peer} is not authorized, by {step}"),
             None => format!("{peer} is not authorized"),
         }
+    }
+}
+
+impl fmt::Display for Decision {
+    /// A line each; the last one says what came of it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for step in &self.steps {
+            let millis = step.elapsed.as_secs_f64() * 1000.0;
+            writeln!(f, "authorization: {}, by {step} [{millis:.1} ms]", step.says)?;
+        }
+        writeln!(f, "authorization: {}", if self.allowed { "allowed" } else { "denied" })
     }
 }
 
@@ -205,6 +297,7 @@ impl fmt::Display for Says {
             Self::Allow => "allow",
             Self::Deny => "deny",
             Self::Silent => "silent",
+            Self::Unreachable => "unreachable",
             Self::Failed => "failed",
         })
     }
@@ -214,3 +307,6 @@ impl fmt::Display for Says {
 fn micros<S: Serializer>(elapsed: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+mod tests;

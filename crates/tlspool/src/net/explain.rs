@@ -14,23 +14,20 @@ use tlspool_engine::{
     ShownByPeer, SignatureFailure, Socket, handshake,
 };
 use tlspool_identity::DoNai;
-use tlspool_lookup::Lookups;
-use tlspool_lookup::cache::Cached;
 use tlspool_validate::policy::Expression;
-use tlspool_validate::sources::{
-    Answer, Found, Looking, Options, Origin, Outcome, Query, Sources, Transport,
-};
+use tlspool_validate::sources::{Answer, Options, Outcome, Query, Sources, Transport};
 use tlspool_validate::{
     Applicable, Endpoint, Inquiry, KeyId, Negotiated, OpenPgpCertificate, OpenPgpLimits, Peer,
     PolicyValidator, Refused, Side, Tables, Validated,
 };
 
+use super::authorization::{self, Decision, Meeting};
 use super::identities::Identities;
 use super::policies::WorkerTables;
 use super::settings::Settings;
 use super::trust::{SharedAnchors, Trust};
 use crate::config::Config;
-use crate::lookups;
+use crate::lookups::OwnLookUps;
 
 /// Whom to ask about, and how.
 pub(crate) struct Question<'a> {
@@ -56,6 +53,8 @@ pub(crate) struct Explained {
     pub(crate) address: SocketAddr,
     /// Whether the peer is believed, with the trace.
     pub(crate) result: Result<Validated, Refused>,
+    /// If it is: whether it may have a session.
+    pub(crate) authorization: Option<Decision>,
 }
 
 /// The expressions that apply between two names, and whether each is the default.
@@ -116,17 +115,14 @@ async fn judge(
     let identities = RefCell::new(Identities::new(settings.config.database.to_path_buf()));
     let trust = Trust::new();
     trust.digest(settings, &identities, &SharedAnchors::default());
-    let look_ups = match settings.config.dns {
-        Some(_) => Some(lookups::sources(&settings.config)?),
-        None => None,
-    };
+    let look_ups = OwnLookUps::new(&settings.config)?;
     let validator = trust.validator();
     let limit = settings.config.limits.handshake_timeout;
     let mut host = ExplainingHost {
         question,
         validator: &validator,
         tables: WorkerTables(&identities),
-        sources: LookUps(look_ups.as_ref()),
+        sources: &look_ups,
         address,
         deadline: Instant::now() + limit,
         result: None,
@@ -146,7 +142,23 @@ async fn judge(
     // Once the server is judged it does not matter how the handshake went on: it may want a certificate
     // of ours.
     match (host.result, ended) {
-        (Some(result), _) => Ok(Explained { address, result }),
+        (Some(result), _) => {
+            let mut authorization = None;
+            if let Ok(validated) = &result {
+                let meeting = Meeting {
+                    role: tlspool_store::Role::Client,
+                    remote: Some(validated.identity.clone()),
+                    local: question.local.cloned(),
+                    service: question.service.into(),
+                };
+                let config = &settings.config.authorization;
+                let until = Instant::now() + limit;
+                let decision =
+                    authorization::decide(config, &identities, &look_ups, &meeting, until);
+                authorization = Some(decision.await);
+            }
+            Ok(Explained { address, result, authorization })
+        }
         (None, Ok(Err(error))) => Err(format!("no TLS with {address}: {error}")),
         (None, Ok(Ok(_))) => Err(format!("{address} showed no certificate")),
         (None, Err(_)) => Err(format!("no TLS with {address}: it took too long")),
@@ -158,7 +170,7 @@ struct ExplainingHost<'a> {
     question: &'a Question<'a>,
     validator: &'a PolicyValidator,
     tables: WorkerTables<'a>,
-    sources: LookUps<'a>,
+    sources: &'a OwnLookUps,
     address: SocketAddr,
     deadline: Instant,
     result: Option<Result<Validated, Refused>>,
@@ -281,7 +293,7 @@ impl ExplainingHost<'_> {
             deadline: self.deadline,
             trace: true,
         };
-        let result = self.validator.validate(&inquiry, &self.tables, &self.sources).await;
+        let result = self.validator.validate(&inquiry, &self.tables, self.sources).await;
         let told = match &result {
             Ok(_) => Ok(()),
             Err(refused) => Err(refusal(refused.refusal.to_string())),
@@ -293,20 +305,4 @@ impl ExplainingHost<'_> {
 
 fn refusal(text: String) -> Refusal {
     Refusal { certificate: CertificateError::ApplicationVerificationFailure, text }
-}
-
-/// The look-ups of this process, if they are configured.
-pub(super) struct LookUps<'a>(pub(super) Option<&'a Cached<Lookups>>);
-
-impl Sources for LookUps<'_> {
-    fn look_up<'a>(&'a self, query: &'a Query, options: Options) -> Looking<'a> {
-        if let Some(sources) = self.0 {
-            return sources.look_up(query, options);
-        }
-        Box::pin(async {
-            let outcome = Outcome::Failed("look-ups are not configured".to_owned());
-            let (elapsed, steps) = (Duration::ZERO, Vec::new());
-            Found { outcome, origin: Origin::Live, elapsed, steps }
-        })
-    }
 }

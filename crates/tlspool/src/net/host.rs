@@ -351,7 +351,7 @@ impl RequestHost {
     }
 
     /// Decides whether there may be a session between the peer that is judged and `local`.
-    fn authorize_meeting(&mut self, local: Option<DoNai>) -> Result<Meeting, Refusal> {
+    async fn authorize_meeting(&mut self, local: Option<DoNai>) -> Result<Meeting, Refusal> {
         let meeting = Meeting {
             role: self.role,
             remote: self.outcome.validated.as_ref().map(|validated| validated.identity.clone()),
@@ -359,8 +359,15 @@ impl RequestHost {
             service: self.request.service.as_str().into(),
         };
         let settings = self.worker.settings();
-        let tables = &self.worker.identities;
-        let decision = authorization::decide(&settings.config.authorization, tables, &meeting);
+        let deadline = self.deadline.map_or_else(far, tokio::time::Instant::into_std);
+        let decision = authorization::decide(
+            &settings.config.authorization,
+            &self.worker.identities,
+            &self.worker.lookups,
+            &meeting,
+            deadline,
+        );
+        let decision = decision.await;
         if tracing::enabled!(tracing::Level::DEBUG) {
             for step in &decision.steps {
                 let (client, says) = (&self.asker.peer, step.says);
@@ -375,9 +382,9 @@ impl RequestHost {
     }
 
     /// A client asks before it shows itself: nothing of it is for a server that it may not meet.
-    fn authorize_early(&mut self) -> Result<(), Refusal> {
+    async fn authorize_early(&mut self) -> Result<(), Refusal> {
         if self.role == Role::Client {
-            let meeting = self.authorize_meeting(self.own_name())?;
+            let meeting = self.authorize_meeting(self.own_name()).await?;
             self.outcome.authorized_early = Some(meeting);
         }
         Ok(())
@@ -469,7 +476,7 @@ impl Host for RequestHost {
             if self.local.as_ref() != Some(&name) {
                 self.judge(&peer).await?;
             }
-            self.authorize_early()?;
+            self.authorize_early().await?;
         }
         Ok(Some(credential))
     }
@@ -500,7 +507,7 @@ impl Host for RequestHost {
             // In TLS 1.2 a client chooses who it is after that, and that name has policies too.
             self.judged_early = Some(peer);
         } else {
-            self.authorize_early()?;
+            self.authorize_early().await?;
         }
         Ok(key)
     }
@@ -513,7 +520,7 @@ impl Host for RequestHost {
         if early.is_some_and(|early| early.remote.as_ref() == remote && early.local == local) {
             return Ok(());
         }
-        self.authorize_meeting(local).map(drop)
+        self.authorize_meeting(local).await.map(drop)
     }
 }
 

@@ -50,7 +50,7 @@ impl Lookups {
     /// Without a process yet.
     pub(crate) fn new(settings: &Settings) -> Self {
         let client = LookupClient::off();
-        if settings.config.dns.is_some() {
+        if settings.config.looks_up() {
             client.expect();
         }
         let cached = Rc::new(RefCell::new(cached(&client, settings)));

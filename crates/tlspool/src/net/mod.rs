@@ -13,7 +13,7 @@ mod client;
 mod connection;
 pub(crate) mod explain;
 mod host;
-pub(crate) mod identities;
+mod identities;
 mod info;
 mod keys;
 mod limits;

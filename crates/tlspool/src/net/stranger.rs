@@ -12,7 +12,6 @@ use tlspool_validate::{
     SystemAnchors, TrustAnchors, Validated,
 };
 
-use super::explain::LookUps;
 use crate::config::Config;
 use crate::lookups;
 
@@ -45,8 +44,10 @@ pub(crate) fn judge(
         .build_local(tokio::runtime::LocalOptions::default())
         .map_err(|error| error.to_string())?;
     runtime.block_on(async {
+        if config.dns.is_none() {
+            return Err("look-ups are not configured: there is no [dns] section".to_owned());
+        }
         let sources = lookups::sources(config)?;
-        let sources = LookUps(Some(&sources));
         let mut results = Vec::new();
         for showing in showings {
             let inquiry = Inquiry {

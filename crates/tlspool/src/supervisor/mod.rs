@@ -229,7 +229,7 @@ async fn start_lookup(
     accounts: &Accounts,
     log: &Log,
 ) -> Result<Helper, SupervisorError> {
-    if config.dns.is_none() {
+    if !config.looks_up() {
         return Ok(Helper::none());
     }
     let (process, channels) = children::start_lookup(config, accounts.lookup.clone(), log)
@@ -283,10 +283,10 @@ impl Accounts {
 
 /// Whom the look-up process runs as, if there is one.
 fn lookup_account(config: &Config) -> Result<Option<Account>, UserError> {
-    match config.dns {
-        Some(_) => users::account(config.lookup_user.as_ref(), config.lookup_group.as_ref()),
-        None => Ok(None),
+    if !config.looks_up() {
+        return Ok(None);
     }
+    users::account(config.lookup_user.as_ref(), config.lookup_group.as_ref())
 }
 
 /// As many descriptors as the system permits: each session has two.

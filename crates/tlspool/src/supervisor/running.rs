@@ -316,7 +316,7 @@ impl Supervisor {
     async fn restart_lookup(&mut self) {
         let there_was_one = self.lookup.pid().is_some() || self.lookup.due().is_some();
         self.lookup.stop();
-        if self.config.dns.is_none() {
+        if !self.config.looks_up() {
             if there_was_one {
                 self.send(&ToNetwork::LookupChannels, &[]).await;
             }
