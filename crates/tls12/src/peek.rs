@@ -157,6 +157,40 @@ mod tests {
         assert!(offer(&hello(config)).only_anonymous);
     }
 
+    /// A hello in one record, with these extensions.
+    fn with_extensions(extensions: &[u8]) -> Vec<u8> {
+        let mut body = vec![3, 3];
+        body.extend([7; 32]);
+        body.extend([0, 0, 2, 0xC0, 0x2C, 1, 0]);
+        body.extend((extensions.len() as u16).to_be_bytes());
+        body.extend(extensions);
+        let length = (body.len() as u32).to_be_bytes();
+        let mut bytes = vec![22, 3, 1];
+        bytes.extend((body.len() as u16 + 4).to_be_bytes());
+        bytes.extend([1, length[1], length[2], length[3]]);
+        bytes.extend(body);
+        bytes
+    }
+
+    #[test]
+    fn sees_tls13_wherever_it_stands() {
+        for (extensions, tls13) in [
+            (&[0, 43, 0, 3, 2, 3, 4][..], true),
+            (&[0, 43, 0, 5, 4, 3, 3, 3, 4], true),
+            (&[0, 23, 0, 0, 0, 43, 0, 3, 2, 3, 4], true),
+            (&[0, 43, 0, 3, 2, 3, 3], false),
+            (&[0, 23, 0, 0], false),
+        ] {
+            assert_eq!(offer(&with_extensions(extensions)).tls13, tls13, "{extensions:?}");
+        }
+        // Even if it is malformed for us.
+        assert!(offer(&with_extensions(&[0, 43, 0, 3, 2, 3, 4, 0, 23, 0, 1, 0])).tls13);
+        for lie in [&[0, 43, 0, 3, 4, 3, 4][..], &[0, 43, 0, 4, 2, 3, 4], &[0, 43, 0, 0]] {
+            let seen = peek(&with_extensions(lie));
+            assert!(!matches!(seen, Peek::Hello(Offer { tls13: true, .. })), "{lie:?}");
+        }
+    }
+
     #[test]
     fn waits_for_a_whole_hello_and_for_nothing_else() {
         let bytes = hello(ClientConfig::default());
@@ -165,5 +199,9 @@ mod tests {
         }
         assert_eq!(peek(b"GET / HTTP/1.1\r\n\r\n"), Peek::Other);
         assert_eq!(peek(&[22, 3, 3, 0, 4, 2, 0, 0, 0]), Peek::Other);
+        assert_eq!(peek(&[22, 2, 3, 0, 4, 1, 0, 0, 0]), Peek::Other);
+        // Another record, or too much, before a whole message.
+        assert_eq!(peek(&[22, 3, 3, 0, 2, 1, 0, 23, 3, 3, 0, 0]), Peek::Other);
+        assert_eq!(peek(&[22, 3, 3, 0, 4, 1, 1, 0, 1]), Peek::Other);
     }
 }

@@ -3,6 +3,8 @@
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
+mod states;
+
 use std::sync::Arc;
 
 use support::*;
