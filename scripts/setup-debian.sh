@@ -11,6 +11,8 @@ packages="$packages softhsm2 libnss3 libnss3-tools opensc"
 packages="$packages openssl gnutls-bin curl"
 # the same as libraries, for what their programs do not offer
 packages="$packages libssl-dev libgnutls28-dev"
+# SCTP and bad weather: a kernel to run tests on, what it starts with, tools for the network
+packages="$packages user-mode-linux busybox-static cpio kmod iproute2 socat"
 # OpenPGP: another implementation
 packages="$packages gnupg"
 # look-ups: a directory and its tools, OpenPGP keys to put into it, a cache

@@ -39,12 +39,31 @@ struct Side {
     session: Option<ClientSession>,
     wait_until: Option<Instant>,
     closed: bool,
+    /// Over SCTP: datagrams that came, which is their tag.
+    came: u64,
+    /// New keys are known, and in use.
+    keys: (bool, bool),
 }
 
 impl Side {
     fn new(connection: Connection, openpgp: bool) -> Self {
         let packets = Vec::new();
-        Self { connection, openpgp, packets, session: None, wait_until: None, closed: false }
+        Self {
+            connection,
+            openpgp,
+            packets,
+            session: None,
+            wait_until: None,
+            closed: false,
+            came: 0,
+            keys: (false, false),
+        }
+    }
+
+    fn input(&mut self, bytes: &[u8], now: Instant) {
+        self.came += 1;
+        self.connection.set_tag(self.came);
+        self.connection.handle_input(bytes, now);
     }
 
     fn act(&mut self) {
@@ -52,7 +71,23 @@ impl Side {
             let mut buf = Vec::new();
             self.wait_until = None;
             match self.connection.poll_output(&mut buf) {
-                Output::Send | Output::SendChangeOfKeys => self.packets.push(buf),
+                Output::Send => self.packets.push(buf),
+                Output::NewKeys => {
+                    assert!(self.connection.next_exporter().is_some());
+                    self.keys.0 = true;
+                }
+                Output::SendChangeOfKeys => {
+                    assert!(self.keys.0, "keys change before they are known");
+                    self.keys.1 = true;
+                    self.packets.push(buf);
+                }
+                Output::OldKeysDone => {
+                    assert_eq!(std::mem::take(&mut self.keys), (true, true));
+                }
+                Output::Message { tag, .. } => {
+                    assert!(self.connection.summary().is_some());
+                    assert!((1..=self.came).contains(&tag), "a tag that was never said");
+                }
                 Output::ChooseCredential(question) => {
                     let x509 = PeerCertificate::X509(vec![LEAF.to_vec()]);
                     let fingerprint = PeerCertificate::OpenPgpFingerprint {
@@ -193,10 +228,10 @@ fuzz_target!(|data: &[u8]| {
             let kind = input.byte();
             let piece = input.piece();
             if kind < 128 {
-                side.connection.handle_input(&framed(datagram, kind, seq, piece), now);
+                side.input(&framed(datagram, kind, seq, piece), now);
                 seq = seq.wrapping_add(1);
             } else {
-                side.connection.handle_input(piece, now);
+                side.input(piece, now);
             }
         }
         side.act();
@@ -213,7 +248,7 @@ fuzz_target!(|data: &[u8]| {
                 let packets =
                     if input.byte() < 200 { vec![packet] } else { altered(packet, &mut input) };
                 for packet in packets {
-                    sides[1 - from].connection.handle_input(&packet, now);
+                    sides[1 - from].input(&packet, now);
                     sides[1 - from].act();
                 }
             }

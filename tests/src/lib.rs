@@ -16,6 +16,7 @@ pub mod memcached;
 pub mod net;
 pub mod netns;
 pub mod process;
+pub mod sctp;
 pub mod slapd;
 pub mod web;
 pub mod zones;

@@ -46,8 +46,16 @@ pub mod content {
 pub(crate) enum Incoming {
     Handshake(Message),
     ChangeCipherSpec,
-    Alert { fatal: bool, alert: Alert },
+    Alert {
+        fatal: bool,
+        alert: Alert,
+    },
     Data(Vec<u8>),
+    /// Of DTLS over SCTP, with what the caller said of it.
+    Message {
+        data: Vec<u8>,
+        tag: u64,
+    },
 }
 
 /// A handshake message with the header that the transcript covers.

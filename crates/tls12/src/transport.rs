@@ -27,9 +27,11 @@ pub(crate) enum Transport {
 pub(crate) struct Datagram {
     pub(crate) inner: dtls::Transport,
     sctp: bool,
-    received: VecDeque<Vec<u8>>,
+    received: VecDeque<(Vec<u8>, u64)>,
     /// Bytes in `received`, and some for each message.
     waiting: usize,
+    /// More came than may wait.
+    lost: bool,
     to_send: VecDeque<Vec<u8>>,
     now: Instant,
 }
@@ -50,13 +52,21 @@ impl Datagram {
             Some(start) => dtls::Transport::after_cookie(config, start),
             None => dtls::Transport::new(config),
         };
-        Self { inner, sctp, received: VecDeque::new(), waiting: 0, to_send: VecDeque::new(), now }
+        Self {
+            inner,
+            sctp,
+            received: VecDeque::new(),
+            waiting: 0,
+            lost: false,
+            to_send: VecDeque::new(),
+            now,
+        }
     }
 
     fn next(&mut self) -> Option<Incoming> {
-        if let Some(data) = self.received.pop_front() {
+        if let Some((data, tag)) = self.received.pop_front() {
             self.waiting -= Self::cost(&data);
-            return Some(Incoming::Data(data));
+            return Some(self.data(data, tag));
         }
         if let Some([level, description]) = self.inner.next_alert() {
             return Some(Incoming::Alert { fatal: level == 2, alert: Alert(description) });
@@ -68,14 +78,26 @@ impl Datagram {
             }
             None => {}
         }
-        self.inner.next_held_data().map(Incoming::Data)
+        let (data, tag) = self.inner.next_held_data()?;
+        Some(self.data(data, tag))
+    }
+
+    fn data(&self, data: Vec<u8>, tag: u64) -> Incoming {
+        if self.sctp { Incoming::Message { data, tag } } else { Incoming::Data(data) }
     }
 
     fn keep(&mut self, data: &[u8]) {
         if self.waiting + Self::cost(data) <= MAX_WAITING {
             self.waiting += Self::cost(data);
-            self.received.push_back(data.to_vec());
+            self.received.push_back((data.to_vec(), self.inner.tag()));
+        } else {
+            self.lost = true;
         }
+    }
+
+    /// Over SCTP nothing is lost but by a peer that sends without end.
+    fn check_loss(&self) -> Result<(), Error> {
+        if self.sctp && (self.lost || self.inner.has_lost()) { Err(Error::Flood) } else { Ok(()) }
     }
 
     /// What a message costs, also when it is empty.
@@ -121,6 +143,11 @@ impl Transport {
         matches!(self, Self::Datagram(_))
     }
 
+    /// DTLS over SCTP (RFC 6083).
+    pub(crate) fn is_sctp(&self) -> bool {
+        matches!(self, Self::Datagram(datagram) if datagram.sctp)
+    }
+
     /// What hellos say.
     pub(crate) const fn version(&self) -> [u8; 2] {
         match self {
@@ -150,7 +177,7 @@ impl Transport {
                 while let Some(data) = datagram.inner.receive(&mut bytes, &mut cursor, now) {
                     datagram.keep(&bytes[data]);
                 }
-                Ok(())
+                datagram.check_loss()
             }
         }
     }
@@ -370,7 +397,8 @@ impl Transport {
             Self::Stream(_) => Err(Error::Misuse("a stream has no datagrams")),
             Self::Datagram(datagram) => {
                 datagram.now = now;
-                Ok(datagram.inner.receive(bytes, cursor, now))
+                let data = datagram.inner.receive(bytes, cursor, now);
+                datagram.check_loss().map(|()| data)
             }
         }
     }

@@ -305,11 +305,14 @@ fn sctp_exports_before_it_changes_keys() {
         let mut buf = Vec::new();
         match client.poll_output(&mut buf) {
             Output::Send => server.input(&buf),
-            Output::SendChangeOfKeys => {
+            Output::NewKeys => {
                 let mut key = [0; 64];
                 let exporter = client.next_exporter().unwrap();
                 exporter.export(b"EXPORTER_DTLS_OVER_SCTP", None, &mut key).unwrap();
                 exported = Some(key);
+            }
+            Output::SendChangeOfKeys => {
+                assert!(exported.is_some(), "keys change that are not known");
                 server.input(&buf);
             }
             Output::Verify(question) => client.verified(Ok(spki_of(&question.peer.unwrap()))),
@@ -332,6 +335,97 @@ fn sctp_exports_before_it_changes_keys() {
     let exporter = server.connection.exporter().unwrap();
     exporter.export(b"EXPORTER_DTLS_OVER_SCTP", None, &mut key).unwrap();
     assert_eq!(exported, Some(key));
+}
+
+/// Whether an association whose keys follow can take the peer's Finished: it is made with the new key.
+#[test]
+fn sctp_keys_are_known_before_the_peer_uses_them() {
+    let mut pair = pair_over(Mode::Sctp, client(), server());
+    for _ in 0..20 {
+        for up in [true, false] {
+            let (from, to) = if up {
+                (&mut pair.client, &mut pair.server)
+            } else {
+                (&mut pair.server, &mut pair.client)
+            };
+            from.act();
+            for packet in std::mem::take(&mut from.packets) {
+                // After a ChangeCipherSpec.
+                let protected = packet[3..5] != [0, 0];
+                assert!(!protected || to.keys.contains(&"new"), "the key comes too late");
+                to.input(&packet);
+            }
+        }
+    }
+    check_open(&mut pair);
+    for side in [&pair.client, &pair.server] {
+        assert_eq!(side.keys, ["new", "change", "done"]);
+    }
+    pair.client.connection.renegotiate(None).unwrap();
+    pair.run_datagrams(FAIR, &mut Dice(1));
+    check_open(&mut pair);
+    for side in [&pair.client, &pair.server] {
+        assert_eq!(side.keys, ["new", "change", "done"].repeat(2));
+    }
+}
+
+/// A renegotiation over SCTP up to the server's last flight, which is returned.
+fn last_flight(pair: &mut Pair) -> Vec<Vec<u8>> {
+    pair.client.connection.renegotiate(None).unwrap();
+    loop {
+        pair.client.act();
+        for packet in std::mem::take(&mut pair.client.packets) {
+            pair.server.input(&packet);
+        }
+        let packets = std::mem::take(&mut pair.server.packets);
+        if !pair.server.renegotiated.is_empty() {
+            return packets;
+        }
+        for packet in packets {
+            pair.client.input(&packet);
+        }
+    }
+}
+
+#[test]
+fn sctp_data_that_overtakes_finished_keeps_its_tag() {
+    let mut pair = pair_over(Mode::Sctp, client(), server());
+    pair.run_datagrams(FAIR, &mut Dice(1));
+    let last = last_flight(&mut pair);
+    for n in [1_u8, 2] {
+        pair.server.connection.send(&[n]).unwrap();
+        pair.server.act();
+        let data = pair.server.packets.pop().unwrap();
+        pair.client.connection.set_tag(u64::from(n) * 1000);
+        pair.client.input(&data);
+    }
+    assert!(pair.client.messages.is_empty());
+    for packet in last {
+        pair.client.connection.set_tag(5);
+        pair.client.input(&packet);
+    }
+    assert_eq!(pair.client.messages, [(vec![1], 1000), (vec![2], 2000)]);
+    check_open_but_data(&pair);
+}
+
+/// Over SCTP nothing is lost: neither to a bound that honest peers stay below, nor in silence.
+#[test]
+fn sctp_data_that_overtakes_finished_is_bounded() {
+    for (messages, outcome) in [(4096, None), (4097, Some(Error::Flood))] {
+        let mut pair = pair_over(Mode::Sctp, client(), server());
+        pair.run_datagrams(FAIR, &mut Dice(1));
+        let last = last_flight(&mut pair);
+        for _ in 0..messages {
+            pair.server.connection.send(b"x").unwrap();
+        }
+        pair.server.act();
+        for packet in std::mem::take(&mut pair.server.packets).into_iter().chain(last) {
+            pair.client.input(&packet);
+        }
+        assert_eq!(pair.client.error(), outcome.as_ref());
+        let arrived = if outcome.is_none() { messages } else { 0 };
+        assert_eq!(pair.client.data.len(), arrived);
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use rustix::net::{
     sendmsg, socket_with, socketpair,
 };
 use tlspool_wire::packet::PacketError;
-use tlspool_wire::{Assembler, Packet, RawRecord};
+use tlspool_wire::{Assembler, Packet, RawRecord, Starttls, StarttlsFlags};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::Error;
@@ -131,13 +131,12 @@ pub(crate) fn is_gone(error: Errno) -> bool {
     matches!(error, Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN)
 }
 
-/// A socket pair fit for plaintext of the given transport. Of sockets that keep messages apart, only those of
-/// SEQPACKET tell that the other end is gone.
-pub(crate) fn plaintext_pair(ipproto: u8) -> io::Result<(OwnedFd, OwnedFd)> {
-    let kind = match i32::from(ipproto) {
-        17 | 132 => SocketType::SEQPACKET,
-        _ => SocketType::STREAM,
-    };
+/// A socket pair fit for the plaintext of a request: TLS over SCTP has a stream, DTLS messages. Of sockets that keep
+/// messages apart, only those of SEQPACKET tell that the other end is gone.
+pub(crate) fn plaintext_pair(request: &Starttls) -> io::Result<(OwnedFd, OwnedFd)> {
+    let dtls = request.flags.contains(StarttlsFlags::DTLS);
+    let messages = request.ipproto == 17 || request.ipproto == 132 && dtls;
+    let kind = if messages { SocketType::SEQPACKET } else { SocketType::STREAM };
     Ok(socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?)
 }
 

@@ -43,6 +43,23 @@ impl StarttlsRequest {
         self.flags(StarttlsFlags::DTLS)
     }
 
+    /// Over a connected SCTP association, TLS on one of its streams (RFC 3436).
+    #[must_use]
+    pub fn sctp(mut self, stream: u16) -> Self {
+        self.fields.ipproto = 132;
+        self.fields.streamid = stream;
+        self
+    }
+
+    /// Over a connected SCTP association, DTLS (RFC 6083). The association must authenticate DATA and FORWARD-TSN
+    /// chunks in both directions. A plaintext pair is then one of SEQPACKET sockets; their messages are those of
+    /// `stream`, or, with [`tlspool_wire::message::EVERY_STREAM`], have each a
+    /// [`tlspool_wire::MessageHeader`] in front. A plaintext socket of SCTP keeps streams by itself.
+    #[must_use]
+    pub fn sctp_messages(self, stream: u16) -> Self {
+        self.sctp(stream).flags(StarttlsFlags::DTLS)
+    }
+
     /// For a server of DTLS: the datagram that began the session, whose cookie was found right. It was taken
     /// from the socket before the socket was connected, so the pool cannot read it there. At most
     /// [`tlspool_wire::packet::MAX_FIRST_DATAGRAM`] bytes.
@@ -255,12 +272,12 @@ impl<'a> Plaintext<'a> {
 
     /// Gets the pool's end ready before the request is made, unless the names must be seen first;
     /// our end of a pair goes to `ours`.
-    pub(crate) fn prepare(&mut self, ipproto: u8, ours: &mut Option<OwnedFd>) {
+    pub(crate) fn prepare(&mut self, request: &Starttls, ours: &mut Option<OwnedFd>) {
         if self.accept.is_some() || !matches!(self.source, Source::Pair) {
             return;
         }
         // If there is no descriptor left, that is told when the pool asks.
-        if let Ok((mine, pools)) = crate::io::plaintext_pair(ipproto) {
+        if let Ok((mine, pools)) = crate::io::plaintext_pair(request) {
             *ours = Some(mine);
             self.source = Source::Given(Some(pools));
         }
@@ -313,12 +330,12 @@ impl<'a> Plaintext<'a> {
             return (refusal.into_body(), None);
         }
         let end = match &mut self.source {
-            Source::Pair => crate::io::plaintext_pair(established.ipproto)
-                .map_err(Refusal::from)
-                .map(|(mine, pools)| {
+            Source::Pair => crate::io::plaintext_pair(&established).map_err(Refusal::from).map(
+                |(mine, pools)| {
                     *ours = Some(mine);
                     pools
-                }),
+                },
+            ),
             Source::Given(socket) => socket.take().ok_or(PoolError::PlainSocketNeeded.into()),
             Source::Connect(connect) => connect(&established),
         };

@@ -15,13 +15,55 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendFlags, Shutdown,
     SocketType, getpeername, recv, recvmsg, send, sendmsg, shutdown,
 };
+use tlspool_sctp::{Info, Received};
 use tokio::io::unix::AsyncFd;
+
+/// Most bytes of a stream in one message of SCTP, when nothing says where records begin.
+const SCTP_PIECE: usize = 1 << 14;
 
 /// A connected socket, registered with this thread's runtime.
 #[derive(Debug)]
 pub struct Socket {
     fd: AsyncFd<OwnedFd>,
-    packets: bool,
+    kind: Kind,
+}
+
+/// What a socket carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Bytes.
+    Stream,
+    /// Messages of UDP, or of UNIX sockets.
+    Packets,
+    /// Bytes on one stream of SCTP.
+    SctpStream {
+        stream: u16,
+        /// They are TLS: a record is a message, what comes on other streams is none of ours, and an end is said
+        /// in records.
+        records: bool,
+    },
+    /// Messages of SCTP.
+    SctpMessages,
+}
+
+/// What [`Socket::poll_recv_message`] brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrived {
+    /// Bytes: of packets and of SCTP a message, or with `whole` unset a part of one.
+    Bytes {
+        /// How many.
+        length: usize,
+        /// What SCTP says of the message.
+        info: Info,
+        /// The message ends here.
+        whole: bool,
+        /// It was longer than the room for it, and the rest is lost.
+        cut: bool,
+    },
+    /// Over SCTP, the peer has everything that was sent ([`tlspool_sctp::tell_dryness`]).
+    Dry,
+    /// The other end sends no more.
+    End,
 }
 
 /// The descriptor is of no use as a connection.
@@ -39,6 +81,35 @@ pub enum Unusable {
     /// A socket that carries no datagrams, where it should.
     #[error("the socket is not a datagram socket")]
     NotDatagrams,
+    /// A byte stream, where messages are to be kept.
+    #[error("the socket keeps no messages")]
+    NotMessages,
+    /// Not a socket of SCTP, where one is needed.
+    #[error("the socket is not an SCTP socket")]
+    NotSctp,
+    /// An association without the stream.
+    #[error("the association has no stream {stream} in both directions, only the first {least}")]
+    NoStream {
+        /// What was asked for.
+        stream: u16,
+        /// What there is.
+        least: u16,
+    },
+    /// An association whose DATA chunks anybody could make.
+    #[error(
+        "our end of the association takes DATA or FORWARD-TSN chunks that are not authenticated (RFC 4895); \
+         set SCTP_AUTH_CHUNK for both before it is made"
+    )]
+    TakesUnauthenticated,
+    /// The same on the other side.
+    #[error(
+        "the peer's end of the association does not authenticate DATA and FORWARD-TSN chunks (RFC 4895), as DTLS \
+         over SCTP must (RFC 6083)"
+    )]
+    PeerUnauthenticated,
+    /// An option of SCTP that the system does not have or refuses.
+    #[error("the system refuses an option of SCTP: {0}")]
+    Option(Errno),
     /// The runtime cannot wait for it.
     #[error("the socket cannot be waited for: {0}")]
     NotPollable(Errno),
@@ -63,15 +134,65 @@ pub fn check_datagram(fd: BorrowedFd<'_>) -> Result<(), Unusable> {
     }
 }
 
+/// Checks that `fd` is a connected SCTP socket, one-to-one or peeled off.
+pub fn check_sctp(fd: BorrowedFd<'_>) -> Result<(), Unusable> {
+    check(fd, false)?;
+    if !tlspool_sctp::is_sctp(fd) {
+        return Err(Unusable::NotSctp);
+    }
+    // A socket remembers its peer when the association is gone.
+    tlspool_sctp::streams(fd).map(drop).map_err(|_| Unusable::NotConnected)
+}
+
+/// Checks that `fd` is a connected SCTP socket that has `stream` in both directions.
+pub fn check_stream(fd: BorrowedFd<'_>, stream: u16) -> Result<(), Unusable> {
+    check_sctp(fd)?;
+    let streams = tlspool_sctp::streams(fd).map_err(Unusable::Option)?;
+    let least = streams.inward.min(streams.outward);
+    if stream < least { Ok(()) } else { Err(Unusable::NoStream { stream, least }) }
+}
+
+/// Checks that `fd` is fit for plaintext; with `messages`, for such that keep their boundaries.
+pub fn check_plaintext(fd: BorrowedFd<'_>, messages: bool) -> Result<(), Unusable> {
+    let kind = check(fd, false)?;
+    if messages && kind == SocketType::STREAM && !tlspool_sctp::is_sctp(fd) {
+        return Err(Unusable::NotMessages);
+    }
+    Ok(())
+}
+
+/// Checks that `fd` is a connected SCTP socket that authenticates chunks in both directions.
+pub fn check_authenticated(fd: BorrowedFd<'_>) -> Result<(), Unusable> {
+    check_sctp(fd)?;
+    let authenticated = tlspool_sctp::authenticated(fd).map_err(Unusable::Option)?;
+    match (authenticated.inward, authenticated.outward) {
+        (true, true) => Ok(()),
+        (false, _) => Err(Unusable::TakesUnauthenticated),
+        (true, false) => Err(Unusable::PeerUnauthenticated),
+    }
+}
+
 impl Socket {
     /// The TLS side: a stream socket that [`check`] has found usable.
     pub fn stream(fd: OwnedFd) -> Result<Self, Unusable> {
-        Self::register(fd, SocketType::STREAM)
+        Self::register(fd, Kind::Stream)
     }
 
     /// The DTLS side: a connected datagram socket that [`check_datagram`] has found usable.
     pub fn datagram(fd: OwnedFd) -> Result<Self, Unusable> {
-        Self::register(fd, SocketType::DGRAM)
+        Self::register(fd, Kind::Packets)
+    }
+
+    /// The TLS side over SCTP, on one stream: a socket that [`check_sctp`] has found usable.
+    pub fn sctp_stream(fd: OwnedFd, stream: u16) -> Result<Self, Unusable> {
+        Self::register_sctp(fd, Kind::SctpStream { stream, records: true })
+    }
+
+    /// The DTLS side over SCTP: a socket that [`check_authenticated`] has found usable.
+    pub fn sctp_messages(fd: OwnedFd) -> Result<Self, Unusable> {
+        // Whoever had it before may have asked for the same.
+        tlspool_sctp::forget_dryness(fd.as_fd()).map_err(Unusable::Option)?;
+        Self::register_sctp(fd, Kind::SctpMessages)
     }
 
     /// Where the peer is, as bytes that stand for it.
@@ -83,29 +204,126 @@ impl Socket {
 
     /// The plaintext side: a connected stream, packet or datagram socket.
     pub fn plaintext(fd: OwnedFd) -> Result<Self, Unusable> {
+        Self::plaintext_beside_sctp(fd, 0, false)
+    }
+
+    /// The plaintext side of a session over SCTP. If it is SCTP itself, it carries bytes on `stream`, or with
+    /// `messages` messages on any.
+    pub fn plaintext_beside_sctp(
+        fd: OwnedFd,
+        stream: u16,
+        messages: bool,
+    ) -> Result<Self, Unusable> {
         let kind = check(fd.as_fd(), false)?;
+        if tlspool_sctp::is_sctp(&fd) {
+            let bytes = Kind::SctpStream { stream, records: false };
+            return Self::register_sctp(fd, if messages { Kind::SctpMessages } else { bytes });
+        }
+        match kind {
+            SocketType::STREAM if messages => Err(Unusable::NotMessages),
+            SocketType::STREAM => Self::register(fd, Kind::Stream),
+            _ => Self::register(fd, Kind::Packets),
+        }
+    }
+
+    fn register_sctp(fd: OwnedFd, kind: Kind) -> Result<Self, Unusable> {
+        tlspool_sctp::tell_messages(fd.as_fd()).map_err(Unusable::Option)?;
+        tlspool_sctp::set_nodelay(fd.as_fd()).map_err(Unusable::Option)?;
         Self::register(fd, kind)
     }
 
-    fn register(fd: OwnedFd, kind: SocketType) -> Result<Self, Unusable> {
+    fn register(fd: OwnedFd, kind: Kind) -> Result<Self, Unusable> {
         let unusable = |error: io::Error| {
             Unusable::NotPollable(Errno::from_io_error(&error).unwrap_or(Errno::PERM))
         };
         // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives.
         let fd = unsafe { AsyncFd::register(fd) }.map_err(|error| unusable(error.into()))?;
-        Ok(Self { fd, packets: kind != SocketType::STREAM })
+        Ok(Self { fd, kind })
     }
 
     /// Whether it keeps message boundaries.
     pub fn is_packets(&self) -> bool {
-        self.packets
+        matches!(self.kind, Kind::Packets | Kind::SctpMessages)
+    }
+
+    /// Whether what it carries may be lost on the way.
+    pub fn is_lossy(&self) -> bool {
+        self.kind == Kind::Packets
+    }
+
+    /// Whether it carries messages of SCTP.
+    pub fn is_sctp_messages(&self) -> bool {
+        self.kind == Kind::SctpMessages
+    }
+
+    /// The descriptor, for what only SCTP has.
+    pub(crate) fn sctp(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// Receives into `buffer`; 0 is the end of the stream.
     pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.is_sctp() {
+            let mut buffers = [IoSliceMut::new(buffer)];
+            return self.poll_recv_sctp(cx, &mut buffers);
+        }
         // A short packet says nothing of the next one.
-        let wanted = if self.packets { 0 } else { buffer.len() };
+        let wanted = if self.is_packets() { 0 } else { buffer.len() };
         self.poll_read(cx, wanted, |fd| Ok(recv(fd, &mut *buffer, RecvFlags::DONTWAIT)?.0))
+    }
+
+    const fn is_sctp(&self) -> bool {
+        matches!(self.kind, Kind::SctpStream { .. } | Kind::SctpMessages)
+    }
+
+    /// Receives bytes of the one stream.
+    fn poll_recv_sctp(
+        &self,
+        cx: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let kind = self.kind;
+        self.poll_read(cx, 0, |fd| match tlspool_sctp::receive(fd, buffers)? {
+            Received::Message { length, info, .. } => match kind {
+                Kind::SctpStream { stream, records: true } if stream != info.stream => {
+                    Err(Errno::INTR)
+                }
+                _ => Ok(length),
+            },
+            Received::End => Ok(0),
+            // It is looked again.
+            Received::Dry | Received::Other => Err(Errno::INTR),
+        })
+    }
+
+    /// Receives into `buffers`, in order, with what is known of the message.
+    pub fn poll_recv_message(
+        &self,
+        cx: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<Arrived>> {
+        let plain =
+            |length, cut| Arrived::Bytes { length, info: Info::default(), whole: true, cut };
+        if self.kind != Kind::SctpMessages {
+            let end = !self.is_packets();
+            return self.poll_recv_vectored(cx, buffers).map_ok(|(length, cut)| match length {
+                0 if end || self.is_read_closed() => Arrived::End,
+                _ => plain(length, cut),
+            });
+        }
+        let mut arrived = Arrived::End;
+        let received = self.poll_read(cx, 0, |fd| {
+            arrived = match tlspool_sctp::receive(fd, buffers)? {
+                Received::Message { length, info, whole } => {
+                    Arrived::Bytes { length, info, whole, cut: false }
+                }
+                Received::Dry => Arrived::Dry,
+                Received::End => Arrived::End,
+                Received::Other => return Err(Errno::INTR),
+            };
+            Ok(0)
+        });
+        received.map_ok(|_| arrived)
     }
 
     /// Receives into several buffers, in order. The second value says that a message was longer
@@ -115,7 +333,10 @@ impl Socket {
         cx: &mut Context<'_>,
         buffers: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<(usize, bool)>> {
-        let wanted = if self.packets { 0 } else { buffers.iter().map(|b| b.len()).sum() };
+        if self.is_sctp() {
+            return self.poll_recv_sctp(cx, buffers).map_ok(|n| (n, false));
+        }
+        let wanted = if self.is_packets() { 0 } else { buffers.iter().map(|b| b.len()).sum() };
         let mut cut = false;
         let result = self.poll_read(cx, wanted, |fd| {
             let mut no_control = RecvAncillaryBuffer::default();
@@ -151,6 +372,15 @@ impl Socket {
 
     /// Sends some of `bytes`.
     pub fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if let Kind::SctpStream { stream, records } = self.kind {
+            let piece = if records { first_record(bytes) } else { bytes.len().min(SCTP_PIECE) };
+            let info = Info { stream, ..Info::default() };
+            return self.poll_write(cx, |fd| tlspool_sctp::send(fd, &bytes[..piece], info, false));
+        }
+        if self.kind == Kind::SctpMessages {
+            // The handshake's: on stream 0, in order.
+            return self.poll_write(cx, |fd| tlspool_sctp::send(fd, bytes, Info::default(), true));
+        }
         self.poll_write(cx, |fd| send(fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
     }
 
@@ -160,10 +390,31 @@ impl Socket {
         cx: &mut Context<'_>,
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.is_sctp() {
+            let first = buffers.iter().find(|buffer| !buffer.is_empty());
+            return self.poll_send(cx, first.map(|buffer| &buffer[..]).unwrap_or_default());
+        }
         self.poll_write(cx, |fd| {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             sendmsg(fd, buffers, &mut SendAncillaryBuffer::default(), flags)
         })
+    }
+
+    /// Sends a message, or some bytes of a stream; over SCTP, where messages are kept, with `info`. `prompt`: the
+    /// peer's stack shall acknowledge it at once.
+    pub fn poll_send_message(
+        &self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        info: Info,
+        prompt: bool,
+    ) -> Poll<io::Result<usize>> {
+        match self.kind {
+            Kind::SctpMessages => {
+                self.poll_write(cx, |fd| tlspool_sctp::send(fd, bytes, info, prompt))
+            }
+            _ => self.poll_send(cx, bytes),
+        }
     }
 
     fn poll_write(
@@ -196,8 +447,12 @@ impl Socket {
         Ok(())
     }
 
-    /// No more is sent; what was sent still arrives.
+    /// No more is sent; what was sent still arrives. SCTP has no half of an association: it ends when its last
+    /// side is closed, so the TLS side waits for that.
     pub fn shutdown_write(&self) {
+        if matches!(self.kind, Kind::SctpStream { records: true, .. }) {
+            return;
+        }
         // It fails only if the connection is gone, which the next read tells.
         let _ = shutdown(self.fd.get_ref(), Shutdown::Write);
     }
@@ -223,5 +478,30 @@ impl Socket {
     pub fn abort_on_close(&self) {
         // Best effort by nature; fails on UNIX sockets.
         let _ = set_socket_linger(self.fd.get_ref(), Some(Duration::ZERO));
+    }
+}
+
+/// How much of `bytes`, which begin with a TLS record, belong to it.
+fn first_record(bytes: &[u8]) -> usize {
+    match bytes {
+        [_, _, _, high, low, ..] => {
+            bytes.len().min(usize::from(u16::from_be_bytes([*high, *low])) + tls12::HEADER)
+        }
+        _ => bytes.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_a_message() {
+        let record = [23, 3, 3, 0, 2, 1, 2];
+        assert_eq!(first_record(&[&record[..], &record].concat()), 7);
+        assert_eq!(first_record(&record[..6]), 6);
+        assert_eq!(first_record(&record[..3]), 3);
+        assert_eq!(first_record(&[23, 3, 3, 0, 0, 9]), 5);
+        assert_eq!(first_record(&[]), 0);
     }
 }

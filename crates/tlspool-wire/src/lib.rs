@@ -11,12 +11,14 @@ pub mod assemble;
 pub mod error;
 pub mod flags;
 mod layout;
+pub mod message;
 pub mod packet;
 pub mod text;
 
 pub use assemble::Assembler;
 pub use error::PoolError;
 pub use flags::{Facilities, LidentryFlags, StarttlsFlags};
+pub use message::MessageHeader;
 pub use packet::{
     Body, ControlRequest, CtlKey, Info, InfoKind, Lidentry, Packet, Pinentry, Ping, Prng, Starttls,
 };

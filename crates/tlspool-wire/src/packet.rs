@@ -79,7 +79,7 @@ pub struct Starttls {
     pub local: u32,
     /// `IPPROTO_TCP` 6, `IPPROTO_UDP` 17 or `IPPROTO_SCTP` 132.
     pub ipproto: u8,
-    /// SCTP stream.
+    /// Of SCTP: the stream of TLS; with DTLS, that of plaintext messages, or [`crate::message::EVERY_STREAM`].
     pub streamid: u16,
     /// Our name; may be empty in a request.
     pub localid: Text<128>,

@@ -1,5 +1,5 @@
-//! Addresses of streams: TCP by host and port, or the path of a UNIX socket. Listening, accepting
-//! and connecting without blocking.
+//! Addresses of streams and associations: host and port, or the path of a UNIX socket. Listening, accepting and
+//! connecting without blocking.
 
 use std::fmt;
 use std::io;
@@ -12,20 +12,19 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, acceptfrom_with, bind,
-    connect, getpeername, listen, socket_with, sockopt,
+    SocketAddrAny, SocketAddrUnix, acceptfrom_with, bind, connect, getpeername, listen, sockopt,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+use crate::transport::{FLAGS, Transport};
 
 /// Connections that the kernel keeps until they are accepted; it lowers this to its own limit.
 const BACKLOG: i32 = 4096;
 /// First pause before trying again a UNIX socket whose queue is full; doubles.
 const QUEUE_FULL: Duration = Duration::from_millis(2);
-/// All sockets are made like this.
-const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
-/// Where a stream socket listens.
+/// Where a socket listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Address {
     /// Both numeric.
@@ -83,26 +82,33 @@ impl Address {
         }
     }
 
-    /// Connects within `time`; of several addresses of a host, the first that answers.
-    pub(crate) async fn connect(&self, time: Duration) -> io::Result<OwnedFd> {
+    /// Connects within `time`, over SCTP with `streams` of our own; of several addresses of a host, the first that
+    /// answers.
+    pub(crate) async fn connect(
+        &self,
+        transport: Transport,
+        streams: u16,
+        time: Duration,
+    ) -> io::Result<OwnedFd> {
         // A numeric address on this machine is connected at once: no timer for it.
         if let Self::Tcp(address) = self {
-            let socket = begin(address)?;
+            let socket = begin(transport, streams, address)?;
             if getpeername(&socket).is_ok() {
                 return Ok(socket);
             }
             return in_time(time, finish(socket)).await;
         }
-        in_time(time, self.connect_slowly()).await
+        in_time(time, self.connect_slowly(transport, streams)).await
     }
 
-    async fn connect_slowly(&self) -> io::Result<OwnedFd> {
+    async fn connect_slowly(&self, transport: Transport, streams: u16) -> io::Result<OwnedFd> {
         match self {
-            Self::Tcp(address) => finish(begin(address)?).await,
+            Self::Tcp(address) => finish(begin(transport, streams, address)?).await,
             Self::Named { host, port } => {
                 let mut last = io::Error::other("the host has no address");
                 for address in tokio::net::lookup_host((host.as_str(), *port)).await? {
-                    match async { finish(begin(&address)?).await }.await {
+                    let attempt = async { finish(begin(transport, streams, &address)?).await };
+                    match attempt.await {
                         Ok(socket) => return Ok(socket),
                         Err(error) => last = error,
                     }
@@ -110,7 +116,7 @@ impl Address {
                 Err(last)
             }
             Self::Unix(path) => {
-                let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, FLAGS, None)?;
+                let socket = transport.unix()?;
                 let address = SocketAddrUnix::new(path.as_path())?;
                 let mut pause = QUEUE_FULL;
                 loop {
@@ -132,10 +138,8 @@ async fn in_time<T>(time: Duration, attempt: impl Future<Output = io::Result<T>>
 }
 
 /// Starts to connect.
-fn begin(address: &SocketAddr) -> io::Result<OwnedFd> {
-    let socket = socket_with(family(address), SocketType::STREAM, FLAGS, None)?;
-    // The relay writes whole records; waiting for more would only delay them.
-    sockopt::set_tcp_nodelay(&socket, true)?;
+fn begin(transport: Transport, streams: u16, address: &SocketAddr) -> io::Result<OwnedFd> {
+    let socket = transport.socket(address, streams)?;
     match connect(&socket, address) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
         Err(error) => Err(error.into()),
@@ -163,10 +167,6 @@ fn watch(socket: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(socket, interest)
 }
 
-fn family(address: &SocketAddr) -> AddressFamily {
-    if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
-}
-
 /// A listening socket; its path, if it has one, goes with it.
 #[derive(Debug)]
 pub(crate) struct Listener {
@@ -175,16 +175,21 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Listens on `address`.
-    pub(crate) async fn open(address: &Address) -> io::Result<Self> {
+    /// Listens on `address`, over SCTP with `streams` of our own in each association.
+    pub(crate) async fn open(
+        address: &Address,
+        transport: Transport,
+        streams: u16,
+    ) -> io::Result<Self> {
         match address {
-            Address::Tcp(address) => listen_tcp(*address),
+            Address::Tcp(address) => listen_at(*address, transport, streams),
             Address::Named { host, port } => {
                 let mut addresses = tokio::net::lookup_host((host.as_str(), *port)).await?;
                 let first = addresses.next();
-                listen_tcp(first.ok_or_else(|| io::Error::other("the host has no address"))?)
+                let first = first.ok_or_else(|| io::Error::other("the host has no address"))?;
+                listen_at(first, transport, streams)
             }
-            Address::Unix(path) => listen_unix(path),
+            Address::Unix(path) => listen_unix(path, transport),
         }
     }
 
@@ -209,21 +214,19 @@ impl Drop for Listener {
     }
 }
 
-fn listen_tcp(address: SocketAddr) -> io::Result<Listener> {
-    let socket = socket_with(family(&address), SocketType::STREAM, FLAGS, None)?;
+fn listen_at(address: SocketAddr, transport: Transport, streams: u16) -> io::Result<Listener> {
+    let socket = transport.socket(&address, streams)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
-    // Accepted sockets inherit it.
-    sockopt::set_tcp_nodelay(&socket, true)?;
     bind(&socket, &address)?;
     listen(&socket, BACKLOG)?;
     Ok(Listener { socket: watch(socket, Interest::READABLE)?, path: None })
 }
 
-fn listen_unix(path: &Path) -> io::Result<Listener> {
+fn listen_unix(path: &Path, transport: Transport) -> io::Result<Listener> {
     let address = SocketAddrUnix::new(path)?;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, FLAGS, None)?;
+    let socket = transport.unix()?;
     match bind(&socket, &address) {
-        Err(Errno::ADDRINUSE) if is_stale(path, &address)? => {
+        Err(Errno::ADDRINUSE) if is_stale(path, &address, transport)? => {
             std::fs::remove_file(path)?;
             bind(&socket, &address)?;
         }
@@ -236,11 +239,11 @@ fn listen_unix(path: &Path) -> io::Result<Listener> {
 }
 
 /// Whether this is a socket on which nobody listens.
-fn is_stale(path: &Path, address: &SocketAddrUnix) -> io::Result<bool> {
+fn is_stale(path: &Path, address: &SocketAddrUnix, transport: Transport) -> io::Result<bool> {
     if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
         return Ok(false);
     }
-    let probe = socket_with(AddressFamily::UNIX, SocketType::STREAM, FLAGS, None)?;
+    let probe = transport.unix()?;
     Ok(connect(probe.as_fd(), address) == Err(Errno::CONNREFUSED))
 }
 
@@ -267,25 +270,26 @@ mod tests {
         let path = dir.path().join("s");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let address = Address::Unix(path.clone());
-        let living = Listener::open(&address).await.unwrap();
-        let error = Listener::open(&address).await.unwrap_err();
+        let living = Listener::open(&address, Transport::Tcp, 1).await.unwrap();
+        let error = Listener::open(&address, Transport::Tcp, 1).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-        let _connected = address.connect(Duration::from_secs(5)).await.unwrap();
+        let _connected = address.connect(Transport::Tcp, 1, Duration::from_secs(5)).await.unwrap();
         drop(living);
         assert!(!path.exists());
         std::fs::write(&path, "precious").unwrap();
-        assert!(Listener::open(&address).await.is_err());
+        assert!(Listener::open(&address, Transport::Tcp, 1).await.is_err());
         assert!(path.exists());
     }
 
     #[tokio::test]
     async fn nobody_there() {
-        let listener = Listener::open(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let listener =
+            Listener::open(&"127.0.0.1:0".parse().unwrap(), Transport::Tcp, 1).await.unwrap();
         let address = Address::Tcp(listener.local_address());
-        address.connect(Duration::from_secs(5)).await.unwrap();
+        address.connect(Transport::Tcp, 1, Duration::from_secs(5)).await.unwrap();
         listener.accept().await.unwrap();
         drop(listener);
-        let error = address.connect(Duration::from_secs(5)).await.unwrap_err();
+        let error = address.connect(Transport::Tcp, 1, Duration::from_secs(5)).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

@@ -8,6 +8,7 @@ mod datagrams;
 mod error;
 mod options;
 mod pool;
+mod transport;
 mod tunnel;
 
 use std::io::IsTerminal;

@@ -8,11 +8,13 @@ use tlspool_client::{StarttlsFlags, StarttlsRequest};
 
 use crate::address::Address;
 use crate::error::TunnelError;
+use crate::transport::{Carried, STREAMS, Transport};
 
 /// TLS in front of, or behind, a plaintext service: the TLS Pool does the work.
 #[derive(Debug, Parser)]
 #[command(name = "tlstunnel", version, about)]
 #[command(group(ArgGroup::new("role").required(true)))]
+#[command(group(ArgGroup::new("transport")))]
 pub(crate) struct Options {
     /// Be the TLS client: accept plaintext on -l, speak TLS to -r
     #[arg(short = 'c', long, group = "role")]
@@ -39,8 +41,17 @@ pub(crate) struct Options {
     #[arg(short = 'S', long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
     /// Datagrams: DTLS over UDP
-    #[arg(short = 'u', long)]
+    #[arg(short = 'u', long, group = "transport")]
     pub(crate) udp: bool,
+    /// Associations: DTLS over SCTP; each message keeps its stream, and has STREAM if the other side is a UNIX socket
+    #[arg(short = 'x', long, value_name = "STREAM", group = "transport")]
+    pub(crate) sctp: Option<u16>,
+    /// Associations: TLS on this stream of SCTP
+    #[arg(short = 'y', long, value_name = "STREAM", group = "transport")]
+    pub(crate) sctp_stream: Option<u16>,
+    /// With -y: plaintext is TCP
+    #[arg(long, requires = "sctp_stream")]
+    pub(crate) plain_tcp: bool,
     /// With -u: sessions that may begin from one address within five minutes
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub(crate) per_source: u32,
@@ -100,6 +111,12 @@ impl Options {
         if let Some(name) = &self.service {
             request = request.service(name)?;
         }
+        if let Some(stream) = self.sctp {
+            request = request.sctp_messages(stream);
+        }
+        if let Some(stream) = self.sctp_stream {
+            request = request.sctp(stream);
+        }
         if self.fork {
             request = request.flags(StarttlsFlags::FORK);
         }
@@ -108,6 +125,28 @@ impl Options {
             Peer::Request => request.flags(StarttlsFlags::REQUEST_REMOTEID),
             Peer::Ignore => request.flags(StarttlsFlags::IGNORE_REMOTEID),
         })
+    }
+
+    /// What carries TLS, and what carries plaintext.
+    pub(crate) fn transports(&self) -> (Transport, Transport) {
+        if self.sctp.is_some() {
+            (Transport::Sctp(Carried::Dtls), Transport::Sctp(Carried::Messages))
+        } else if self.sctp_stream.is_some() {
+            let plain =
+                if self.plain_tcp { Transport::Tcp } else { Transport::Sctp(Carried::Bytes) };
+            (Transport::Sctp(Carried::Tls), plain)
+        } else {
+            (Transport::Tcp, Transport::Tcp)
+        }
+    }
+
+    /// Streams that an association must have.
+    pub(crate) fn streams(&self) -> u16 {
+        match self.sctp.or(self.sctp_stream) {
+            None => 1,
+            Some(tlspool_wire::message::EVERY_STREAM) => STREAMS,
+            Some(stream) => stream + 1,
+        }
     }
 
     /// See [`Options::connect_timeout`].
@@ -160,6 +199,17 @@ mod tests {
         assert_eq!(other, client("example.org"));
         assert!(matches!(request("-c -l /a -r 192.0.2.1:443"), Err(TunnelError::NoRemoteid)));
         assert!(request("-c -l /a -r /b --peer ignore").is_ok());
+    }
+
+    #[test]
+    fn sctp_is_asked_for_by_stream() {
+        let server = || StarttlsRequest::server().flags(StarttlsFlags::IGNORE_REMOTEID);
+        assert_eq!(request("-s -l :1 -r b:2 -x 3").unwrap(), server().sctp_messages(3));
+        assert_eq!(request("-s -l :1 -r b:2 -y 0").unwrap(), server().sctp(0));
+        for wrong in ["-x 1 -y 1", "-u -x 1", "-x 65536", "--plain-tcp", "-x 1 --plain-tcp"] {
+            let args = format!("tlstunnel -s -l :1 -r b:2 {wrong}");
+            assert!(Options::try_parse_from(args.split_whitespace()).is_err(), "{wrong}");
+        }
     }
 
     /// The manual page is written by hand; it names every option, and no other.

@@ -17,6 +17,7 @@ use crate::address::{Address, Listener};
 use crate::error::TunnelError;
 use crate::options::Options;
 use crate::pool::Way;
+use crate::transport::{STREAMS, Transport, streams_beside};
 
 /// Pause after the system had no descriptor or memory for a new connection.
 const SHORTAGE: Duration = Duration::from_millis(100);
@@ -36,6 +37,10 @@ struct Side {
     way: Way,
     request: StarttlsRequest,
     remote: Address,
+    /// What leads to `remote`.
+    transport: Transport,
+    /// Streams that an association with it has at least.
+    streams: u16,
     connect_time: Duration,
     server: bool,
 }
@@ -44,7 +49,10 @@ impl Tunnel {
     /// Listens as the options say. The pool need not be there yet.
     pub(crate) async fn open(options: &Options) -> Result<Self, TunnelError> {
         let request = options.request()?.nameless();
-        let listener = Listener::open(&options.listen)
+        let (tls, plain) = options.transports();
+        let (near, transport) = if options.server { (tls, plain) } else { (plain, tls) };
+        let streams = options.streams();
+        let listener = Listener::open(&options.listen, near, streams.max(STREAMS))
             .await
             .map_err(|source| TunnelError::Listen { address: options.listen.clone(), source })?;
         let pool = match &options.socket {
@@ -55,6 +63,8 @@ impl Tunnel {
             way: Way::new(pool, options.pool_time()),
             request,
             remote: options.remote.clone(),
+            transport,
+            streams,
             connect_time: options.connect_time(),
             server: options.server,
         });
@@ -109,8 +119,10 @@ impl Side {
     /// TLS came in; plaintext goes out once the peer has proven who it is.
     async fn serve(&self, socket: OwnedFd) -> Result<Session, TunnelError> {
         let pool = self.way.pool().await?;
+        let streams = streams_beside(&socket).max(self.streams);
         let plaintext = Plaintext::connect(async |_| {
-            self.remote.connect(self.connect_time).await.map_err(|source| {
+            let connected = self.remote.connect(self.transport, streams, self.connect_time);
+            connected.await.map_err(|source| {
                 let code = source.raw_os_error();
                 let error = TunnelError::Connect { address: self.remote.clone(), source };
                 let code = code.unwrap_or(rustix::io::Errno::HOSTUNREACH.raw_os_error());
@@ -123,9 +135,10 @@ impl Side {
     /// Plaintext came in; TLS goes out.
     async fn call(&self, socket: OwnedFd) -> Result<Session, TunnelError> {
         let pool = self.way.pool().await?;
+        let streams = streams_beside(&socket).max(self.streams);
         let cipher = self
             .remote
-            .connect(self.connect_time)
+            .connect(self.transport, streams, self.connect_time)
             .await
             .map_err(|source| TunnelError::Connect { address: self.remote.clone(), source })?;
         let plaintext = tlspool_client::Plaintext::given(socket);

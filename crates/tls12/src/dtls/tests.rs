@@ -220,7 +220,8 @@ impl Peer {
         while let Some(incoming) = self.transport.next_message() {
             self.incoming(incoming, now);
         }
-        self.data.extend(std::iter::from_fn(|| self.transport.next_held_data()));
+        self.data
+            .extend(std::iter::from_fn(|| self.transport.next_held_data().map(|(data, _)| data)));
     }
 
     fn incoming(&mut self, incoming: Incoming, now: Instant) {

@@ -41,6 +41,10 @@ const FATAL: u8 = 2;
 const MAX_EARLY: usize = 64;
 /// Bytes of them in all.
 const MAX_EARLY_BYTES: usize = 128 * 1024;
+/// The same over SCTP, where nothing may be lost: what the peer sends while its Finished, on another stream, is
+/// late.
+const MAX_EARLY_SCTP: usize = 4096;
+const MAX_EARLY_BYTES_SCTP: usize = 4 * 1024 * 1024;
 /// Alerts that wait to be read or sent.
 const MAX_ALERTS: usize = 8;
 
@@ -111,6 +115,8 @@ pub struct Transport {
     sealed: Early,
     /// Data of the next epoch, until the machine is content with the handshake.
     held: Early,
+    /// What the caller says of the datagram at hand.
+    tag: u64,
     inbox: Inbox,
     /// No message of a handshake but HelloRequest came since the last one ended.
     idle: bool,
@@ -142,26 +148,36 @@ enum Repeats {
 }
 
 /// A bounded number of records that came too early.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Early {
-    records: VecDeque<Vec<u8>>,
+    records: VecDeque<(Vec<u8>, u64)>,
     bytes: usize,
+    /// Most records, and bytes.
+    most: (usize, usize),
 }
 
 impl Early {
-    fn push(&mut self, record: &[u8]) -> bool {
-        let fits = self.records.len() < MAX_EARLY && self.bytes + record.len() <= MAX_EARLY_BYTES;
+    fn new(mode: Mode) -> Self {
+        let most = match mode {
+            Mode::Udp => (MAX_EARLY, MAX_EARLY_BYTES),
+            Mode::Sctp => (MAX_EARLY_SCTP, MAX_EARLY_BYTES_SCTP),
+        };
+        Self { records: VecDeque::new(), bytes: 0, most }
+    }
+
+    fn push(&mut self, record: &[u8], tag: u64) -> bool {
+        let fits = self.records.len() < self.most.0 && self.bytes + record.len() <= self.most.1;
         if fits {
             self.bytes += record.len();
-            self.records.push_back(record.to_vec());
+            self.records.push_back((record.to_vec(), tag));
         }
         fits
     }
 
-    fn pop(&mut self) -> Option<Vec<u8>> {
-        let record = self.records.pop_front()?;
+    fn pop(&mut self) -> Option<(Vec<u8>, u64)> {
+        let (record, tag) = self.records.pop_front()?;
         self.bytes -= record.len();
-        Some(record)
+        Some((record, tag))
     }
 }
 
@@ -182,8 +198,9 @@ impl Transport {
             counters: Counters::default(),
             reader: Reader::plain(0),
             next_reader: None,
-            sealed: Early::default(),
-            held: Early::default(),
+            sealed: Early::new(config.mode),
+            held: Early::new(config.mode),
+            tag: 0,
             inbox: Inbox::new(start.message_seq, config.max_message),
             idle: true,
             changed: false,
@@ -208,6 +225,20 @@ impl Transport {
     }
 
     // ---- reading
+
+    /// Over SCTP: more came before its time than is kept. The connection cannot go on without it.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.config.mode == Mode::Sctp && self.counters.early > 0
+    }
+
+    /// Says something of the datagram that comes next, which comes back with data of it that has to wait.
+    pub fn set_tag(&mut self, tag: u64) {
+        self.tag = tag;
+    }
+
+    pub(crate) fn tag(&self) -> u64 {
+        self.tag
+    }
 
     /// Takes the records of a datagram from `cursor` on, which the caller sets to 0 for a new one. Returns where
     /// in the datagram a message of application data lies; none when the datagram is at its end.
@@ -235,7 +266,7 @@ impl Transport {
             } else if parsed.epoch.checked_sub(1) == Some(self.reader.epoch) {
                 if self.next_reader.is_some() {
                     self.next_epoch_record(&parsed, datagram, now);
-                } else if !self.sealed.push(&datagram[start..parsed.fragment.end]) {
+                } else if !self.sealed.push(&datagram[start..parsed.fragment.end], self.tag) {
                     self.counters.early += 1;
                 }
             } else {
@@ -280,7 +311,7 @@ impl Transport {
         let plain = &datagram[plain];
         match parsed.content_type {
             record::APPLICATION_DATA => {
-                if !self.held.push(plain) {
+                if !self.held.push(plain, self.tag) {
                     self.counters.early += 1;
                 }
             }
@@ -389,8 +420,8 @@ impl Transport {
         self.inbox.pop().map(Incoming::Handshake)
     }
 
-    /// Data that came before its handshake was over, and may be delivered now.
-    pub fn next_held_data(&mut self) -> Option<Vec<u8>> {
+    /// Data that came before its handshake was over, and may be delivered now, with the tag of its datagram.
+    pub fn next_held_data(&mut self) -> Option<(Vec<u8>, u64)> {
         self.next_reader.is_none().then(|| self.held.pop())?
     }
 
@@ -400,11 +431,14 @@ impl Transport {
         let epoch = self.reader.epoch.checked_add(1).ok_or(SealError::Exhausted)?;
         let replay_check = self.config.mode == Mode::Udp;
         self.next_reader = Some(Reader::protected(epoch, key, replay_check));
-        while let Some(mut early) = self.sealed.pop() {
+        let tag = self.tag;
+        while let Some((mut early, its)) = self.sealed.pop() {
             if let Some(parsed) = record::parse(&early, 0) {
+                self.tag = its;
                 self.next_epoch_record(&parsed, &mut early, now);
             }
         }
+        self.tag = tag;
         Ok(())
     }
 
@@ -420,7 +454,7 @@ impl Transport {
 
     /// Forgets what waits of data: it is not to be delivered.
     pub fn drop_held_data(&mut self) {
-        self.held = Early::default();
+        self.held = Early::new(self.config.mode);
     }
 
     // ---- the handshake's sending

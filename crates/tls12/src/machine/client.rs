@@ -388,7 +388,7 @@ impl Handshake {
                     server_random: agreed.server_random,
                 };
                 let (tx, rx) = secrets.record_keys()?;
-                core.transport.prepare_rx(rx)?;
+                core.prepare_rx(rx, &secrets)?;
                 let completion = Completion {
                     peer: session.peer.clone(),
                     peer_key: key,
@@ -461,7 +461,7 @@ impl Handshake {
             agreed.server_random,
         )?;
         let (tx, rx) = secrets.record_keys()?;
-        core.transport.prepare_rx(rx)?;
+        core.prepare_rx(rx, &secrets)?;
         let completion = Completion {
             group: Some(group),
             peer: shown,
@@ -499,7 +499,7 @@ impl Handshake {
     fn prove(mut self, core: &mut Core, mut keyed: Keyed) -> Result<Step, Error> {
         let Some(tx) = keyed.tx.take() else { return Err(Error::Internal("no key")) };
         let secrets = &keyed.completion.secrets;
-        core.change_tx(tx, secrets)?;
+        core.transport.change_tx(tx)?;
         let digest = self.transcript.digest(secrets.suite.hash);
         let data = secrets.verify_data(Role::Client, digest.as_ref())?;
         core.say(&mut self.transcript, kind::FINISHED, &data);

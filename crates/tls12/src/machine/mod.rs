@@ -133,6 +133,17 @@ impl Config {
     }
 }
 
+/// Keys of a handshake over SCTP, and how far they are (RFC 6083 section 4.8).
+struct NextKeys {
+    exporter: Exporter,
+    /// The caller knows of them.
+    told: bool,
+    /// Our ChangeCipherSpec is out.
+    changed: bool,
+    /// Both sides' Finished were right.
+    done: bool,
+}
+
 /// What outlives a handshake.
 struct Core {
     config: Config,
@@ -144,8 +155,8 @@ struct Core {
     opened: bool,
     /// A HelloRequest of ours waits for its ClientHello.
     requested: bool,
-    /// Over SCTP: what the coming keys export.
-    next_exporter: Option<Exporter>,
+    /// Over SCTP: keys that are about to be used, or have just come into use.
+    next_keys: Option<NextKeys>,
     /// When the peer's latest renegotiation began.
     renegotiated: Option<Instant>,
     /// Messages without effect in a row.
@@ -175,12 +186,13 @@ impl Core {
         transcript.add(&raw);
     }
 
-    /// Says ChangeCipherSpec; what follows is protected with `key`.
-    fn change_tx(&mut self, key: RecordKey, secrets: &Secrets) -> Result<(), Error> {
-        if self.transport.is_datagram() {
-            self.next_exporter = Some(Exporter::new(secrets, [0; VERIFY_DATA]));
+    /// The keys are known; the peer will change to `key`.
+    fn prepare_rx(&mut self, key: RecordKey, secrets: &Secrets) -> Result<(), Error> {
+        if self.transport.is_sctp() {
+            let exporter = Exporter::new(secrets, [0; VERIFY_DATA]);
+            self.next_keys = Some(NextKeys { exporter, told: false, changed: false, done: false });
         }
-        self.transport.change_tx(key)
+        self.transport.prepare_rx(key)
     }
 
     fn ask(&mut self, question: Output) {
@@ -194,7 +206,9 @@ impl Core {
     /// A handshake is finished on both sides.
     fn complete(&mut self, completion: Completion) -> Result<Step, Error> {
         self.transport.handshake_completed();
-        self.next_exporter = None;
+        if let Some(keys) = &mut self.next_keys {
+            keys.done = true;
+        }
         let anonymous = completion.secrets.suite.is_anonymous();
         let before = self.session.take();
         let private = self.phase == Phase::Anonymous
@@ -327,7 +341,7 @@ impl Connection {
             phase: Phase::Fresh,
             opened: false,
             requested: false,
-            next_exporter: None,
+            next_keys: None,
             renegotiated: None,
             idle: 0,
             cookie: Vec::new(),
@@ -486,6 +500,11 @@ impl Connection {
                 self.core.events.push_back(Output::Data(data));
                 Ok(())
             }
+            Incoming::Message { data, tag } => {
+                self.admit_data()?;
+                self.core.events.push_back(Output::Message { data, tag });
+                Ok(())
+            }
         }
     }
 
@@ -617,11 +636,26 @@ impl Connection {
     /// What to do next; call it until it says [`Output::Idle`] or [`Output::WaitUntil`]. Bytes to send are
     /// appended to `buf`.
     pub fn poll_output(&mut self, buf: &mut Vec<u8>) -> Output {
+        // Before anything that is sent with them, or after which the peer may use them.
+        if let Some(keys) = &mut self.core.next_keys
+            && !std::mem::replace(&mut keys.told, true)
+        {
+            return Output::NewKeys;
+        }
         match self.core.transport.output(buf) {
             Ok(Sent::Bytes) => return Output::Send,
-            Ok(Sent::ChangeOfKeys) => return Output::SendChangeOfKeys,
+            Ok(Sent::ChangeOfKeys) => {
+                if let Some(keys) = &mut self.core.next_keys {
+                    keys.changed = true;
+                }
+                return Output::SendChangeOfKeys;
+            }
             Ok(Sent::Nothing) => {}
             Err(error) => self.end(Closed::Failed(error)),
+        }
+        if self.core.next_keys.as_ref().is_some_and(|keys| keys.changed && keys.done) {
+            self.core.next_keys = None;
+            return Output::OldKeysDone;
         }
         if let Some(event) = self.core.events.pop_front() {
             return event;

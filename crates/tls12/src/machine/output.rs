@@ -16,11 +16,23 @@ use crate::ticket::ClientSession;
 pub enum Output {
     /// Send what was put into the buffer; of datagrams it is one.
     Send,
-    /// Over SCTP (RFC 6083 section 4.8): wait until the peer has everything that was sent, make the key that
-    /// [`crate::Connection::next_exporter`] exports the active one, then send what was put into the buffer.
+    /// Over SCTP (RFC 6083 section 4.8): give the association the key that [`crate::Connection::next_exporter`]
+    /// exports, under the next number; what the peer sends may be made with it from now on.
+    NewKeys,
+    /// Over SCTP: wait until the peer has everything that was sent, send what was put into the buffer, then use the
+    /// key of [`Self::NewKeys`] for all that follows.
     SendChangeOfKeys,
+    /// Over SCTP: the handshake is over, so that the peer uses the new key too. Forget the one before.
+    OldKeysDone,
     /// Give this plaintext to the application.
     Data(Vec<u8>),
+    /// Over SCTP: the same, with what [`crate::Connection::set_tag`] said of the message it came in.
+    Message {
+        /// The plaintext.
+        data: Vec<u8>,
+        /// What was said.
+        tag: u64,
+    },
     /// Choose what to show; answer with [`Connection::chosen`].
     ChooseCredential(Box<ChooseCredential>),
     /// Sign; answer with [`Connection::signed`].

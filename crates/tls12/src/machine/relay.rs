@@ -97,10 +97,18 @@ impl Connection {
         }
     }
 
-    /// Keying material of the handshake whose keys are about to be used, for [`Output::SendChangeOfKeys`]. Its
-    /// tls-unique is not known yet.
+    /// Over SCTP: says something of the message that comes next (its stream, for instance), which comes back in
+    /// [`Output::Message`] with data of it that had to wait.
+    pub fn set_tag(&mut self, tag: u64) {
+        if let Some(datagrams) = self.datagrams() {
+            datagrams.set_tag(tag);
+        }
+    }
+
+    /// Keying material of the handshake whose keys are about to be used, for [`Output::NewKeys`]. Its tls-unique is
+    /// not known yet.
     pub fn next_exporter(&self) -> Option<Exporter> {
-        self.core.next_exporter.clone()
+        self.core.next_keys.as_ref().map(|keys| keys.exporter.clone())
     }
 
     /// Bytes of a record that is not whole, once no handshake runs: a relay that took over goes on with them.

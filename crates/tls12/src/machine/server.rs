@@ -390,7 +390,7 @@ impl Handshake {
                     agreed.server_random,
                 )?;
                 let (rx, tx) = secrets.record_keys()?;
-                core.transport.prepare_rx(rx)?;
+                core.prepare_rx(rx, &secrets)?;
                 let server_name = self.hello.extensions.server_name.clone();
                 let completion = Completion {
                     group: Some(group),
@@ -475,7 +475,7 @@ impl Handshake {
             server_random: agreed.server_random,
         };
         let (rx, tx) = secrets.record_keys()?;
-        core.transport.prepare_rx(rx)?;
+        core.prepare_rx(rx, &secrets)?;
         let server_name = self.hello.extensions.server_name.clone();
         let completion = Completion {
             peer: sealed.peer,
@@ -529,7 +529,7 @@ impl Handshake {
         }
         let Some(tx) = keyed.tx.take() else { return Err(Error::Internal("no key")) };
         let secrets = &completion.secrets;
-        core.change_tx(tx, secrets)?;
+        core.transport.change_tx(tx)?;
         let digest = self.transcript.digest(secrets.suite.hash);
         let data = secrets.verify_data(Role::Server, digest.as_ref())?;
         core.say(&mut self.transcript, kind::FINISHED, &data);

@@ -173,6 +173,10 @@ pub struct Side {
     pub trust: Option<Vec<u8>>,
     /// What each flight looked like on the wire.
     pub wire: Vec<u8>,
+    /// Over SCTP: what was said of keys, in order.
+    pub keys: Vec<&'static str>,
+    /// Over SCTP: data that came out of the connection, with its tag.
+    pub messages: Vec<(Vec<u8>, u64)>,
 }
 
 impl Side {
@@ -197,6 +201,8 @@ impl Side {
             closed: None,
             trust: None,
             wire: Vec::new(),
+            keys: Vec::new(),
+            messages: Vec::new(),
         }
     }
 
@@ -218,10 +224,18 @@ impl Side {
         loop {
             let before = self.sent.len();
             match self.connection.poll_output(&mut self.sent) {
-                Output::Send | Output::SendChangeOfKeys => {
+                Output::Send => self.packets.push(self.sent[before..].to_vec()),
+                Output::NewKeys => self.keys.push("new"),
+                Output::SendChangeOfKeys => {
+                    self.keys.push("change");
                     self.packets.push(self.sent[before..].to_vec());
                 }
+                Output::OldKeysDone => self.keys.push("done"),
                 Output::Data(data) => self.data.extend(data),
+                Output::Message { data, tag } => {
+                    self.data.extend(&data);
+                    self.messages.push((data, tag));
+                }
                 Output::ChooseCredential(question) => {
                     let fits = |c: &&Arc<Credential>| {
                         question.certificate_types.contains(&c.certificate.certificate_type())

@@ -132,7 +132,7 @@ impl Pool {
         fields.flags = fields.flags | plaintext.base.flags();
         let mut ours = None;
         if plaintext.connect.is_none() {
-            plaintext.base.prepare(fields.ipproto, &mut ours);
+            plaintext.base.prepare(&fields, &mut ours);
         }
         let along = plaintext.base.along();
         let body = Body::Starttls(fields);

@@ -86,7 +86,7 @@ impl Pool {
         let mut fields = request.into_wire()?;
         fields.flags = fields.flags | plaintext.flags();
         let mut ours = None;
-        plaintext.prepare(fields.ipproto, &mut ours);
+        plaintext.prepare(&fields, &mut ours);
         let body = Body::Starttls(fields);
         let along = plaintext.along();
         let (mut ticket, mut packet) =

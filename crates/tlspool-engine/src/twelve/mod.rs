@@ -9,6 +9,7 @@
 //! session of rustls, one of `tls12` keeps its connection for as long as it lives, because either side
 //! may renegotiate.
 
+mod association;
 mod relay;
 mod shake;
 mod store;
@@ -18,12 +19,15 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 use tls12::{CertificateType, Common, Connection, PeerCertificate};
+use tlspool_sctp::Info;
 
 use crate::ask::{Credential, Host, PeerCredential, Shown};
 use crate::binding::Exporter;
 use crate::config::{Engine, PeerAuthentication};
 use crate::handshake::{HandshakeError, Job, Role, Summary};
 use crate::tickets::Scope;
+
+use self::association::{Association, Parts};
 
 pub use tls12::Anonymous;
 
@@ -79,8 +83,14 @@ pub struct Session {
     /// As in [`Wishes::fingerprint`].
     fingerprint: bool,
     /// Data that came with the handshake's last flight.
-    early: VecDeque<Vec<u8>>,
+    early: VecDeque<(Vec<u8>, Info)>,
+    /// What it runs over, if that is SCTP.
+    association: Option<Association>,
+    /// A message of SCTP that is not whole.
+    parts: Parts,
     peer_closed: bool,
+    /// The socket is at its end.
+    ended: bool,
 }
 
 impl std::fmt::Debug for Session {
@@ -98,7 +108,10 @@ impl Session {
             scope: job.scope,
             fingerprint: job.twelve.fingerprint,
             early: VecDeque::new(),
+            association: None,
+            parts: Parts::default(),
             peer_closed: false,
+            ended: false,
         }
     }
 

@@ -6,24 +6,29 @@
 //! ```
 //! Each direction ends by itself. On streams an end without `close_notify` is a truncation. On datagrams a
 //! message is a record: one that is lost is lost, one that does not fit is dropped and counted, and a peer that
-//! has been silent for too long is taken to be gone.
+//! has been silent for too long is taken to be gone. Over SCTP, where nothing is lost, a message keeps its stream,
+//! and what does not fit ends the session; see [`super::association`].
 //!
 //! Buffers belong to the thread; a session keeps what could not be written, and no more is read before that
 //! is gone.
 
+mod downward;
+mod upward;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
-use std::io::{self, IoSliceMut};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tls12::{Alert, Anonymous, Closed, Connection, NewConfig, Output, Renegotiated};
+use tlspool_sctp::Info;
 use tokio::time::{Sleep, sleep_until};
 
-use super::shake::{Errand, is_noise};
+use super::association::{Framing, Parts};
+use super::shake::Errand;
 use super::{Session, Wishes, client_config, server_config};
 use crate::ask::{Credential, Host, PeerCredential};
 use crate::binding::Exporter;
@@ -39,6 +44,8 @@ const RECORD: usize = tls12::MAX_PLAINTEXT;
 const BUFFER: usize = 8 * tls12::MAX_RECORD;
 /// How long a peer may take to end its side after the application is gone.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long the peer's stack may take to get everything that the application had to say.
+const DRAIN: Duration = Duration::from_mins(1);
 /// Datagrams that wait for room; beyond them they are lost, as on any path.
 const DATAGRAMS: usize = 64;
 
@@ -98,6 +105,9 @@ pub struct Manner {
     pub authentication: PeerAuthentication,
     /// Datagrams: how long a silent session lasts.
     pub idle: Option<Duration>,
+    /// DTLS over SCTP: the stream of an application that knows none, or
+    /// [`tlspool_wire::message::EVERY_STREAM`].
+    pub stream: u16,
 }
 
 thread_local! {
@@ -228,6 +238,22 @@ enum Turn {
     End(End),
 }
 
+/// Something for the peer.
+struct Outgoing {
+    bytes: Vec<u8>,
+    info: Info,
+    /// It is none of the application's.
+    control: bool,
+}
+
+/// Whether the peer's stack has everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dry {
+    Unasked,
+    Asked,
+    Yes,
+}
+
 struct Relay {
     peer: Socket,
     application: Socket,
@@ -236,11 +262,20 @@ struct Relay {
     /// The peer has shown who it is.
     named: bool,
     datagrams: bool,
+    /// DTLS over SCTP: how messages look to the application.
+    framing: Option<Framing>,
+    /// A ChangeCipherSpec that waits until the peer has everything that went before.
+    change: Option<Vec<u8>>,
+    /// So does the end of what the application says.
+    closing: bool,
+    dry: Dry,
+    /// A message of the application's that is not whole.
+    parts: Parts,
     /// Ciphertext that the peer has not taken; of datagrams one an element.
-    out: VecDeque<Vec<u8>>,
+    out: VecDeque<Outgoing>,
     out_taken: usize,
     /// Plaintext that the application has not taken; one a record.
-    up: VecDeque<Vec<u8>>,
+    up: VecDeque<(Vec<u8>, Info)>,
     up_taken: usize,
     /// A record's beginning.
     partial: Vec<u8>,
@@ -269,21 +304,27 @@ struct Relay {
 impl Relay {
     fn new(peer: Socket, application: Socket, mut session: Box<Session>, manner: Manner) -> Self {
         let datagrams = session.connection.is_datagram();
-        let up = std::mem::take(&mut session.early);
-        let received = up.iter().map(|data| data.len() as u64).sum();
+        let early = std::mem::take(&mut session.early);
         let partial = session.connection.take_unread();
         let up_ended = session.peer_closed;
         let named = session.peer().is_some();
-        Self {
+        let sctp = session.association.is_some();
+        let framing = sctp.then(|| Framing::of(&application, manner.stream));
+        let mut relay = Self {
             peer,
             application,
             session,
             manner,
             named,
             datagrams,
+            framing,
+            change: None,
+            closing: false,
+            dry: Dry::Unasked,
+            parts: Parts::default(),
             out: VecDeque::new(),
             out_taken: 0,
-            up,
+            up: VecDeque::new(),
             up_taken: 0,
             partial,
             up_ended,
@@ -298,10 +339,14 @@ impl Relay {
             silence: None,
             timer: None,
             heard: Instant::now(),
-            received,
+            received: 0,
             sent: 0,
             dropped: 0,
+        };
+        for (data, info) in early {
+            relay.keep(data, info);
         }
+        relay
     }
 
     /// Begins a renegotiation of ours.
@@ -360,6 +405,7 @@ impl Relay {
     fn give_up(&mut self, alert: Alert, text: String) {
         self.failure = Some(HandshakeError::Refused(text));
         self.muted = true;
+        self.change = None;
         self.session.connection.abort(alert);
     }
 
@@ -372,16 +418,21 @@ impl Relay {
         self.dying.is_none()
             && !self.down_ended
             && !self.up_ended
+            && !self.closing
+            && self.change.is_none()
             && !self.session.connection.is_handshaking()
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
         loop {
-            let mut moved = false;
             if let Some(turn) = self.poll_outputs() {
                 return Poll::Ready(turn);
             }
-            moved |= self.poll_send(cx);
+            if self.poll_dry(cx) {
+                // What waited for it comes next, and before any data.
+                continue;
+            }
+            let mut moved = self.poll_send(cx);
             if self.out.is_empty()
                 && let Some(end) = self.dying.take()
             {
@@ -406,16 +457,21 @@ impl Relay {
     /// Does what the connection wants, but for what its caller must do.
     fn poll_outputs(&mut self) -> Option<Turn> {
         let mut buffer = Vec::new();
-        loop {
+        // What comes after a change of keys waits as it does.
+        while self.change.is_none() {
             match self.session.connection.poll_output(&mut buffer) {
-                Output::Send | Output::SendChangeOfKeys => self.queue(std::mem::take(&mut buffer)),
-                Output::Data(_) if self.muted => {}
-                Output::Data(data) => {
-                    self.received += data.len() as u64;
-                    if !self.deserted {
-                        self.up.push_back(data);
-                    }
+                Output::Send => self.queue(std::mem::take(&mut buffer)),
+                Output::SendChangeOfKeys => self.change = Some(std::mem::take(&mut buffer)),
+                Output::NewKeys => {
+                    let done = self.session.new_keys(&self.peer);
+                    self.check(done);
                 }
+                Output::OldKeysDone => {
+                    let done = self.session.old_keys_done(&self.peer);
+                    self.check(done);
+                }
+                Output::Data(data) => self.keep(data, Info::default()),
+                Output::Message { data, tag } => self.keep(data, Info::from_bits(tag)),
                 Output::PeerClosed => self.up_ended = true,
                 Output::Closed(how) => self.closed(how),
                 Output::Renegotiated(changed) => return Some(Turn::Renegotiated(changed)),
@@ -434,12 +490,7 @@ impl Relay {
                 question => return Some(Turn::Question(question)),
             }
         }
-    }
-
-    fn queue(&mut self, bytes: Vec<u8>) {
-        if !self.datagrams || self.out.len() < DATAGRAMS {
-            self.out.push_back(bytes);
-        }
+        None
     }
 
     fn closed(&mut self, how: Closed) {
@@ -455,261 +506,6 @@ impl Relay {
             (Closed::Failed(tls12::Error::PeerAlert(alert)), _) => End::PeerAlert(alert.0),
             (Closed::Failed(error), _) => End::Refused(error.to_string()),
         });
-    }
-
-    /// Sends what waits.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut moved = false;
-        while let Some(first) = self.out.front() {
-            match self.peer.poll_send(cx, &first[self.out_taken..]) {
-                Poll::Pending => return moved,
-                Poll::Ready(Ok(n)) if !self.datagrams && self.out_taken + n < first.len() => {
-                    self.out_taken += n;
-                }
-                Poll::Ready(Ok(_)) => {
-                    self.out_taken = 0;
-                    self.out.pop_front();
-                }
-                Poll::Ready(Err(error)) if self.datagrams && is_noise(&error) => {
-                    let size = first.len();
-                    self.out.pop_front();
-                    self.lost(&error, size);
-                }
-                Poll::Ready(Err(error)) => {
-                    self.out.clear();
-                    self.out_taken = 0;
-                    self.dying.get_or_insert(End::PeerLost(error));
-                }
-            }
-            moved = true;
-        }
-        moved
-    }
-
-    /// A datagram could not be sent. If it was too long for the path, the next ones are shorter.
-    fn lost(&mut self, error: &io::Error, size: usize) {
-        use rustix::io::Errno;
-        if Errno::from_io_error(error) == Some(Errno::MSGSIZE) {
-            self.dropped += 1;
-            if let Some(datagrams) = self.session.connection.datagrams() {
-                datagrams.set_mtu(size * 3 / 4);
-            }
-        }
-    }
-
-    /// Gives the application what it has not taken yet.
-    fn poll_deliver(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut moved = false;
-        while let Some(first) = self.up.front() {
-            match self.application.poll_send(cx, &first[self.up_taken..]) {
-                Poll::Pending => return moved,
-                Poll::Ready(Ok(n))
-                    if !self.application.is_packets() && self.up_taken + n < first.len() =>
-                {
-                    self.up_taken += n;
-                }
-                Poll::Ready(Ok(_)) => {
-                    self.up_taken = 0;
-                    self.up.pop_front();
-                }
-                Poll::Ready(Err(error)) => self.application_gone(error),
-            }
-            moved = true;
-        }
-        if self.up_ended && !self.up_told {
-            self.up_told = true;
-            if !self.deserted {
-                self.application.shutdown_write();
-            }
-            if self.datagrams {
-                // There is no half of a datagram session.
-                self.connection().close();
-            }
-            moved = true;
-        }
-        moved
-    }
-
-    /// The application does not read any more; what it still has to say matters.
-    fn application_gone(&mut self, error: io::Error) {
-        self.up.clear();
-        self.up_taken = 0;
-        match error.kind() {
-            io::ErrorKind::BrokenPipe
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::NotConnected => self.deserted = true,
-            _ => {
-                self.connection().abort(Alert::INTERNAL_ERROR);
-                self.dying.get_or_insert(End::ApplicationLost(error));
-            }
-        }
-    }
-
-    /// Receives from the peer once, unless the application has not taken what came before.
-    fn poll_receive(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.up.is_empty() || self.up_ended && !self.datagrams && !self.deserted {
-            return false;
-        }
-        ROOM.with_borrow_mut(|room| {
-            let have = self.partial.len();
-            room[..have].copy_from_slice(&self.partial);
-            match self.peer.poll_recv(cx, &mut room[have..]) {
-                Poll::Pending => false,
-                Poll::Ready(Ok(0)) if !self.datagrams => {
-                    self.connection().handle_end();
-                    true
-                }
-                Poll::Ready(Ok(n)) => {
-                    self.heard = Instant::now();
-                    self.partial.clear();
-                    let now = self.heard;
-                    if self.datagrams {
-                        self.open_datagram(cx, &mut room[..n], now);
-                    } else {
-                        self.open(cx, &mut room[..have + n], now);
-                    }
-                    true
-                }
-                Poll::Ready(Err(error)) if self.datagrams && is_noise(&error) => true,
-                Poll::Ready(Err(error)) => {
-                    self.out.clear();
-                    self.dying.get_or_insert(End::PeerLost(error));
-                    true
-                }
-            }
-        })
-    }
-
-    /// Opens the records of a datagram where they lie.
-    fn open_datagram(&mut self, cx: &mut Context<'_>, datagram: &mut [u8], now: Instant) {
-        let mut cursor = 0;
-        while let Ok(Some(plain)) =
-            self.session.connection.open_datagram(datagram, &mut cursor, now)
-        {
-            self.received += plain.len() as u64;
-            self.deliver(cx, &datagram[plain]);
-        }
-    }
-
-    /// Opens the whole records of a stream where they lie.
-    fn open(&mut self, cx: &mut Context<'_>, bytes: &mut [u8], now: Instant) {
-        let mut used = 0;
-        while used < bytes.len() {
-            if self.session.connection.is_handshaking() {
-                return self.connection().handle_input(&bytes[used..], now);
-            }
-            let length = match self.session.connection.record_length(&bytes[used..]) {
-                Ok(Some(length)) if used + length <= bytes.len() => length,
-                Ok(_) => break,
-                // It says so itself when it gets them.
-                Err(_) => return self.connection().handle_input(&bytes[used..], now),
-            };
-            let record = &mut bytes[used..used + length];
-            match self.session.connection.open(record, now) {
-                Ok(Some(plain)) => {
-                    let plain = &record[plain];
-                    self.received += plain.len() as u64;
-                    self.deliver(cx, plain);
-                }
-                Ok(None) => {}
-                Err(_) => return,
-            }
-            used += length;
-        }
-        self.partial.extend_from_slice(&bytes[used..]);
-    }
-
-    /// Gives plaintext to the application at once if it takes it, and else keeps it.
-    fn deliver(&mut self, cx: &mut Context<'_>, plain: &[u8]) {
-        if self.deserted || self.muted || plain.is_empty() {
-            return;
-        }
-        let mut taken = 0;
-        if self.up.is_empty() {
-            match self.application.poll_send(cx, plain) {
-                Poll::Ready(Ok(_)) if self.application.is_packets() => return,
-                Poll::Ready(Ok(n)) => taken = n,
-                Poll::Ready(Err(error)) => return self.application_gone(error),
-                Poll::Pending => {}
-            }
-        }
-        if taken < plain.len() {
-            self.up.push_back(plain[taken..].to_vec());
-        }
-    }
-
-    /// Takes data of the application's, unless the peer has not taken what went before.
-    fn poll_take(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.out.is_empty() || self.down_ended || !self.session.connection.may_send() {
-            return false;
-        }
-        let packets = self.application.is_packets();
-        let most = match self.session.connection.datagrams() {
-            Some(datagrams) => datagrams.max_data().min(RECORD),
-            None => RECORD,
-        };
-        ROOM.with_borrow_mut(|room| {
-            let (prefix, suffix) =
-                (self.session.connection.prefix(), self.session.connection.suffix());
-            let (record, spill) = room.split_at_mut(prefix + most + suffix);
-            let mut buffers = [
-                IoSliceMut::new(&mut record[prefix..prefix + most]),
-                // Of a message that is too long for a datagram, to see that it is; else one record more.
-                IoSliceMut::new(&mut spill[..1]),
-            ];
-            let buffers = if packets { &mut buffers[..] } else { &mut buffers[..1] };
-            match self.application.poll_recv_vectored(cx, buffers) {
-                Poll::Pending => false,
-                Poll::Ready(Ok((0, _))) if !packets || self.application.is_read_closed() => {
-                    self.down_ended = true;
-                    if self.application.is_hung_up() {
-                        self.deserted = true;
-                    }
-                    self.connection().close();
-                    true
-                }
-                Poll::Ready(Ok((n, _))) if n > most => {
-                    self.dropped += 1;
-                    true
-                }
-                Poll::Ready(Ok((n, _))) => {
-                    self.send_record(cx, record, n);
-                    true
-                }
-                Poll::Ready(Err(error)) => {
-                    self.down_ended = true;
-                    self.application_gone(error);
-                    self.connection().close();
-                    true
-                }
-            }
-        })
-    }
-
-    fn send_record(&mut self, cx: &mut Context<'_>, record: &mut [u8], length: usize) {
-        let sealed = match self.session.connection.seal(record, length) {
-            Ok(sealed) => sealed,
-            Err(error) => {
-                self.connection().abort(Alert::INTERNAL_ERROR);
-                self.dying.get_or_insert(End::Refused(error.to_string()));
-                return;
-            }
-        };
-        self.sent += length as u64;
-        match self.peer.poll_send(cx, &record[..sealed]) {
-            Poll::Ready(Ok(n)) if n < sealed && !self.datagrams => {
-                self.out.push_back(record[n..sealed].to_vec());
-            }
-            Poll::Ready(Ok(_)) => {}
-            Poll::Pending => self.out.push_back(record[..sealed].to_vec()),
-            Poll::Ready(Err(error)) if self.datagrams && is_noise(&error) => {
-                self.lost(&error, sealed);
-            }
-            Poll::Ready(Err(error)) => {
-                self.dying.get_or_insert(End::PeerLost(error));
-            }
-        }
     }
 
     /// Retransmission, and the end of a silent datagram session.
@@ -731,9 +527,10 @@ impl Relay {
             || self.cancelled
             || self.down_ended && (self.deserted || self.datagrams);
         if leaving {
+            let limit = if self.closing && !self.cancelled { DRAIN } else { LINGER };
             let linger = self
                 .linger
-                .get_or_insert_with(|| Box::pin(sleep_until((Instant::now() + LINGER).into())));
+                .get_or_insert_with(|| Box::pin(sleep_until((Instant::now() + limit).into())));
             if linger.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(match self.dying.take() {
                     Some(end) => end,
@@ -742,7 +539,7 @@ impl Relay {
                 });
             }
         }
-        let Some(limit) = self.manner.idle.filter(|_| self.datagrams) else {
+        let Some(limit) = self.manner.idle.filter(|_| self.peer.is_lossy()) else {
             return Poll::Pending;
         };
         loop {

@@ -1,18 +1,21 @@
 //! Performs a handshake of `tls12` on a socket, with a host that answers what it asks.
 
+use std::io::IoSliceMut;
 use std::sync::Arc;
 use std::time::Instant;
 
 use rustls::{CertificateError, SignatureScheme};
 use tls12::dtls::{self, Start, Verdict};
 use tls12::{Alert, ChooseCredential, Closed, Connection, Output, SignRequest, Verify};
+use tlspool_sctp::Info;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::association::Association;
 use super::{Session, certificate_of, client_config, credential_of, explain, server_config};
 use crate::ask::{Agreed, Credential, Host, PeerCredential, Refusal, ShownByPeer};
 use crate::config::{Engine, PeerAuthentication};
 use crate::handshake::{Carrier, Established, HandshakeError, Job, Role};
-use crate::socket::Socket;
+use crate::socket::{Arrived, Socket};
 
 /// Bytes asked of a stream at a time.
 const READ_SIZE: usize = 4096;
@@ -29,12 +32,13 @@ pub(crate) async fn client<H: Host>(
     let (config, shown) = client_config(engine, job);
     let config = Arc::new(config);
     let connection = if socket.is_packets() {
-        Connection::datagram_client(&config, dtls::Config::default(), Instant::now())
+        Connection::datagram_client(&config, settings(socket), Instant::now())
     } else {
         Connection::client(&config)
     };
     let connection = connection.map_err(explain)?;
     let mut session = Session::new(connection, engine, job);
+    session.associate(socket)?;
     if let Some((shown, number)) = shown {
         // What the offered session has shown of us keeps the number that it had then.
         session.chosen = vec![shown; number + 1];
@@ -51,21 +55,30 @@ pub(crate) async fn server<H: Host>(
     host: &mut H,
 ) -> Result<Established, HandshakeError> {
     let config = Arc::new(server_config(engine, job));
+    if socket.is_sctp_messages() {
+        // An association begins with a cookie of its own (RFC 6083 section 3).
+        let connection =
+            Connection::datagram_server(config, settings(socket), None, Instant::now());
+        let mut session = Session::new(connection, engine, job);
+        session.associate(socket)?;
+        return perform(session, socket, &[], job, host).await;
+    }
     if socket.is_packets() {
         let (first, start) = match job.first {
             Some(first) => (first.to_vec(), start_of(first).ok_or(HandshakeError::NotTls)?),
             None => challenge(engine, socket).await?,
         };
-        let connection = Connection::datagram_server(
-            config,
-            dtls::Config::default(),
-            Some(start),
-            Instant::now(),
-        );
+        let connection =
+            Connection::datagram_server(config, settings(socket), Some(start), Instant::now());
         return perform(Session::new(connection, engine, job), socket, &first, job, host).await;
     }
     let connection = Connection::server(config);
     perform(Session::new(connection, engine, job), socket, first, job, host).await
+}
+
+fn settings(socket: &Socket) -> dtls::Config {
+    let mode = if socket.is_sctp_messages() { dtls::Mode::Sctp } else { dtls::Mode::Udp };
+    dtls::Config { mode, ..dtls::Config::default() }
 }
 
 /// Has the client show that it gets what is sent to where it says it is.
@@ -238,7 +251,13 @@ impl Session {
         let mut out = Vec::new();
         loop {
             match self.connection.poll_output(&mut out) {
-                Output::Send | Output::SendChangeOfKeys => {
+                Output::NewKeys => self.new_keys(socket)?,
+                Output::SendChangeOfKeys => {
+                    self.change_keys(socket, &out).await?;
+                    out.clear();
+                }
+                Output::OldKeysDone => self.old_keys_done(socket)?,
+                Output::Send => {
                     let sent = send(socket, &out).await;
                     out.clear();
                     // The cause matters more than whether the alert could be sent.
@@ -247,7 +266,10 @@ impl Session {
                     }
                 }
                 Output::Established => return Ok(()),
-                Output::Data(data) => self.early.push_back(data),
+                Output::Data(data) => self.early.push_back((data, Info::default())),
+                Output::Message { data, tag } => {
+                    self.early.push_back((data, Info::from_bits(tag)));
+                }
                 Output::PeerClosed => self.peer_closed = true,
                 Output::Closed(how) => {
                     return Err(errand.failure.take().unwrap_or_else(|| match how {
@@ -255,8 +277,8 @@ impl Session {
                         Closed::Cleanly => HandshakeError::PeerClosed,
                     }));
                 }
-                Output::WaitUntil(time) => self.receive(socket, Some(time)).await?,
-                Output::Idle => self.receive(socket, None).await?,
+                Output::WaitUntil(time) => drop(self.receive(socket, Some(time)).await?),
+                Output::Idle => drop(self.receive(socket, None).await?),
                 // Of a handshake that has not begun yet.
                 Output::Renegotiated(_) | Output::RenegotiationRefused => {}
                 question => self.answer(question, errand).await,
@@ -304,31 +326,97 @@ impl Session {
         }
     }
 
+    /// Looks at what is under the session, if that is SCTP.
+    fn associate(&mut self, socket: &Socket) -> Result<(), HandshakeError> {
+        if socket.is_sctp_messages() {
+            self.association = Some(Association::of(socket)?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn new_keys(&mut self, socket: &Socket) -> std::io::Result<()> {
+        let exporter = self.connection.next_exporter();
+        match &mut self.association {
+            Some(association) => association.new_keys(socket, exporter.as_ref()),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn old_keys_done(&mut self, socket: &Socket) -> std::io::Result<()> {
+        match &mut self.association {
+            Some(association) => association.old_keys_done(socket),
+            None => Ok(()),
+        }
+    }
+
+    /// Our ChangeCipherSpec was sent.
+    pub(super) fn change_sent(&mut self, socket: &Socket) -> std::io::Result<()> {
+        match &mut self.association {
+            Some(association) => association.change_sent(socket),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends a ChangeCipherSpec once the peer has all that went before, and changes keys (RFC 6083 sections 4.7
+    /// and 4.8).
+    async fn change_keys(&mut self, socket: &Socket, change: &[u8]) -> Result<(), HandshakeError> {
+        tlspool_sctp::tell_dryness(socket.sctp()).map_err(std::io::Error::from)?;
+        while !self.receive(socket, None).await? {
+            if self.ended {
+                return Err(HandshakeError::PeerClosed);
+            }
+        }
+        tlspool_sctp::forget_dryness(socket.sctp()).map_err(std::io::Error::from)?;
+        socket.send_all(change).await?;
+        Ok(self.change_sent(socket)?)
+    }
+
+    /// Receives once, and brings it to the connection. Over SCTP the value says whether the peer has everything.
     async fn receive(
         &mut self,
         socket: &Socket,
         until: Option<Instant>,
-    ) -> Result<(), HandshakeError> {
+    ) -> Result<bool, HandshakeError> {
         let mut buffer = vec![0; if socket.is_packets() { DATAGRAM } else { READ_SIZE }];
-        let receive = socket.recv(&mut buffer);
+        let receive = std::future::poll_fn(|cx| {
+            socket.poll_recv_message(cx, &mut [IoSliceMut::new(&mut buffer)])
+        });
         let received = match until {
             None => receive.await,
             Some(time) => {
                 let Ok(received) = tokio::time::timeout_at(time.into(), receive).await else {
                     self.connection.handle_timeout(Instant::now());
-                    return Ok(());
+                    return Ok(false);
                 };
                 received
             }
         };
+        let now = Instant::now();
         match received {
-            Ok(0) if !socket.is_packets() => self.connection.handle_end(),
-            Ok(n) => self.connection.handle_input(&buffer[..n], Instant::now()),
+            Ok(Arrived::Dry) => return Ok(true),
+            Ok(Arrived::End) => {
+                self.ended = true;
+                self.connection.handle_end();
+            }
+            Ok(Arrived::Bytes { length, info, whole, .. }) => {
+                let mut bytes = &buffer[..length];
+                let message;
+                if !whole || !self.parts.is_empty() {
+                    self.parts.add(bytes, tls12::MAX_RECORD);
+                    if !whole {
+                        return Ok(false);
+                    }
+                    message = self.parts.take();
+                    bytes = &message;
+                }
+                self.connection.set_tag(info.to_bits());
+                self.connection.handle_input(bytes, now);
+            }
             // Anybody can make such noise; the time limit is what ends a wait in vain.
-            Err(error) if socket.is_packets() && is_noise(&error) => {}
+            Err(error) if socket.is_lossy() && is_noise(&error) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Tells the peer `access_denied`: the session ends before any data.
@@ -359,7 +447,7 @@ fn credential_with(id: u64, credential: &Credential, fingerprint: bool) -> tls12
 /// Sends a piece of a stream, or a datagram. A datagram for which there is no room is lost, as others are.
 async fn send(socket: &Socket, bytes: &[u8]) -> std::io::Result<()> {
     match socket.send_all(bytes).await {
-        Err(error) if socket.is_packets() && is_noise(&error) => Ok(()),
+        Err(error) if socket.is_lossy() && is_noise(&error) => Ok(()),
         sent => sent,
     }
 }

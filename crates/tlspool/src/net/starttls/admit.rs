@@ -1,6 +1,6 @@
 //! The first look at a STARTTLS request: what can be checked before anything is done.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,15 +9,11 @@ use tlspool_store::Role;
 use tlspool_wire::{PoolError, Starttls, StarttlsFlags as Flags, Text};
 
 use super::Failure;
+use super::carriage::Carriage;
 use crate::net::client::{Client, InFlight};
 use crate::net::limits::{Exceeded, InUse};
 use crate::net::registry::Registered;
 use crate::net::worker::Worker;
-
-/// Values of ipproto.
-const IPPROTO_TCP: u8 = 6;
-const IPPROTO_UDP: u8 = 17;
-const IPPROTO_SCTP: u8 = 132;
 
 /// A request that passed the first look.
 pub(crate) struct Request {
@@ -28,8 +24,7 @@ pub(crate) struct Request {
     pub(super) local: Option<DoNai>,
     pub(super) remote: Option<DoNai>,
     pub(super) socket: OwnedFd,
-    /// The socket carries datagrams: DTLS.
-    pub(super) datagrams: bool,
+    pub(super) carriage: Carriage,
     /// The datagram that began the session, if the program has it.
     pub(super) first: Option<Vec<u8>>,
     /// The pool's end of the plaintext connection, if it came along.
@@ -56,48 +51,20 @@ pub(super) fn admit(
     let socket = descriptor.ok_or_else(|| {
         Failure::new(PoolError::CipherSocketNeeded, "STARTTLS needs the socket to run TLS on")
     })?;
-    if starttls.ipproto == IPPROTO_SCTP {
-        return Err(not_yet("SCTP"));
-    }
     if flags.contains(Flags::LOCALID_ONTHEFLY) {
         return Err(not_yet("certificates made on the fly"));
     }
-    let datagrams = match (starttls.ipproto, flags.contains(Flags::DTLS)) {
-        (IPPROTO_TCP, false) => false,
-        (IPPROTO_UDP, true) => true,
-        (IPPROTO_TCP, true) => {
-            let text = "DTLS runs over UDP (ipproto 17), not over TCP";
-            return Err(Failure::new(PoolError::RecordMalformed, text));
-        }
-        (IPPROTO_UDP, false) => {
-            let text = "over UDP runs DTLS only: set the flag DTLS";
-            return Err(Failure::new(PoolError::RecordMalformed, text));
-        }
-        (other, _) => {
-            let text = format!("ipproto {other} is not TCP (6), UDP (17) or SCTP (132)");
-            return Err(Failure::new(PoolError::RecordMalformed, text));
-        }
-    };
+    let carriage = Carriage::of(&starttls)?;
     let role = role(flags).map_err(|peer_to_peer| {
         if peer_to_peer {
             return not_yet("peer-to-peer roles");
         }
         Failure::new(PoolError::RecordMalformed, "the flags give no role, or both ends the same")
     })?;
-    let usable = if datagrams {
-        tlspool_engine::socket::check_datagram(socket.as_fd())
-    } else {
-        tlspool_engine::socket::check(socket.as_fd(), true).map(drop)
-    };
-    usable.map_err(|unusable| {
-        Failure::new(PoolError::CipherSocketNeeded, format!("{unusable}; pass a connected one"))
-    })?;
+    carriage.check(&socket)?;
     if let Some(plaintext) = &plaintext {
         // Better told now than after the peer was bothered.
-        tlspool_engine::socket::check(plaintext.as_fd(), false).map_err(|unusable| {
-            let text = format!("the plaintext side: {unusable}; pass a connected one");
-            Failure::new(PoolError::PlainSocketNeeded, text)
-        })?;
+        carriage.check_plaintext(plaintext)?;
     }
     let name = |text: &Text<128>, field: &str| match text.as_str() {
         "" => Ok(None),
@@ -139,8 +106,8 @@ pub(super) fn admit(
         local,
         remote,
         socket,
-        datagrams,
-        first: client.first_datagram(reqid).filter(|_| datagrams && role == Role::Server),
+        carriage,
+        first: client.first_datagram(reqid).filter(|_| carriage.is_udp() && role == Role::Server),
         plaintext,
         registered,
         session,

@@ -1,6 +1,7 @@
 //! STARTTLS: from the request, over the handshake and the callbacks, to the relay.
 
 mod admit;
+mod carriage;
 mod line;
 mod relay;
 mod renegotiate;
@@ -12,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tlspool_engine::socket::Unusable;
 use tlspool_engine::twelve::Manner;
 use tlspool_engine::{
     Cancel, Carrier, Established, Job, PeerAuthentication, Role as TlsRole, Socket, Summary,
@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant as TokioInstant, timeout_at};
 
 pub(crate) use self::admit::Request;
+use self::carriage::Carriage;
 use self::line::Line;
 use self::relay::Relay;
 use self::renegotiate::Part;
@@ -118,7 +119,7 @@ pub(crate) async fn perform(worker: Rc<Worker>, request: Request) {
         local,
         remote,
         socket,
-        datagrams,
+        carriage,
         first,
         plaintext,
         registered,
@@ -138,7 +139,7 @@ pub(crate) async fn perform(worker: Rc<Worker>, request: Request) {
             role,
             local,
             remote,
-            Cipher { socket, datagrams, first },
+            Cipher { socket, carriage, first },
             plaintext,
             deadline,
             &mut log,
@@ -222,6 +223,7 @@ pub(crate) async fn perform(worker: Rc<Worker>, request: Request) {
                 client: role == Role::Client,
                 authentication: standing.authentication,
                 idle: Some(settings.config.limits.datagram_idle_timeout),
+                stream: carriage.stream(),
             };
             let part = Part { session, manner, host, wishes: orders };
             tokio::task::spawn_local(relay.run_twelve(peer, application, part, cancel));
@@ -232,7 +234,7 @@ pub(crate) async fn perform(worker: Rc<Worker>, request: Request) {
 /// The peer's side of a request.
 struct Cipher {
     socket: OwnedFd,
-    datagrams: bool,
+    carriage: Carriage,
     first: Option<Vec<u8>>,
 }
 
@@ -251,14 +253,10 @@ async fn stand_up(
     log: &mut Line<'_>,
 ) -> Result<Session, Failure> {
     let settings = worker.settings();
-    let unusable = |unusable: Unusable| {
-        Failure::new(PoolError::CipherSocketNeeded, format!("{unusable}; pass a connected one"))
-    };
     // One call less where nothing is looked up.
     let endpoint =
         settings.policy.dns.then(|| rules::endpoint(&cipher.socket, starttls.ipproto)).flatten();
-    let open = if cipher.datagrams { Socket::datagram } else { Socket::stream };
-    let peer = open(cipher.socket).map_err(unusable)?;
+    let peer = cipher.carriage.open(cipher.socket)?;
     let _turn = worker.shared.handshakes.wait().await;
     log.local = local.as_ref().map(ToString::to_string).unwrap_or_default();
     log.remote = remote.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -307,7 +305,7 @@ async fn stand_up(
     };
     let mut twelve = privacy::wishes(&settings.config, &case);
     // Nobody else does DTLS.
-    twelve.insist |= cipher.datagrams;
+    twelve.insist |= cipher.carriage.is_dtls();
     let server = host.remote.as_ref().map(|name| name.domain().to_owned());
     let job = Job {
         role: match role {
@@ -346,12 +344,7 @@ async fn stand_up(
         Some(plaintext) => Ok(plaintext),
         None => connect(client, reqid, &reply, settings.config.limits.callback_timeout).await,
     };
-    let application = plaintext.and_then(|plaintext| {
-        Socket::plaintext(plaintext).map_err(|unusable| {
-            let text = format!("the plaintext side: {unusable}; pass a connected one");
-            Failure::new(PoolError::PlainSocketNeeded, text)
-        })
-    });
+    let application = plaintext.and_then(|plaintext| cipher.carriage.plaintext(plaintext));
     let application = match application {
         Ok(application) => application,
         Err(failure) => {

@@ -1,0 +1,33 @@
+//! What needs a kernel with SCTP: on one of Debian's, in user mode.
+//!
+//! The test below runs this very program in it, with all tests that are marked as ignored, which are those
+//! in the modules. The guest sees the file system of this machine; what it writes goes nowhere.
+
+mod auth;
+mod interop;
+mod libssl;
+mod messages;
+mod plain;
+mod tunnel;
+
+use std::process::{Command, Stdio};
+
+use tlspool_tests::binaries::{program, workspace};
+
+/// The whole life of the guest, in seconds.
+const LIFE: &str = "900";
+
+#[test]
+fn everything_in_the_guest() {
+    let programs = program("tlspool");
+    let programs = programs.parent().expect("a folder").display();
+    let me = std::env::current_exe().expect("the name of this test");
+    let mut command = Command::new(workspace().join("scripts/run-in-vm.sh"));
+    command.args(["--hostfs", "--timeout", LIFE, "--mem", "1024", "--module", "sch_netem"]);
+    command.arg("--env").arg(format!("TLSPOOL_TEST_PROGRAMS={programs}"));
+    command.arg("--").arg(me).args(["--ignored", "--test-threads=1"]);
+    // One test may be asked for by its name.
+    command.args(std::env::var("TLSPOOL_VM_TEST").ok());
+    let status = command.stdin(Stdio::null()).status().expect("bash");
+    assert!(status.success(), "in the guest: {status}; 3 is a missing package: make setup");
+}
