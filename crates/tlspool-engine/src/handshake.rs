@@ -10,7 +10,7 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
-use rustls::{CommonState, HandshakeKind, ProtocolVersion, SupportedCipherSuite};
+use rustls::{CertificateError, CommonState, HandshakeKind, ProtocolVersion, SupportedCipherSuite};
 use zeroize::Zeroizing;
 
 use crate::ask::{
@@ -213,6 +213,14 @@ async fn run_rustls<H: Host>(
         if fresh || machine.incoming.has_whole_record() {
             let (back, stop) = step(machine, &context, &mut errand).await?;
             machine = back;
+            let stop = match stop {
+                // rustls goes on without a certificate when a client's choice failed; we do not.
+                Ok(on) if errand.failure.is_some() && machine.has_progressed(&on) => {
+                    machine.abandon();
+                    Err(rustls::Error::General("the host refused".into()))
+                }
+                stop => stop,
+            };
             let sent = if machine.outgoing.is_empty() || machine.may_hold(&stop) {
                 Ok(())
             } else {
@@ -390,6 +398,11 @@ impl<H: Host> Errand<'_, H> {
                     }
                 }
             }
+            Question::Verify(_) if self.failure.is_some() => {
+                // It is over already, and this is how rustls says so to the peer.
+                self.verified = true;
+                Answer::Verified(Err(CertificateError::ApplicationVerificationFailure))
+            }
             Question::Verify(peer) => {
                 self.verified = true;
                 match self.host.verify(peer).await {
@@ -561,6 +574,24 @@ impl Incoming {
 }
 
 impl Machine {
+    /// Whether the last step came to something beyond waiting.
+    fn has_progressed(&self, stop: &Stop) -> bool {
+        matches!(stop, Stop::Ready) || !self.outgoing.is_empty()
+    }
+
+    /// Says nothing of what was to be said, but an alert where that is possible: in TLS 1.2 a client that
+    /// has not shown its certificate yet speaks in the clear.
+    fn abandon(&mut self) {
+        self.outgoing.clear();
+        let version = match &self.connection {
+            Connection::Client(connection) => connection.protocol_version(),
+            Connection::Server(connection) => connection.protocol_version(),
+        };
+        if version == Some(ProtocolVersion::TLSv1_2) {
+            self.outgoing.extend_from_slice(&[21, 3, 3, 0, 2, 2, alert::ACCESS_DENIED]);
+        }
+    }
+
     fn new(engine: &Engine, job: &Job<'_>) -> Result<Box<Self>, HandshakeError> {
         let connection = match job.role {
             Role::Server => UnbufferedServerConnection::new(engine.server(job.authentication))
