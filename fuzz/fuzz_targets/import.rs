@@ -1,4 +1,4 @@
-//! Files of `tlspool identity|access|trust|policy|authorize import`: a JSON document on each line.
+//! Files of `tlspool identity|access|trust|policy|authorize|disclosure import`: a JSON document on each line.
 #![no_main]
 
 use std::os::fd::AsRawFd;
@@ -21,7 +21,8 @@ static CONTEXT: LazyLock<AdminContext> = LazyLock::new(|| {
 
 fuzz_target!(|data: &[u8]| {
     let Some((&which, text)) = data.split_first() else { return };
-    let table = ["identity", "access", "trust", "policy", "authorize"][usize::from(which % 5)];
+    let tables = ["identity", "access", "trust", "policy", "authorize", "disclosure"];
+    let table = tables[usize::from(which % 6)];
     let file = memfd_create("import", MemfdFlags::CLOEXEC).expect("a memory file");
     rustix::io::write(&file, text).expect("room");
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());

@@ -7,8 +7,8 @@ import unittest
 from unittest import mock
 
 import tlspool
-from tlspool import Flag, LocalidAnswer, Lost, NoPool, Pool, PoolError, _wire, aio
-from tlspool._wire import Pinentry, Record, Starttls
+from tlspool import Flag, LidentryFlag, LocalidAnswer, Lost, NoPool, Pool, PoolError, _wire, aio
+from tlspool._wire import Lidentry, Pinentry, Record, Starttls
 
 from .fake_pool import FakePool
 
@@ -301,6 +301,55 @@ class Services(unittest.TestCase):
                 )
             self.assertEqual(caught.exception.name, "PINENTRY_NOT_VACANT")
         self.assertNotIn("1234", repr(Pinentry(pin="1234")))
+
+    def test_choices(self):
+        def script(fake):
+            client = fake.accept()
+            register, _ = client.receive()
+            self.assertEqual(register.command, _wire.LIDENTRY_REGISTER)
+            wanted = Lidentry.decode(register.data)
+            self.assertEqual((wanted.flags, wanted.timeout), (0x180, 60))
+
+            def ask(**fields):
+                data = Lidentry(**fields).encode()
+                client.answer(register, _wire.LIDENTRY_CALLBACK, data, cbid=9)
+                answer, _ = client.receive()
+                self.assertEqual((answer.reqid, answer.cbid), (register.reqid, 9))
+                return answer
+
+            ask(flags=LidentryFlag.DBENTRY, localid="me@here.example", remoteid=".example")
+            for remote, local, at in (
+                ("a.example", "me@here.example", "a.example"),
+                ("b.example", "", "b.example"),
+                ("c.example", "you@here.example", ".example"),
+            ):
+                answer = Lidentry.decode(ask(remoteid=remote, maxlevels=2).data)
+                self.assertEqual((answer.localid, answer.remoteid), (local, at))
+            self.assertEqual(answer.flags, LidentryFlag.DBINSERT)
+            refused = ask(remoteid="d.example")
+            self.assertEqual(refused.command, _wire.ERROR)
+            client.error(register, "DRAINING")
+            # Its successor is asked for the same.
+            client = fake.accept()
+            self.assertEqual(client.receive()[0].data, register.data)
+            client.error(register, "LIDENTRY_NOT_VACANT")
+
+        def choose(entry):
+            return {
+                "a.example": "me@here.example",
+                "b.example": "",
+                "c.example": entry._replace(
+                    localid="you@here.example", remoteid=".example", flags=LidentryFlag.DBINSERT
+                ),
+            }.get(entry.remoteid)
+
+        shown = []
+        with FakePool().run(script) as fake:
+            with self.assertRaises(PoolError) as caught:
+                flags = LidentryFlag.SKIP_DBENTRY | LidentryFlag.WANT_DBENTRY
+                Pool(fake.path).localid_service(choose, flags, show=shown.append)
+            self.assertEqual(caught.exception.name, "LIDENTRY_NOT_VACANT")
+        self.assertEqual([entry.localid for entry in shown], ["me@here.example"])
 
 
 class Asyncio(unittest.TestCase):

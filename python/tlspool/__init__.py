@@ -15,8 +15,8 @@ from typing import Callable, Optional, Union
 
 from ._errors import Error, Lost, NoPool, PoolError
 from ._location import config_variable, socket_path
-from ._pool import Connection, LocalidAnswer, PinRequest, Pool
-from ._wire import Facility, Flag, InfoKind
+from ._pool import Connection, LocalidAnswer, LocalidRequest, PinRequest, Pool
+from ._wire import Facility, Flag, InfoKind, LidentryFlag
 
 __all__ = [
     "Connection",
@@ -24,7 +24,9 @@ __all__ = [
     "Facility",
     "Flag",
     "InfoKind",
+    "LidentryFlag",
     "LocalidAnswer",
+    "LocalidRequest",
     "Lost",
     "NoPool",
     "PinRequest",
@@ -34,6 +36,7 @@ __all__ = [
     "default_pool",
     "detach",
     "info",
+    "localid_service",
     "pin_service",
     "ping",
     "prng",
@@ -98,3 +101,10 @@ def reattach(ctlkey: bytes) -> None:
 def pin_service(ask: Callable[[PinRequest], Optional[str]], timeout: float = 60.0) -> None:
     """As :meth:`Pool.pin_service`, with the shared pool."""
     default_pool().pin_service(ask, timeout)
+
+
+def localid_service(
+    choose: Callable[[LocalidRequest], Union[LocalidRequest, str, None]], **options
+) -> None:
+    """As :meth:`Pool.localid_service`, with the shared pool."""
+    default_pool().localid_service(choose, **options)

@@ -12,12 +12,13 @@ from . import _errors, _wire
 from ._errors import Error, Lost, PoolError
 from ._link import Gone, Link
 from ._location import socket_path
-from ._wire import Facility, Flag, Pinentry, Record, Starttls
+from ._wire import Facility, Flag, Lidentry, LidentryFlag, Pinentry, Record, Starttls
 
 #: How often a request that was certainly not acted on is sent again.
 _ATTEMPTS = 4
 
 PinRequest = Pinentry
+LocalidRequest = Lidentry
 
 
 class LocalidAnswer(enum.Enum):
@@ -225,6 +226,58 @@ class Pool:
             return
         finally:
             link.close()
+
+    def localid_service(
+        self,
+        choose: Callable[[LocalidRequest], Union[LocalidRequest, str, None]],
+        flags: int = LidentryFlag.SKIP_DBENTRY,
+        timeout: float = 60.0,
+        show: Optional[Callable[[LocalidRequest], None]] = None,
+    ) -> None:
+        """Chooses whom clients show, where their programs name nobody, until the pool ends that.
+
+        CHOOSE sees whom a program of this user (for root: of any user who has nobody) wants to meet
+        (``remoteid``), and what it proposes (``localid``). It returns a local name, "" for nobody, or
+        None to refuse; or the request changed with ``_replace``, to have it remembered: flags of
+        :class:`LidentryFlag`, and as ``remoteid`` a selector at most ``maxlevels`` steps up. FLAGS
+        say when not to ask, and what to SHOW before. One program of a user at a time may do this:
+        another is told so by a :class:`PoolError`. An answer that takes longer than TIMEOUT seconds
+        comes too late. Returns when the pool goes away.
+        """
+        link = Link(self.path)  # the registration ends with its connection
+        try:
+            wanted = Lidentry(flags=int(flags), timeout=max(1, min(int(timeout), 0xFFFFFFFE)))
+            reqid = link.start(_wire.LIDENTRY_REGISTER, wanted.encode())
+            while True:
+                record = _no_error(link.wait(reqid))
+                entry = Lidentry.decode(record.data)
+                if entry.flags & LidentryFlag.DBENTRY:
+                    if show is not None:
+                        show(entry)
+                    link.answer(record, _wire.LIDENTRY_CALLBACK, entry.encode())
+                    continue
+                refusal = _errors.code("LOCALID_REFUSED")
+                try:
+                    chosen = choose(entry)
+                    if isinstance(chosen, str):
+                        chosen = entry._replace(localid=chosen)
+                    answer = None if chosen is None else chosen.encode()
+                except BaseException as error:
+                    link.refuse(record, refusal, str(error) or type(error).__name__)
+                    raise
+                if answer is None:
+                    link.refuse(record, refusal, "the program refused")
+                else:
+                    link.answer(record, _wire.LIDENTRY_CALLBACK, answer)
+        except (Lost, Gone):
+            return
+        except PoolError as error:
+            if error.name != "DRAINING":
+                raise
+        finally:
+            link.close()
+        # The registration belongs to the pool that takes this one's place.
+        self.localid_service(choose, flags, timeout, show)
 
     def _starttls(
         self,

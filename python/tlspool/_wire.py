@@ -21,6 +21,7 @@ PRNG = 0x2B
 INFO = 0x2C
 CONTROL_DETACH = 0x100
 CONTROL_REATTACH = 0x101
+LIDENTRY_REGISTER = 0x200
 LIDENTRY_CALLBACK = 0x201
 DRAINING = 0x80000001
 
@@ -46,6 +47,35 @@ class Flag(enum.IntFlag):
     LOCALID_CHECK = 0x10000
     RENEGOTIATE = 0x20000
     LOCALID_ONTHEFLY = 0x40000
+
+
+class LidentryFlag(enum.IntFlag):
+    """Flags of those who choose local identities. A registration is not asked if all of the
+    ``SKIP_`` flags that it sets hold of the disclosure that the pool has."""
+
+    #: There is one (in all ``SKIP_`` flags).
+    SKIP_DBENTRY = 0x80
+    #: It has the remote's user, if the remote has one.
+    SKIP_USER = 0x81
+    #: It is for the remote's own domain, or the domain one label up, or either.
+    SKIP_DOMAIN_SAME = 0x82
+    SKIP_DOMAIN_ONEUP = 0x84
+    SKIP_DOMAIN_SUB = 0x86
+    #: It is not for any domain at all.
+    SKIP_NOTROOT = 0x88
+    #: Show the pool's disclosures, and the other identities that could be chosen, first.
+    WANT_DBENTRY = 0x100
+    WANT_CANDIDATES = 0x200
+    #: What is shown: a disclosure, or with CANDIDATE another identity.
+    DBENTRY = 0x1000
+    CANDIDATE = 0x10000
+    #: Remember the choice before or after others; with REORDER also move one that is known.
+    DBINSERT = 0x2000
+    DBAPPEND = 0x4000
+    DBREORDER = 0x8000
+    #: The identity will be there soon, or is to be made.
+    NEW = 0x100000
+    ONTHEFLY = 0x200000
 
 
 class Facility(enum.IntFlag):
@@ -77,6 +107,7 @@ _ERROR = struct.Struct("=i128s")
 _PING = struct.Struct("=136sI")
 _STARTTLS = struct.Struct("=IIBxH128s128s16s16sI")
 _PINENTRY = struct.Struct("=III128s128s36s20s20s36s")
+_LIDENTRY = struct.Struct("=IHI128s128s")
 _CONTROL = struct.Struct("=I16s128s")
 _PRNG = struct.Struct("=hhh350s")
 _INFO = struct.Struct("=16sIH334s")
@@ -197,6 +228,30 @@ class Pinentry(NamedTuple):
     def decode(cls, data: bytes) -> Pinentry:
         numbers_and_texts = _PINENTRY.unpack_from(data)
         return cls(*numbers_and_texts[:3], *map(untext, numbers_and_texts[3:]))
+
+
+class Lidentry(NamedTuple):
+    """Data of the LIDENTRY commands."""
+
+    flags: int = 0
+    maxlevels: int = 0
+    timeout: int = 0
+    localid: str = ""
+    remoteid: str = ""
+
+    def encode(self) -> bytes:
+        return _LIDENTRY.pack(
+            self.flags,
+            self.maxlevels,
+            self.timeout,
+            text("localid", self.localid, 128),
+            text("remoteid", self.remoteid, 128),
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Lidentry:
+        flags, maxlevels, timeout, localid, remoteid = _LIDENTRY.unpack_from(data)
+        return cls(flags, maxlevels, timeout, untext(localid), untext(remoteid))
 
 
 def control_key(ctlkey: bytes) -> bytes:

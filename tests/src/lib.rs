@@ -18,6 +18,7 @@ pub mod netns;
 pub mod process;
 pub mod sctp;
 pub mod slapd;
+pub mod terminal;
 pub mod web;
 pub mod zones;
 
@@ -26,6 +27,7 @@ pub use house::{Daemon, House, PIN, SOFTHSM};
 pub use memcached::Memcached;
 pub use process::{Process, Said, openssl, run};
 pub use slapd::{Entries, Slapd};
+pub use terminal::Terminal;
 
 /// Nothing takes this long; a test that fails ends nevertheless.
 pub const LIMIT: std::time::Duration = std::time::Duration::from_mins(1);

@@ -157,11 +157,8 @@ impl Process {
 
     /// Waits for its end, with its input open.
     pub fn wait(&mut self) -> ExitStatus {
-        let pidfd = pidfd_open(self.raw_pid(), PidfdFlags::empty()).expect("it was not waited for");
-        let limit = Timespec { tv_sec: LIMIT.as_secs() as i64, tv_nsec: 0 };
-        let mut poll_fds = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
-        let ready = poll(&mut poll_fds, Some(&limit)).expect("poll works");
-        assert!(ready > 0, "{} does not end; it said: {}", self.name, self.said());
+        let ended = ends_in_time(&self.child);
+        assert!(ended, "{} does not end; it said: {}", self.name, self.said());
         self.child.wait().expect("it is our child")
     }
 }
@@ -171,6 +168,15 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Waits until a child has ended; `false` if it does not.
+pub(crate) fn ends_in_time(child: &Child) -> bool {
+    let pid = Pid::from_child(child);
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("it was not waited for");
+    let limit = Timespec { tv_sec: LIMIT.as_secs() as i64, tv_nsec: 0 };
+    let mut poll_fds = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
+    poll(&mut poll_fds, Some(&limit)).expect("poll works") > 0
 }
 
 /// How a program ended and what it said.

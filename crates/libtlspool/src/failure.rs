@@ -75,7 +75,9 @@ fn plain_errno(error: PoolError) -> c_int {
         | PoolError::InfoNotFound
         | PoolError::PrngUnavailable
         | PoolError::LocalidUnknown => libc::ENOENT,
-        PoolError::CtlkeyNotYours | PoolError::LocalidNotYours => libc::EACCES,
+        PoolError::CtlkeyNotYours | PoolError::LocalidNotYours | PoolError::LocalidRefused => {
+            libc::EACCES
+        }
         PoolError::RemoteidRefused
         | PoolError::NotAuthorized
         | PoolError::RenegotiateWouldBeInsecure => libc::EPERM,

@@ -169,7 +169,7 @@ impl FromStr for Selector {
 }
 
 /// The selectors of a name, from concrete to general: at each step first with the user, then with
-/// any user, then one label up. LIDENTRY's `maxlevels` counts these steps: `.take(maxlevels)`.
+/// any user, then one label up. LIDENTRY's `maxlevels` counts these steps, the concrete name being 0.
 #[derive(Debug, Clone)]
 pub struct LookupOrder<'a> {
     name: &'a DoNai,

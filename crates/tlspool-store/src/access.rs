@@ -178,6 +178,26 @@ impl Store {
         }
     }
 
+    /// The names that `caller` may use as `role`, in alphabetical order: the first `limit` of those among
+    /// the first 1,000 of the table.
+    pub fn usable_names(
+        &self,
+        caller: &Caller<'_>,
+        role: Role,
+        limit: usize,
+    ) -> Result<Vec<DoNai>, StoreError> {
+        let mut usable = Vec::new();
+        for name in self.names(role, SEARCH_LIMIT)? {
+            if usable.len() >= limit {
+                break;
+            }
+            if self.permits(caller, &name)? {
+                usable.push(name);
+            }
+        }
+        Ok(usable)
+    }
+
     fn permits(&self, caller: &Caller<'_>, name: &DoNai) -> Result<bool, StoreError> {
         if caller.uid == 0 || caller.uid == self.owner() {
             return Ok(true);

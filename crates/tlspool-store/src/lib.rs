@@ -1,5 +1,5 @@
-//! The tables: local identities, who may use them, trust anchors, policies, pins, and which peers may meet
-//! which names.
+//! The tables: local identities, who may use them and to whom they are shown, trust anchors, policies, pins,
+//! and which peers may meet which names.
 //!
 //! One SQLite file in WAL mode. The command line writes it, also while the daemon runs; the network
 //! process reads it through [`Mode::ReadOnly`] (its directory must be writable all the same: WAL
@@ -14,6 +14,7 @@
 
 mod access;
 mod authorization;
+mod disclosure;
 mod error;
 mod identities;
 mod model;
@@ -25,6 +26,7 @@ mod trust;
 
 pub use access::{AccessError, AccessRule, Caller, Subject};
 pub use authorization::{AuthorizationRow, DEFAULT_POSITION, Effect, MAX_COMMENT, Peers};
+pub use disclosure::{Disclosed, DisclosureRow, MAX_DISCLOSED, MAX_REMEMBERED, Place};
 pub use error::StoreError;
 pub use identities::{MAX_CHAIN_BYTES, check_stored_uri};
 pub use model::{

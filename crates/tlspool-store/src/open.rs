@@ -16,7 +16,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Statements kept prepared: more than this crate has.
-const STATEMENTS: usize = 48;
+const STATEMENTS: usize = 64;
 
 /// What a handle may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,8 +10,12 @@ const APPLICATION_ID: i64 = 0x544c_5350;
 
 /// One step of the schema each, applied in order; `PRAGMA user_version` counts the steps done.
 /// A released step is never edited: append the next one.
-const MIGRATIONS: &[&str] =
-    &[include_str!("schema/v1.sql"), include_str!("schema/v2.sql"), include_str!("schema/v3.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema/v1.sql"),
+    include_str!("schema/v2.sql"),
+    include_str!("schema/v3.sql"),
+    include_str!("schema/v4.sql"),
+];
 
 /// The schema this program reads and writes.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;

@@ -69,6 +69,7 @@ pool_errors! {
     KeyUnavailable = 36, "the private key is not available";
     Draining = 37, "the pool is shutting down";
     NotAuthorized = 38, "the peer proved who it is, and may not have this session";
+    LocalidRefused = 39, "whoever chooses local identities refused";
 }
 
 #[cfg(test)]

@@ -85,33 +85,40 @@ flag_word! {
 }
 
 flag_word! {
-    /// Flags of the LIDENTRY commands.
+    /// Flags of the LIDENTRY commands. A registration says with `SKIP_` when it need not be asked: if all
+    /// that it sets hold of the entry that the table of disclosures has.
     LidentryFlags {
-        /// Skip the callback if the database has an entry.
+        /// There is an entry (in all `SKIP_` flags).
         SKIP_DBENTRY = 0x80;
-        /// Skip if the identity has a user part.
+        /// It has the remote's user, if the remote has one.
         SKIP_USER = 0x81;
-        /// Skip if the domains are equal.
+        /// It is for the remote's own domain.
         SKIP_DOMAIN_SAME = 0x82;
-        /// Skip if the domain is one label up.
+        /// It is for the domain one label up.
         SKIP_DOMAIN_ONEUP = 0x84;
-        /// Skip for any parent domain.
+        /// One of these two.
         SKIP_DOMAIN_SUB = 0x86;
-        /// Skip unless it is the root.
+        /// It is not for any domain at all.
         SKIP_NOTROOT = 0x88;
-        /// Offer the database's entries one by one.
+        /// Show the table's entries, one by one, before the question.
         WANT_DBENTRY = 0x100;
-        /// This callback carries a database entry.
+        /// Show the other identities that could be chosen too. An addition of this pool.
+        WANT_CANDIDATES = 0x200;
+        /// The flags of a registration, which its callbacks repeat.
+        REGFLAGS = 0xfff;
+        /// This callback shows an entry of the table, or with `CANDIDATE` another identity.
         DBENTRY = 0x1000;
-        /// Insert the choice in front.
+        /// Remember the choice, before others.
         DBINSERT = 0x2000;
-        /// Append the choice.
+        /// Remember the choice, after others.
         DBAPPEND = 0x4000;
-        /// Move the choice to the front.
+        /// With one of these: move a choice that is remembered already.
         DBREORDER = 0x8000;
-        /// The identity is new.
+        /// What this callback shows is not in the table. An addition of this pool.
+        CANDIDATE = 0x1_0000;
+        /// The identity will be there soon: wait for it.
         NEW = 0x10_0000;
-        /// The identity is made on the fly.
+        /// Make the identity on the fly.
         ONTHEFLY = 0x20_0000;
     }
 }

@@ -1,7 +1,7 @@
 //! The command line, as types. The manual page tlspool(8) is checked against it.
 
 use crate::admin::AdminCommand;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
 /// Hidden subcommand: the supervisor, started by the process on the terminal.
@@ -62,6 +62,9 @@ pub enum Command {
         json: bool,
     },
 
+    /// Choose on the terminal whom clients show to whom, when their programs name nobody
+    Choose(ChooseArgs),
+
     /// The commands that look after the database and the tokens.
     #[command(flatten)]
     Admin(AdminCommand),
@@ -81,6 +84,30 @@ pub enum Command {
     /// The look-up process
     #[command(name = LOOKUP_COMMAND, hide = true)]
     LookupProcess,
+}
+
+/// Arguments of `tlspool choose`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+It is asked about the programs of its own user; root's is asked about those of every user who has none. For \
+each remote it shows the local identities that the program may use, and asks for one, or for nobody, and \
+whether to remember that. With standard input not a terminal, the answers are its lines.")]
+pub struct ChooseArgs {
+    /// Ask also where a disclosure says already whom to show
+    #[arg(long)]
+    pub all: bool,
+
+    /// End when one question is answered
+    #[arg(long)]
+    pub once: bool,
+
+    /// How long the pool waits for an answer, in seconds; a handshake may end before
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub timeout: u32,
+
+    /// The daemon's socket [default: the first of the configuration]
+    #[arg(short = 'S', long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ fn to(name: &str) -> StarttlsRequest {
 }
 
 /// `openssl s_server`, which sends every line back in reverse, and its address.
-fn s_server(house: &House, leaf: &Leaf, more: &[&str]) -> (Process, String) {
+pub(crate) fn s_server(house: &House, leaf: &Leaf, more: &[&str]) -> (Process, String) {
     let mut command = Command::new("openssl");
     command.args(["s_server", "-accept", "127.0.0.1:0", "-rev", "-CAfile", house.anchor()]);
     command.args(["-cert", leaf.certificate(), "-key", leaf.key()]).args(more);

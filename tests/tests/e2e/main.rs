@@ -3,6 +3,7 @@
 mod access;
 mod client;
 mod closing;
+mod disclosure;
 mod library;
 mod openssl_client;
 mod policy;

@@ -177,12 +177,14 @@ typedef struct pioc_lidentry lidentry_t;
 #define PIOF_LIDENTRY_SKIP_DOMAIN_SUB         0x00000086
 #define PIOF_LIDENTRY_SKIP_NOTROOT            0x00000088
 #define PIOF_LIDENTRY_WANT_DBENTRY            0x00000100
+#define PIOF_LIDENTRY_WANT_CANDIDATES         0x00000200 /* since this implementation */
 #define PIOF_LIDENTRY_REGFLAGS                0x00000fff
 /* ... and what a callback or its answer says. */
 #define PIOF_LIDENTRY_DBENTRY                 0x00001000
 #define PIOF_LIDENTRY_DBINSERT                0x00002000
 #define PIOF_LIDENTRY_DBAPPEND                0x00004000
 #define PIOF_LIDENTRY_DBREORDER               0x00008000
+#define PIOF_LIDENTRY_CANDIDATE               0x00010000 /* since this implementation */
 #define PIOF_LIDENTRY_NEW                     0x00100000
 #define PIOF_LIDENTRY_ONTHEFLY                0x00200000
 

@@ -48,6 +48,7 @@
 #define E_TLSPOOL_KEY_UNAVAILABLE                (-1167372252)
 #define E_TLSPOOL_DRAINING                       (-1167372251)
 #define E_TLSPOOL_NOT_AUTHORIZED                 (-1167372250)
+#define E_TLSPOOL_LOCALID_REFUSED                (-1167372249)
 
 /* The spelling that existing programs know. */
 #define E_TLSPOOL_RENOGIATE_NOT_FOUND            E_TLSPOOL_RENEGOTIATE_NOT_FOUND

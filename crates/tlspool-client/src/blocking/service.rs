@@ -25,7 +25,7 @@ impl Pool {
         mut ask: impl FnMut(&mut Pinentry),
     ) -> Error {
         let register = Body::Pinentry(Pinentry { flags, timeout_us, ..Pinentry::default() });
-        serve(self.path(), register, cancel, |body| match body {
+        serve(self.path(), &register, cancel, |body| match body {
             Body::Pinentry(mut entry) => {
                 *entry.pin = Text::EMPTY;
                 ask(&mut entry);
@@ -35,15 +35,19 @@ impl Pool {
         })
     }
 
-    /// Chooses local identities until the registration ends, which the error tells. `choose` is
-    /// shown what the pool knows, and changes it to its choice or refuses.
+    /// Chooses local identities, for the programs of this user (root: of all users who have nobody),
+    /// until the registration ends, which the error tells. `choose` is shown what the pool knows, and
+    /// changes it to its choice or refuses; an empty `localid` is the choice to show nobody. With
+    /// [`LidentryFlags::DBENTRY`](crate::LidentryFlags::DBENTRY) set it is merely told what could be
+    /// chosen, and should not refuse. The registration moves on to a pool that takes the place of
+    /// this one.
     pub fn lidentry_service(
         &self,
         registration: Lidentry,
         cancel: &Cancel,
         mut choose: impl FnMut(&mut Lidentry) -> Result<(), Refusal>,
     ) -> Error {
-        serve(self.path(), Body::LidentryRegister(registration), cancel, |body| match body {
+        serve(self.path(), &Body::LidentryRegister(registration), cancel, |body| match body {
             Body::LidentryCallback(mut entry) => Some(match choose(&mut entry) {
                 Ok(()) => Body::LidentryCallback(entry),
                 Err(refusal) => refusal.into_body(),
@@ -53,18 +57,22 @@ impl Pool {
     }
 }
 
+/// How often in a row a registration is made anew with nothing asked in between.
+const ATTEMPTS: usize = 4;
+
 /// Registers, then answers callbacks until the pool ends it.
 fn serve(
     path: &Path,
-    register: Body,
+    register: &Body,
     cancel: &Cancel,
     mut answer: impl FnMut(Body) -> Option<Body>,
 ) -> Error {
-    let mut ticket = match enlist(path, register) {
+    let mut ticket = match enlist(path, register.clone()) {
         Ok(ticket) => ticket,
         Err(error) => return error,
     };
     cancel.watch(&ticket);
+    let mut attempts = 1;
     loop {
         let packet = match ticket.wait() {
             Ok(packet) => packet,
@@ -72,8 +80,20 @@ fn serve(
         };
         if let Body::Error(reply) = &packet.body {
             ticket.finish();
-            return Error::from_reply(reply);
+            let error = Error::from_reply(reply);
+            if !error.is_draining() || attempts >= ATTEMPTS {
+                return error;
+            }
+            // Its successor listens at the same place.
+            attempts += 1;
+            ticket = match enlist(path, register.clone()) {
+                Ok(ticket) => ticket,
+                Err(error) => return error,
+            };
+            cancel.watch(&ticket);
+            continue;
         }
+        attempts = 1;
         let Some(body) = answer(packet.body) else {
             return Error::Protocol("not a callback of this service");
         };

@@ -300,6 +300,12 @@ fn services_answer_until_the_pool_ends_them() {
         let (answer, _) = names.receive().unwrap();
         let Body::LidentryCallback(entry) = answer.body else { panic!() };
         assert_eq!(entry.localid.as_str(), "me@example.com");
+
+        // A pool that is replaced sends it to its successor.
+        names.answer(&register, error(PoolError::Draining)).unwrap();
+        let mut successor = fake.accept().unwrap();
+        let (again, _) = successor.receive().unwrap();
+        assert_eq!(again.body, register.body);
     });
     let pool = Pool::at(path);
     let ended = pool.pin_service(0, 1_000_000, &Cancel::new(), |entry| {

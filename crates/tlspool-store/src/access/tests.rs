@@ -120,6 +120,20 @@ fn the_only_one_or_the_default() {
 }
 
 #[test]
+fn the_names_that_somebody_may_use() {
+    let f = fixture(&["a.example", "b.example", "c.example"]);
+    let uid = stranger(&f.store);
+    let caller = Caller { uid, gids: &[], program: None };
+    let usable = |role, limit| f.store.usable_names(&caller, role, limit).unwrap();
+    assert!(usable(Role::Server, 10).is_empty());
+    allow(&f.store, "c.example", Subject::User(uid), None);
+    allow(&f.store, "a.example", Subject::Anyone, None);
+    assert_eq!(usable(Role::Server, 10), [name("a.example"), name("c.example")]);
+    assert_eq!(usable(Role::Server, 1), [name("a.example")]);
+    assert!(usable(Role::Client, 10).is_empty());
+}
+
+#[test]
 fn unknown_names_and_roles() {
     let f = fixture(&["a.example"]);
     let root = Caller { uid: 0, gids: &[], program: None };

@@ -1,5 +1,5 @@
-//! The commands that look after the database and the tokens: `tlspool identity | access | trust |
-//! policy | authorize | pin | token`.
+//! The commands that look after the database and the tokens: `tlspool identity | access |
+//! disclosure | trust | policy | authorize | pin | token`.
 //!
 //! They work on the SQLite file and the PKCS #11 modules directly, whether a daemon runs or not: a
 //! running one sees changes of the tables at once. `main` parses them as part of its own command
@@ -13,6 +13,7 @@ mod accounts;
 mod authorize;
 mod create;
 mod describe;
+mod disclosure;
 mod error;
 mod exchange;
 mod identity;
@@ -48,6 +49,8 @@ pub enum AdminCommand {
     Identity(identity::IdentityArgs),
     /// Which local users, groups and programs may use which local identities
     Access(access::AccessArgs),
+    /// Which local identities a client shows to whom, when its program names none
+    Disclosure(disclosure::DisclosureArgs),
     /// Trust anchors, beside those of the system
     Trust(trust::TrustArgs),
     /// What must hold of peers before they are believed
@@ -145,6 +148,7 @@ pub fn run_to(
     match command {
         AdminCommand::Identity(args) => identity::run(args, context, out),
         AdminCommand::Access(args) => access::run(args, context, out),
+        AdminCommand::Disclosure(args) => disclosure::run(args, context, out),
         AdminCommand::Trust(args) => trust::run(args, context, out),
         AdminCommand::Policy(args) => policy::run(args, context, out),
         AdminCommand::Authorize(args) => authorize::run(args, context, out),

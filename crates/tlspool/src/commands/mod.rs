@@ -2,15 +2,16 @@
 
 mod background;
 mod check;
+mod choose;
 mod pin;
 mod status;
 
 use crate::admin::{self, AdminCommand, AdminContext};
 use crate::child;
 use crate::cli::{Cli, Command};
-use crate::config::Config;
+use crate::config::{Config, ConfigError, Places};
 use crate::supervisor::{self, Options};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Carries out the command line.
@@ -23,6 +24,7 @@ pub fn run(cli: Cli) -> ExitCode {
         None => tell(background::run(&cli)),
         Some(Command::Check) => tell(check::run(cli.config.as_deref())),
         Some(Command::Status { json }) => tell(status::run(cli.config.as_deref(), json)),
+        Some(Command::Choose(wishes)) => tell(choose::run(cli.config.as_deref(), &wishes)),
         Some(Command::Admin(command)) => tell(administer(&command, cli.config.as_deref())),
         Some(Command::Background) => background::daemon(cli),
         Some(Command::NetworkProcess) => child::network_process(),
@@ -37,6 +39,23 @@ fn administer(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::load(file)?;
     Ok(admin::run(command, &AdminContext::of(&config))?)
+}
+
+/// Where the daemon listens: the socket that was named, else the first of the configuration.
+fn socket(config: Option<&Path>, named: Option<&Path>) -> Result<PathBuf, ConfigError> {
+    if let Some(path) = named {
+        return Ok(path.to_owned());
+    }
+    if config.is_some() || Places::of_this_user().config.exists() {
+        return Ok(Config::load(config)?.sockets[0].path.to_path_buf());
+    }
+    Ok(tlspool_client::socket_path(None))
+}
+
+/// A text of somebody else's without control characters, which must not reach the terminal.
+fn visible(text: &str) -> String {
+    let visible = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c });
+    visible.collect::<String>().trim().to_owned()
 }
 
 /// Says an error where the person is.

@@ -4,14 +4,14 @@
 //! on the terminal, without echo. A PIN is wiped after it was sent. With standard input not a terminal,
 //! each PIN is a line of it, for scripts.
 
+use super::{socket, visible};
 use crate::cli::Cli;
-use crate::config::{Config, ConfigError};
+use crate::config::ConfigError;
 use rustix::termios::{
     LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
 };
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
-use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 use tlspool_client::{Cancel, Pool};
@@ -44,7 +44,7 @@ enum Said {
 
 pub(super) fn run(cli: &Cli) -> Result<(), PinError> {
     let mut person = Person::find().map_err(PinError::Terminal)?;
-    let pool = Pool::at(socket(cli)?);
+    let pool = Pool::at(socket(cli.config.as_deref(), cli.socket.as_deref())?);
     let cancel = Cancel::new();
     let (asked, questions) = channel();
     let watch = cli.once.then(|| watch_for_quiet(cancel.clone(), questions));
@@ -69,17 +69,6 @@ pub(super) fn run(cli: &Cli) -> Result<(), PinError> {
         None => false,
     };
     if ended || quiet { Ok(()) } else { Err(PinError::Pool(error)) }
-}
-
-fn socket(cli: &Cli) -> Result<PathBuf, PinError> {
-    if let Some(path) = &cli.socket {
-        return Ok(path.clone());
-    }
-    let default = crate::config::Places::of_this_user().config;
-    if cli.config.is_some() || default.exists() {
-        return Ok(Config::load(cli.config.as_deref())?.sockets[0].path.to_path_buf());
-    }
-    Ok(tlspool_client::socket_path(None))
 }
 
 enum Asked {
@@ -140,18 +129,14 @@ impl Person {
 /// What the person reads: the pool's words if it has some, and which token it is. Labels come from tokens,
 /// so control characters do not reach the terminal.
 fn question(entry: &Pinentry) -> String {
-    let shown = |text: &str| -> String {
-        let visible = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c });
-        visible.collect::<String>().trim().to_owned()
-    };
-    let label = shown(entry.token_label.as_str());
-    let mut words = shown(entry.prompt.as_str());
+    let label = visible(entry.token_label.as_str());
+    let mut words = visible(entry.prompt.as_str());
     if words.is_empty() || !words.contains(&label) {
         let wrong = if words.is_empty() && entry.attempt > 0 { "Wrong PIN." } else { "" };
         words = format!("{words}{wrong} PIN of token {label}");
     }
     let about =
-        [entry.token_manufacturer.as_str(), entry.token_model.as_str()].map(shown).join(" ");
+        [entry.token_manufacturer.as_str(), entry.token_model.as_str()].map(visible).join(" ");
     let words = words.trim();
     match about.trim() {
         "" => format!("{words}, empty to refuse: "),

@@ -56,6 +56,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: OwnedFd, peer: Peer, count
     connection.run().await;
     connection.client.left();
     connection.worker.shared.pins.client_left(&connection.client);
+    connection.worker.shared.choosers.client_left(&connection.client);
     tracing::debug!(client = %connection.client.peer, "disconnected");
     let shared = connection.worker.shared.clone();
     drop(connection);
@@ -96,6 +97,7 @@ impl Connection {
                 told = true;
                 grace_ends = Some(Instant::now() + GRACE);
                 self.client.awaits_idle.store(true, Ordering::Release);
+                self.worker.shared.choosers.dismiss(&self.client);
             }
             if told && !noticed && self.client.wants_drain_notice.load(Ordering::Relaxed) {
                 noticed = true;
@@ -338,8 +340,13 @@ fn dispatch(worker: &Rc<Worker>, client: &Arc<Client>, record: &mut Assembled<Ow
             Ok(()) => reply(Body::Success),
             Err(error) => refuse(error, &error.to_string()),
         },
-        Body::LidentryRegister(_) => {
-            refuse(PoolError::CommandNotImpl, "this pool has no selector of local identities yet");
+        Body::LidentryRegister(_) if shared.drain.is_requested() => {
+            refuse(PoolError::Draining, "this pool is being replaced; register again");
+        }
+        Body::LidentryRegister(request) => {
+            if let Err(error) = shared.choosers.register(client, reqid, &request) {
+                refuse(error, "another program chooses local identities for you; end it first");
+            }
         }
         Body::StarttlsLocalid(_) | Body::PlaintextConnect(_) | Body::LidentryCallback(_) => {
             refuse(

@@ -18,7 +18,9 @@ use tlspool_validate::{Endpoint, Inquiry, Negotiated, Peer, Validated};
 use tlspool_wire::{Body, PoolError, Starttls, StarttlsFlags, Text};
 
 use super::authorization::{self, Meeting};
+use super::chooser::Remember;
 use super::client::{CallbackFailure, Client};
+use super::disclosure::Disclosure;
 use super::identities::{self, Asker};
 use super::worker::Worker;
 
@@ -41,6 +43,8 @@ pub(crate) struct RequestHost {
     pub(crate) local: Option<DoNai>,
     /// The peer's name, if the program gave one.
     pub(crate) remote: Option<DoNai>,
+    /// Whom a client shows if the program named nobody.
+    pub(crate) disclosure: Disclosure,
     pub(crate) callback_timeout: Duration,
     /// How long a signature or a look-up may take, which is as long as the handshake may.
     pub(crate) deadline: Option<tokio::time::Instant>,
@@ -61,6 +65,8 @@ pub(crate) struct Outcome {
     pub(crate) plaintext: Option<std::os::fd::OwnedFd>,
     /// Whether it was asked about the local identity.
     pub(crate) localid_checked: bool,
+    /// Whom to show another time, and to whom.
+    pub(crate) remember: Option<(Remember, Option<DoNai>)>,
     /// The error number for a refusal.
     pub(crate) error: Option<PoolError>,
     /// The meeting that was authorized before the handshake was complete.
@@ -68,12 +74,12 @@ pub(crate) struct Outcome {
 }
 
 impl RequestHost {
-    fn refuse(&mut self, error: PoolError, text: String) -> Refusal {
+    pub(crate) fn refuse(&mut self, error: PoolError, text: String) -> Refusal {
         self.outcome.error = Some(error);
         Refusal { certificate: CertificateError::ApplicationVerificationFailure, text }
     }
 
-    fn refuse_access(&mut self, error: &AccessError) -> Refusal {
+    pub(crate) fn refuse_access(&mut self, error: &AccessError) -> Refusal {
         let number = match error {
             AccessError::Denied { .. } => PoolError::LocalidNotYours,
             AccessError::Store(_) => PoolError::ConnectionHandlerSetup,
@@ -183,7 +189,10 @@ impl RequestHost {
     }
 
     /// Asks the program which local identity to use (LOCALID_CHECK).
-    async fn check_localid(&mut self, proposed: Option<&DoNai>) -> Result<Option<DoNai>, Refusal> {
+    pub(crate) async fn check_localid(
+        &mut self,
+        proposed: Option<&DoNai>,
+    ) -> Result<Option<DoNai>, Refusal> {
         self.outcome.localid_checked = true;
         let localid = Text::cut(proposed.map_or("", DoNai::as_str));
         let body = Body::StarttlsLocalid(Starttls { localid, ..self.request.clone() });
@@ -207,6 +216,8 @@ impl RequestHost {
         let accepted = answer.descriptor.is_some();
         self.outcome.plaintext = answer.descriptor.or(self.outcome.plaintext.take());
         match (answered.localid.as_str(), accepted) {
+            // A client can do without one, unlike a server.
+            ("", false) if self.role == Role::Client => Ok(None),
             ("", false) => {
                 let text = "the program accepts no local identity here";
                 Err(self.refuse(PoolError::ClientRefusesCallback, text.into()))
@@ -402,7 +413,7 @@ impl RequestHost {
         }
     }
 
-    fn wants_check(&self) -> bool {
+    pub(crate) fn wants_check(&self) -> bool {
         self.request.flags.contains(StarttlsFlags::LOCALID_CHECK)
     }
 }
@@ -413,7 +424,7 @@ fn far() -> std::time::Instant {
 }
 
 /// The kind of a row for a type of certificate.
-fn kind_of(kind: CertificateType) -> Kind {
+pub(crate) fn kind_of(kind: CertificateType) -> Kind {
     match kind {
         CertificateType::X509 => Kind::X509,
         CertificateType::OpenPgp => Kind::OpenPgp,
@@ -461,11 +472,7 @@ impl Host for RequestHost {
         &mut self,
         kind: CertificateType,
     ) -> Result<Option<Arc<Credential>>, Refusal> {
-        let local = self.local.clone();
-        let name =
-            if self.wants_check() { self.check_localid(local.as_ref()).await? } else { local };
-        // Nothing is disclosed that the program did not name.
-        let Some(name) = name else { return Ok(None) };
+        let Some(name) = self.whom_to_show(kind).await? else { return Ok(None) };
         let rows = self.look_up(Some(&name))?;
         let Some(credential) = self.choose(&rows, kind, None, None).await? else {
             let text = format!("{name} has no certificate of the type that the server takes");
@@ -503,7 +510,8 @@ impl Host for RequestHost {
 
     async fn verify(&mut self, peer: ShownByPeer) -> Result<Option<Vec<u8>>, Refusal> {
         let key = self.judge(&peer).await?;
-        if self.wants_check() && self.outcome.credential.is_none() {
+        let undecided = self.wants_check() || self.disclosure.is_open();
+        if undecided && self.outcome.credential.is_none() {
             // In TLS 1.2 a client chooses who it is after that, and that name has policies too.
             self.judged_early = Some(peer);
         } else {

@@ -22,6 +22,7 @@ use x509_parser::public_key::PublicKey;
 
 use super::authorization::AuthorizationCache;
 use super::client::ClientId;
+use super::disclosure::DisclosureCache;
 use super::peer::Peer;
 use super::policies::PolicyCache;
 
@@ -43,6 +44,13 @@ pub(crate) struct Asker {
     pub(crate) program: Option<PathBuf>,
 }
 
+impl Asker {
+    fn caller(&self) -> Caller<'_> {
+        let Peer { uid, groups, .. } = &self.peer;
+        Caller { uid: *uid, gids: groups, program: self.program.as_deref() }
+    }
+}
+
 /// A worker's view of the tables.
 pub(crate) struct Identities {
     path: PathBuf,
@@ -57,6 +65,7 @@ pub(crate) struct Identities {
     credentials: LruCache<i64, Arc<Credential>>,
     policies: PolicyCache,
     authorizations: AuthorizationCache,
+    disclosures: DisclosureCache,
     /// By row and the name that a wildcard of its certificate covers.
     covering: LruCache<(i64, DoNai), Arc<Credential>>,
 }
@@ -75,6 +84,7 @@ impl Identities {
             credentials: LruCache::new(REMEMBERED),
             policies: PolicyCache::default(),
             authorizations: AuthorizationCache::default(),
+            disclosures: DisclosureCache::default(),
             covering: LruCache::new(REMEMBERED),
         }
     }
@@ -102,6 +112,7 @@ impl Identities {
             self.credentials.clear();
             self.policies = PolicyCache::default();
             self.authorizations = AuthorizationCache::default();
+            self.disclosures = DisclosureCache::default();
             self.covering.clear();
         }
         Ok(self.changes)
@@ -137,6 +148,22 @@ impl Identities {
         Ok((&mut self.authorizations, opened(&mut self.store, &self.path)?))
     }
 
+    /// What is remembered of the disclosures, and the tables to ask for the rest.
+    pub(crate) fn disclosures(&mut self) -> Result<(&mut DisclosureCache, &Store), StoreError> {
+        self.changes()?;
+        Ok((&mut self.disclosures, opened(&mut self.store, &self.path)?))
+    }
+
+    /// The first `limit` names that the program may use as a client.
+    pub(crate) fn usable_names(
+        &mut self,
+        asker: &Asker,
+        limit: usize,
+    ) -> Result<Vec<DoNai>, StoreError> {
+        let store = opened(&mut self.store, &self.path)?;
+        store.usable_names(&asker.caller(), Role::Client, limit)
+    }
+
     /// Where the database is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -156,11 +183,7 @@ impl Identities {
         if let Some(found) = self.found.get(&asked) {
             return Ok(found.clone());
         }
-        let caller = Caller {
-            uid: asker.peer.uid,
-            gids: &asker.peer.groups,
-            program: asker.program.as_deref(),
-        };
+        let caller = asker.caller();
         let rows = match name {
             Some(name) => store.candidates(&caller, name, role)?,
             None => store.only_candidates(&caller, role)?,

@@ -9,8 +9,10 @@
 //! ```
 
 pub(crate) mod authorization;
+mod chooser;
 mod client;
 mod connection;
+mod disclosure;
 pub(crate) mod explain;
 mod host;
 mod identities;

@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 use tlspool_engine::Cancel;
 use tokio::sync::Notify;
 
+use super::chooser::ChooserDesk;
 use super::limits::{Failures, LastMinute, Meter, Totals, Turns};
 use super::pin::PinDesk;
 use super::program::ProgramDesk;
@@ -22,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) workers: Vec<WorkerHandle>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) pins: PinDesk,
+    /// Programs that choose local identities.
+    pub(crate) choosers: Arc<ChooserDesk>,
     pub(crate) programs: ProgramDesk,
     pub(crate) anchors: SharedAnchors,
     pub(crate) totals: Totals,
@@ -59,6 +62,7 @@ impl Shared {
             workers,
             registry: Arc::default(),
             pins: PinDesk::default(),
+            choosers: Arc::default(),
             programs,
             anchors: SharedAnchors::default(),
             totals: Totals::default(),

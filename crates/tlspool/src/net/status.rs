@@ -37,6 +37,7 @@ pub(crate) async fn status(shared: &Arc<Shared>) -> Value {
         "sessions": shared.sessions.in_use(),
         "workers": shared.workers.iter().map(WorkerHandle::load).collect::<Vec<_>>(),
         "pin_program": shared.pins.is_attended(),
+        "chooser": shared.choosers.is_attended(),
         "tokens_waiting_for_pin": waiting,
         "tokens": tokens.iter().map(token).collect::<Vec<_>>(),
         "look_ups": look_ups.as_ref().map(|look_ups| counters(look_ups, remembered)),

@@ -65,6 +65,59 @@ fn certificates_by_reference() {
 }
 
 #[test]
+fn disclosures_are_made_explained_and_removed() {
+    let bench = Bench::new();
+    identity(&bench, "john@example.org");
+    let add = ["disclosure", "add", ".example.com", "john@example.org"];
+    let said = bench.run(&[&add[..], &["jane@example.org"]].concat());
+    assert!(said.ok && said.err.contains("no local identity jane@example.org"), "{}", said.err);
+    assert_eq!(said.out, "1\n2\n");
+    let error = bench.bad(&add);
+    assert!(error.contains("already"), "{error}");
+    let show = |remote: &str| bench.good(&["disclosure", "show", remote, "--user", "0"]);
+    let shown = show("WWW.example.com");
+    for words in ["www.example.com", ".example.com, for everyone", "jane@example.org: passed over"]
+    {
+        assert!(shown.contains(words), "{shown}");
+    }
+    assert!(shown.contains("shown:      john@example.org"), "{shown}");
+    assert!(show("example.com").contains("shown:      nobody"));
+    let own = bench.good(&["disclosure", "add", "www.example.com", "--nobody", "--user", "0"]);
+    assert!(show("www.example.com").contains("shown:      nobody"));
+    let first = ["disclosure", "add", ".example.com", "--first", "a@example.org", "b@example.org"];
+    bench.good(&first);
+    let rows = bench.good(&["disclosure", "list"]);
+    let shown: Vec<_> =
+        rows.lines().skip(1).filter_map(|row| row.split_whitespace().last()).collect();
+    let order = ["a@example.org", "b@example.org", "john@example.org", "jane@example.org"];
+    assert_eq!(shown, [&order[..], &["nobody"]].concat());
+    // What was written is read.
+    let exported = bench.good(&["disclosure", "export"]);
+    std::fs::write(bench.path("rows"), &exported).unwrap();
+    let error = bench.bad(&["disclosure", "import", &bench.text("rows")]);
+    assert!(error.contains("line 1") && error.contains("already"), "{error}");
+    for row in bench.json(&["disclosure", "list", "--json"]) {
+        bench.good(&["disclosure", "remove", &row["id"].to_string()]);
+    }
+    bench.good(&["disclosure", "import", &bench.text("rows")]);
+    assert_eq!(bench.good(&["disclosure", "export"]), exported);
+    assert!(bench.bad(&["disclosure", "remove", "4711"]).contains("4711"), "{own}");
+    for (args, why) in [
+        (&["a b", "john@example.org"][..], "a b"),
+        (&["example.com"], "required"),
+        (&["example.com", "--nobody", "john@example.org"], "cannot be used with"),
+        (&["example.com", ".example.org"], "empty label"),
+        (&["example.com", "john@example.org", "--user", "no such user"], "no such user"),
+    ] {
+        let error = bench.bad(&[&["disclosure", "add"], args].concat());
+        assert!(error.contains(why), "{error}");
+    }
+    std::fs::write(bench.path("bad"), "{\"remote\":\".\",\"local\":\"a@@b\"}\n").unwrap();
+    let error = bench.bad(&["disclosure", "import", &bench.text("bad")]);
+    assert!(error.contains("line 1"), "{error}");
+}
+
+#[test]
 fn rules_are_made_explained_and_removed() {
     let bench = Bench::new();
     identity(&bench, "john@example.com");

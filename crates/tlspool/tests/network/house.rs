@@ -4,6 +4,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::thread;
 
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -21,7 +22,7 @@ use tlspoold::supervisor::message::{Channel, FromNetwork, ToNetwork, pair};
 pub(crate) struct House {
     pub(crate) dir: TempDir,
     pub(crate) socket: PathBuf,
-    supervisor: Channel,
+    supervisor: Mutex<Channel>,
     authority: rcgen::Issuer<'static, rcgen::KeyPair>,
 }
 
@@ -73,7 +74,7 @@ impl House {
         let ready = supervisor.recv::<FromNetwork>().unwrap().unwrap().0;
         assert!(matches!(ready, FromNetwork::Ready), "{ready:?}");
         let authority = rcgen::Issuer::new(params, key);
-        Self { dir, socket, supervisor, authority }
+        Self { dir, socket, supervisor: Mutex::new(supervisor), authority }
     }
 
     /// Adds an identity whose key is a file.
@@ -115,24 +116,42 @@ impl House {
     }
 
     pub(crate) fn tell(&self, message: &ToNetwork) {
-        self.supervisor.send(message, &[]).unwrap();
+        self.supervisor.lock().unwrap().send(message, &[]).unwrap();
     }
 
-    pub(crate) fn hear(&mut self) -> FromNetwork {
-        self.supervisor.recv::<FromNetwork>().unwrap().unwrap().0
+    pub(crate) fn hear(&self) -> FromNetwork {
+        self.supervisor.lock().unwrap().recv::<FromNetwork>().unwrap().unwrap().0
     }
 
-    /// A figure of `tlspool status`.
-    pub(crate) fn status(&mut self, name: &str) -> u64 {
+    /// What `tlspool status` shows of the network process.
+    fn whole_status(&self) -> serde_json::Value {
         self.tell(&ToNetwork::Status { id: 1 });
-        match self.hear() {
-            FromNetwork::Status { status, .. } => status[name].as_u64().unwrap(),
-            other => panic!("{other:?}"),
+        loop {
+            match self.hear() {
+                FromNetwork::Status { status, .. } => return status,
+                FromNetwork::Drained => {}
+                other => panic!("{other:?}"),
+            }
         }
     }
 
+    /// A figure of `tlspool status`.
+    pub(crate) fn status(&self, name: &str) -> u64 {
+        self.whole_status()[name].as_u64().unwrap()
+    }
+
+    /// One that is true or false.
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        self.whole_status()[name].as_bool().unwrap()
+    }
+
+    /// One of the totals.
+    pub(crate) fn total(&self, name: &str) -> u64 {
+        self.whole_status()["totals"][name].as_u64().unwrap()
+    }
+
     /// Waits until a figure of `tlspool status` has this value.
-    pub(crate) fn await_status(&mut self, name: &str, value: u64) {
+    pub(crate) fn await_status(&self, name: &str, value: u64) {
         while self.status(name) != value {
             thread::yield_now();
         }

@@ -29,7 +29,7 @@ fn inhabited() -> House {
 
 #[test]
 fn both_ends_are_authenticated_and_bytes_flow() {
-    let mut house = inhabited();
+    let house = inhabited();
     let pool = house.pool();
     let (connected, serving) = both((&pool, client()), (&pool, server()));
     let (mut connected, mut serving) = (connected.unwrap(), serving.unwrap());
@@ -134,7 +134,7 @@ fn exporters_agree_and_belong_to_the_session() {
 
 #[test]
 fn a_session_is_detached_and_taken_over() {
-    let mut house = inhabited();
+    let house = inhabited();
     let (here, there) = (house.pool(), house.pool());
     let key = CtlKey([3; 16]);
     let (connected, serving) = both((&here, client().ctlkey(key)), (&there, server()));
@@ -159,7 +159,7 @@ fn a_session_is_detached_and_taken_over() {
 
 #[test]
 fn a_session_ends_with_its_connection_unless_forked() {
-    let mut house = inhabited();
+    let house = inhabited();
     let (here, there) = (house.pool(), house.pool());
     let (connected, serving) = both((&here, client().flags(Flags::FORK)), (&there, server()));
     let (mut connected, mut serving) = (connected.unwrap(), serving.unwrap());
@@ -176,7 +176,7 @@ fn a_session_ends_with_its_connection_unless_forked() {
 
 #[test]
 fn draining_waits_for_the_last_session() {
-    let mut house = inhabited();
+    let house = inhabited();
     let pool = house.pool();
     let (connected, serving) = both((&pool, client()), (&pool, server()));
     let (mut connected, mut serving) = (connected.unwrap(), serving.unwrap());

@@ -31,6 +31,7 @@ use self::relay::Relay;
 use self::renegotiate::Part;
 pub(crate) use self::renegotiate::Wish;
 use super::client::{Client, InFlight};
+use super::disclosure::{self, Disclosure};
 use super::host::{Outcome, RequestHost, callback_text};
 use super::identities::Asker;
 use super::limits::Totals;
@@ -262,8 +263,6 @@ async fn stand_up(
     log.remote = remote.as_ref().map(ToString::to_string).unwrap_or_default();
     program::learn(worker, client).await;
     let authentication = rules::authentication(starttls.flags);
-    let names = (remote.as_ref(), local.as_ref());
-    let scope = rules::scope(worker, client.uid(), starttls, role, authentication, names);
     let asker = Asker {
         id: client.id,
         peer: client.peer.clone(),
@@ -278,24 +277,20 @@ async fn stand_up(
         role,
         local,
         remote,
+        disclosure: Disclosure::default(),
         callback_timeout: settings.config.limits.callback_timeout,
         deadline,
         endpoint,
         judged_early: None,
         outcome: Outcome { plaintext, ..Outcome::default() },
     };
-    let mut rows = Rc::default();
-    if role == Role::Client && host.local.is_some() {
-        // Better told now than after the peer was bothered.
-        let local = host.local.clone();
-        match host.look_up(local.as_ref()) {
-            Ok(found) => rows = found,
-            Err(refusal) => {
-                let error = host.outcome.error.unwrap_or(PoolError::LocalidUnknown);
-                return Err(Failure::new(error, refusal.text));
-            }
-        }
-    }
+    // Better told now than after the peer was bothered.
+    let rows = host.prepare_disclosure().map_err(|refusal| {
+        Failure::new(host.outcome.error.unwrap_or(PoolError::LocalidUnknown), refusal.text)
+    })?;
+    let names = (host.remote.as_ref(), host.local.as_ref());
+    let uid = client.uid();
+    let scope = rules::scope(worker, uid, starttls, role, authentication, names, &host.disclosure);
     let case = privacy::Case {
         role,
         remote: host.remote.as_ref(),
@@ -352,6 +347,7 @@ async fn stand_up(
             return Err(failure);
         }
     };
+    disclosure::remember(&worker.identities, uid, outcome.remember.take()).await;
     let facts = if reply.ctlkey.is_none() {
         Facts::default()
     } else {

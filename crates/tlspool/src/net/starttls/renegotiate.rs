@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::relay::Relay;
 use super::{Failure, NO_LIMIT, rules};
 use crate::net::client::{Client, InFlight};
+use crate::net::disclosure::{self, Disclosure};
 use crate::net::host::{Outcome, RequestHost};
 use crate::net::identities::Asker;
 use crate::net::limits::Totals;
@@ -111,9 +112,6 @@ impl SessionOrders {
         let settings = worker.settings();
         program::learn(worker, &wish.client).await;
         let authentication = rules::authentication(wish.starttls.flags);
-        let names = (remote.as_ref(), local.as_ref());
-        let uid = wish.client.uid();
-        let scope = rules::scope(worker, uid, &wish.starttls, self.role, authentication, names);
         let limit = match wish.starttls.timeout_ms {
             0 => Some(settings.config.limits.handshake_timeout),
             NO_LIMIT => None,
@@ -134,23 +132,24 @@ impl SessionOrders {
             role: self.role,
             local,
             remote,
+            disclosure: Disclosure::default(),
             callback_timeout: settings.config.limits.callback_timeout,
             deadline,
             endpoint: self.endpoint,
             judged_early: None,
             outcome: Outcome::default(),
         };
-        let mut rows = Rc::default();
-        if self.role == Role::Client && host.local.is_some() {
-            let local = host.local.clone();
-            match host.look_up(local.as_ref()) {
-                Ok(found) => rows = found,
-                Err(refusal) => {
-                    let error = host.outcome.error.unwrap_or(PoolError::LocalidUnknown);
-                    return Err((wish, Failure::new(error, refusal.text)));
-                }
+        let rows = match host.prepare_disclosure() {
+            Ok(rows) => rows,
+            Err(refusal) => {
+                let error = host.outcome.error.unwrap_or(PoolError::LocalidUnknown);
+                return Err((wish, Failure::new(error, refusal.text)));
             }
-        }
+        };
+        let names = (host.remote.as_ref(), host.local.as_ref());
+        let (uid, starttls) = (wish.client.uid(), &wish.starttls);
+        let shows = &host.disclosure;
+        let scope = rules::scope(worker, uid, starttls, self.role, authentication, names, shows);
         let case = Case {
             role: self.role,
             remote: host.remote.as_ref(),
@@ -190,12 +189,14 @@ impl SessionOrders {
                     }
                     let commits =
                         outcome.validated.as_mut().map(|v| std::mem::take(&mut v.commits));
+                    let remember = outcome.remember.take();
                     tell_renegotiated(number, &outcome, authentication);
                     let reply = rules::reply(&starttls, &outcome);
                     enter(registered.as_deref(), role, renegotiated);
                     let worker = host.worker.clone();
                     tokio::task::spawn_local(async move {
                         let commits = commits.unwrap_or_default();
+                        disclosure::remember(&worker.identities, client.uid(), remember).await;
                         if let Err(text) = policies::commit(&worker.identities, commits).await {
                             tracing::error!("a pin of a renegotiation was not stored: {text}");
                         }

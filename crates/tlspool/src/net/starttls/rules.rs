@@ -13,6 +13,7 @@ use tlspool_validate::sources::Transport;
 use tlspool_wire::{PoolError, Starttls, StarttlsFlags as Flags, Text};
 
 use super::Failure;
+use crate::net::disclosure::Disclosure;
 use crate::net::host::Outcome;
 use crate::net::limits::Uid;
 use crate::net::worker::Worker;
@@ -37,6 +38,7 @@ pub(super) fn scope(
     role: Role,
     authentication: PeerAuthentication,
     (remote, local): (Option<&DoNai>, Option<&DoNai>),
+    disclosure: &Disclosure,
 ) -> Scope {
     let mut digest = digest::Context::new(&digest::SHA256);
     digest.update(&[role as u8, authentication as u8]);
@@ -49,9 +51,11 @@ pub(super) fn scope(
     digest.update(starttls.service.field());
     digest.update(&worker.trust_digest());
     digest.update(&worker.policy_digest(remote, local, starttls.service.as_str()));
+    let unique = || worker.shared.next_session.fetch_add(1, Ordering::Relaxed);
+    digest.update(&disclosure.digest(unique));
     if role == Role::Client && starttls.flags.contains(Flags::LOCALID_CHECK) {
         // A program that wants to be asked is asked each time: nothing is resumed.
-        digest.update(&worker.shared.next_session.fetch_add(1, Ordering::Relaxed).to_ne_bytes());
+        digest.update(&unique().to_ne_bytes());
     }
     let mut scope = [0; 32];
     scope.copy_from_slice(digest.finish().as_ref());
