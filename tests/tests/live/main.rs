@@ -19,8 +19,8 @@ mod streams;
 
 mod caches;
 mod crash;
-mod extended;
 mod mission;
+mod openpgp;
 mod predicates;
 mod publish;
 mod slow;
