@@ -167,6 +167,13 @@ fn a_server_is_explained() {
     let expression = &json["trace"]["expressions"][0];
     assert_eq!(expression["selector"], "www.example.com");
     assert_eq!(expression["tree"]["parts"][1]["truth"], "true");
+    // Whom the policy believes may still have no session.
+    assert_eq!(json["authorization"]["allowed"], true);
+    bench.good(&["authorize", "add", "deny", ".example.com", "--role", "client"]);
+    let said = run(&bench, &server.explain(&[]));
+    assert!(said.ok && said.out.contains("believed: www.example.com (pin)"), "{}", said.out);
+    assert!(said.out.contains("authorization: deny, by rule 1: deny .example.com"), "{}", said.out);
+    assert!(said.out.ends_with("authorization: denied\n"), "{}", said.out);
     // TLS 1.2 shows certificates to everybody.
     let old = Server::start(&bench, &["-tls1_2"]);
     let said = run(&bench, &old.explain(&[]));
