@@ -1,4 +1,4 @@
-//! What needs a kernel with SCTP: on one of Debian's, in user mode.
+//! What needs a kernel with SCTP and bad weather: on one of Debian's, in user mode.
 //!
 //! The test below runs this very program in it, with all tests that are marked as ignored, which are those
 //! in the modules. The guest sees the file system of this machine; what it writes goes nowhere.
@@ -9,6 +9,7 @@ mod libssl;
 mod messages;
 mod plain;
 mod tunnel;
+mod weather;
 
 use std::process::{Command, Stdio};
 
