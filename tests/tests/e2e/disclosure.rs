@@ -306,6 +306,18 @@ fn a_new_daemon_asks_the_same_person() {
     assert!(chooser.wait().success());
 }
 
+/// The Python package where every user can read it: the house's folder.
+pub(crate) fn copy_package(house: &House) {
+    let package = house.path("tlspool");
+    std::fs::create_dir(&package).unwrap();
+    for file in std::fs::read_dir(workspace().join("python/tlspool")).unwrap() {
+        let file = file.unwrap();
+        if file.path().extension().is_some_and(|extension| extension == "py") {
+            std::fs::copy(file.path(), package.join(file.file_name())).unwrap();
+        }
+    }
+}
+
 /// Everyone has a chooser and rows of their own; access rules hold whoever chooses.
 #[test]
 fn users_choose_for_themselves() {
@@ -316,15 +328,7 @@ fn users_choose_for_themselves() {
     }
     let (house, leaf) = inhabited();
     let choose = compile(&house, "choose-localid");
-    // Where that user can read it.
-    let package = house.path("tlspool");
-    std::fs::create_dir(&package).unwrap();
-    for file in std::fs::read_dir(workspace().join("python/tlspool")).unwrap() {
-        let file = file.unwrap();
-        if file.path().extension().is_some_and(|extension| extension == "py") {
-            std::fs::copy(file.path(), package.join(file.file_name())).unwrap();
-        }
-    }
+    copy_package(&house);
     let client_script = "\
 import socket, sys, tlspool
 host, port = sys.argv[1].rsplit(':', 1)

@@ -5,6 +5,7 @@ mod client;
 mod closing;
 mod disclosure;
 mod library;
+mod on_the_fly;
 mod openssl_client;
 mod policy;
 mod programs;

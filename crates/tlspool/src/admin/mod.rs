@@ -23,7 +23,7 @@ mod pin;
 mod policy;
 pub mod prompt;
 mod publish;
-mod signer;
+pub(crate) mod signer;
 mod token;
 mod trust;
 

@@ -16,7 +16,7 @@ use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo};
 use super::AdminError;
 
 /// Most characters of a common name (RFC 5280, ub-common-name).
-const MAX_COMMON_NAME: usize = 64;
+pub(crate) const MAX_COMMON_NAME: usize = 64;
 
 /// How far the clocks of peers may be behind ours.
 pub(super) const CLOCK_SKEW: Duration = Duration::from_hours(1);
@@ -130,7 +130,7 @@ impl Wanted<'_> {
 }
 
 /// The subjectAltName of a name.
-fn alternative_name(name: &DoNai) -> Result<SanType, AdminError> {
+pub(crate) fn alternative_name(name: &DoNai) -> Result<SanType, AdminError> {
     let text = name.as_str();
     if !text.is_ascii() {
         // RFC 9598: only the user can be outside ASCII.

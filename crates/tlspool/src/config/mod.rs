@@ -8,6 +8,7 @@
 mod authorization;
 mod diagnose;
 mod lookups;
+mod on_the_fly;
 mod places;
 mod privacy;
 mod validation;
@@ -16,6 +17,7 @@ mod values;
 pub use authorization::{Ask, Authorization, AuthorizingProgram, Radius, RadiusServer, Ruling};
 pub use diagnose::ConfigError;
 pub use lookups::{Cache, Dns, Http, Ldap};
+pub use on_the_fly::{OnTheFly, SafeUri};
 pub use places::Places;
 pub use privacy::{
     OpenPgp, OpenPgpDescriptor, OpenPgpFraming, PeerSelector, Privacy, PrivacyMode, PrivacyRule,
@@ -98,6 +100,8 @@ pub struct Config {
     pub privacy: Privacy,
     /// OpenPGP certificates.
     pub openpgp: OpenPgp,
+    /// Who certifies identities that are made on the fly; absent: none are.
+    pub on_the_fly: Option<OnTheFly>,
     /// How the network process and the look-up process are shut in.
     pub confinement: Confinement,
     /// For those who look for faults.
@@ -353,6 +357,7 @@ impl Config {
             cache: Cache::default(),
             privacy: Privacy::default(),
             openpgp: OpenPgp::default(),
+            on_the_fly: None,
             confinement: Confinement::default(),
             debug: Debug::default(),
         }
@@ -425,6 +430,11 @@ impl Config {
                     ),
                 ));
             }
+        }
+        if self.on_the_fly.as_ref().is_some_and(|fly| fly.key == fly.identity_key) {
+            let problem =
+                "the authority's own key must not be that of the identities; make another";
+            return Some(("on_the_fly.identity_key".into(), problem.into()));
         }
         lookups::contradiction(self).or_else(|| authorization::contradiction(self))
     }

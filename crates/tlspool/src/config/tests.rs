@@ -47,6 +47,12 @@ fn full() -> Config {
     config.dns = Some(Dns::default());
     config.authorization.program = Some(AuthorizingProgram::at(path("/a.sock")));
     config.authorization.radius = Some(Radius::with(Vec::new(), path("/secret")));
+    config.on_the_fly = Some(OnTheFly {
+        certificate: SafeUri("file:/c".into()),
+        key: SafeUri("file:/k".into()),
+        identity_key: SafeUri("file:/i".into()),
+        lifetime: Duration::from_secs(1),
+    });
     config.privacy.rules.push(PrivacyRule {
         remote: None,
         service: String::new(),

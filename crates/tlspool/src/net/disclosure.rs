@@ -16,7 +16,7 @@ use lru::LruCache;
 use tlspool_engine::{CertificateType, Refusal};
 use tlspool_identity::{DoNai, DomainPart, Selector};
 use tlspool_store::{AccessError, LocalIdentity, Mode, Role, Store, StoreError};
-use tlspool_wire::{LidentryFlags as Flags, PoolError, StarttlsFlags};
+use tlspool_wire::{LidentryFlags as Flags, StarttlsFlags};
 
 use super::chooser::{Choice, NoChoice, Question, Remember};
 use super::host::{RequestHost, kind_of};
@@ -115,6 +115,11 @@ impl Disclosure {
         out
     }
 
+    /// Whether what was chosen is to be made.
+    pub(crate) fn is_on_the_fly(&self) -> bool {
+        self.chosen.as_ref().is_some_and(|choice| choice.on_the_fly)
+    }
+
     /// Whether somebody may be shown whom the program did not name.
     pub(crate) fn is_open(&self) -> bool {
         self.asks || !self.usable.is_empty()
@@ -150,6 +155,7 @@ impl RequestHost {
         let remote = self.remote.clone().filter(|_| !ignored);
         let named = self.local.clone();
         let rows = match &named {
+            Some(name) if self.wants_on_the_fly() => self.may_make(name).map(|()| Rc::default())?,
             Some(name) => self.look_up(Some(name))?,
             None => Rc::default(),
         };
@@ -254,11 +260,7 @@ impl RequestHost {
         };
         let local = choice.local.as_ref().map_or("", DoNai::as_str);
         tracing::info!(%client, reqid = self.reqid, local, "the local identity was chosen");
-        if choice.on_the_fly {
-            let text = "this pool makes no identities on the fly";
-            return Err(self.refuse(PoolError::CommandNotImpl, text.into()));
-        }
-        if let Some(name) = choice.local.as_ref().filter(|_| choice.is_new) {
+        if let Some(name) = choice.local.as_ref().filter(|_| choice.is_new && !choice.on_the_fly) {
             self.await_arrival(name).await?;
         }
         self.outcome.remember =

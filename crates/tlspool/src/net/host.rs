@@ -65,6 +65,8 @@ pub(crate) struct Outcome {
     pub(crate) plaintext: Option<std::os::fd::OwnedFd>,
     /// Whether it was asked about the local identity.
     pub(crate) localid_checked: bool,
+    /// Whether the local identity was made on the fly.
+    pub(crate) on_the_fly: bool,
     /// Whom to show another time, and to whom.
     pub(crate) remember: Option<(Remember, Option<DoNai>)>,
     /// The error number for a refusal.
@@ -450,6 +452,9 @@ impl Host for RequestHost {
         let asked = self.asked_for(sni)?;
         let name =
             if self.wants_check() { self.check_localid(asked.as_ref()).await? } else { asked };
+        if self.wants_on_the_fly() {
+            return self.show_on_the_fly(name.as_ref(), types).await;
+        }
         let (rows, covered) = self.look_up_host(name.as_ref())?;
         let mut refusal = None;
         for kind in types {
@@ -473,12 +478,17 @@ impl Host for RequestHost {
         kind: CertificateType,
     ) -> Result<Option<Arc<Credential>>, Refusal> {
         let Some(name) = self.whom_to_show(kind).await? else { return Ok(None) };
-        let rows = self.look_up(Some(&name))?;
-        let Some(credential) = self.choose(&rows, kind, None, None).await? else {
-            let text = format!("{name} has no certificate of the type that the server takes");
-            return Err(self.refuse(PoolError::LocalidUnknown, text));
+        let credential = if self.wants_on_the_fly() || self.disclosure.is_on_the_fly() {
+            self.show_on_the_fly(Some(&name), &[kind]).await?
+        } else {
+            let rows = self.look_up(Some(&name))?;
+            let Some(credential) = self.choose(&rows, kind, None, None).await? else {
+                let text = format!("{name} has no certificate of the type that the server takes");
+                return Err(self.refuse(PoolError::LocalidUnknown, text));
+            };
+            self.outcome.credential = Some(credential.clone());
+            credential
         };
-        self.outcome.credential = Some(credential.clone());
         if let Some(peer) = self.judged_early.take() {
             if self.local.as_ref() != Some(&name) {
                 self.judge(&peer).await?;
@@ -490,6 +500,9 @@ impl Host for RequestHost {
 
     async fn has_openpgp(&mut self, sni: Option<&str>) -> bool {
         let Ok(name) = self.asked_for(sni) else { return false };
+        if self.wants_on_the_fly() {
+            return false;
+        }
         // A name that is refused is refused again, and told, where it is needed.
         let rows = self.look_up(name.as_ref());
         rows.is_ok_and(|rows| rows.iter().any(|row| row.kind == Kind::OpenPgp))

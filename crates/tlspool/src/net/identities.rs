@@ -193,6 +193,12 @@ impl Identities {
         Ok(rows)
     }
 
+    /// An error unless the program may use `name`, which need not exist.
+    pub(crate) fn check_access(&mut self, asker: &Asker, name: &DoNai) -> Result<(), AccessError> {
+        self.changes()?;
+        opened(&mut self.store, &self.path)?.check_access(&asker.caller(), name)
+    }
+
     /// The credential of a row, if it is remembered.
     pub(crate) fn remembered(&mut self, row: &LocalIdentity) -> Option<Arc<Credential>> {
         self.credentials.get(&row.id).cloned()
@@ -237,12 +243,21 @@ pub(crate) fn credential(
     row: &LocalIdentity,
     chain: Vec<Vec<u8>>,
 ) -> Result<Credential, &'static str> {
+    x509_credential(row.name.as_str(), &row.key_uri, chain)
+}
+
+/// Makes a credential of a name, the URI of its key, and its chain, leaf first.
+pub(crate) fn x509_credential(
+    name: &str,
+    key_uri: &str,
+    chain: Vec<Vec<u8>>,
+) -> Result<Credential, &'static str> {
     let leaf = chain.first().ok_or("its certificate chain is empty")?;
     let schemes = schemes(leaf)?;
     let fingerprint = fingerprint(leaf).0;
     Ok(Credential {
-        name: row.name.as_str().to_owned(),
-        key_uri: row.key_uri.as_str().into(),
+        name: name.to_owned(),
+        key_uri: key_uri.into(),
         fingerprint,
         schemes,
         shown: Shown::X509(chain.into_iter().map(CertificateDer::from).collect()),

@@ -20,6 +20,7 @@ mod info;
 mod keys;
 mod limits;
 mod lookups;
+mod on_the_fly;
 mod peer;
 mod pin;
 mod policies;

@@ -22,6 +22,7 @@ use super::identities::Identities;
 use super::keys::Keys;
 use super::limits::InUse;
 use super::lookups::Lookups;
+use super::on_the_fly::Workshop;
 use super::peer::Peer;
 use super::policies::{PolicyDigest, WorkerTables};
 use super::settings::Settings;
@@ -62,6 +63,7 @@ pub(crate) struct Worker {
     pub(crate) keys: Keys,
     pub(crate) lookups: Lookups,
     pub(crate) identities: RefCell<Identities>,
+    pub(crate) workshop: RefCell<Workshop>,
     settings: RefCell<Arc<Settings>>,
     trust: Trust,
     load: Arc<AtomicU32>,
@@ -183,6 +185,7 @@ async fn work(start: Start) -> std::io::Result<()> {
         keys: Keys::new(key_channel)?,
         lookups: Lookups::new(&settings),
         identities: RefCell::new(Identities::new(settings.config.database.to_path_buf())),
+        workshop: RefCell::default(),
         settings: RefCell::new(settings),
         trust: Trust::new(),
         shared,
@@ -220,6 +223,7 @@ async fn work(start: Start) -> std::io::Result<()> {
                 worker.settings.replace(worker.shared.settings());
                 worker.lookups.reload(&worker.settings());
                 worker.identities.borrow_mut().forget();
+                worker.workshop.borrow_mut().forget();
                 worker.keys.forget();
             }
         }

@@ -255,7 +255,7 @@ fn refusals_and_answers_that_are_no_choice_end_the_handshake() {
         (choice(Flags::default(), "a@@b", ""), PoolError::LocalidRefused, "localid"),
         (choice(Flags::DBAPPEND, "john@example.org", ".net"), PoolError::LocalidRefused, ".net"),
         (choice(Flags::default(), "jeff@example.org", ""), PoolError::LocalidUnknown, "jeff@"),
-        (choice(Flags::ONTHEFLY, "john@example.org", ""), PoolError::CommandNotImpl, "fly"),
+        (choice(Flags::ONTHEFLY, "john@example.org", ""), PoolError::LocalidUnknown, "fly"),
     ] {
         let shaking = shake(&house, client());
         let (cbid, _) = chooser.asked();

@@ -51,9 +51,6 @@ pub(super) fn admit(
     let socket = descriptor.ok_or_else(|| {
         Failure::new(PoolError::CipherSocketNeeded, "STARTTLS needs the socket to run TLS on")
     })?;
-    if flags.contains(Flags::LOCALID_ONTHEFLY) {
-        return Err(not_yet("certificates made on the fly"));
-    }
     let carriage = Carriage::of(&starttls)?;
     let role = role(flags).map_err(|peer_to_peer| {
         if peer_to_peer {

@@ -43,7 +43,7 @@ pub(super) fn scope(
     let mut digest = digest::Context::new(&digest::SHA256);
     digest.update(&[role as u8, authentication as u8]);
     digest.update(&uid.to_ne_bytes());
-    let relevant = Flags::DOMAIN_REPRESENTS_USER | Flags::WITHOUT_SNI;
+    let relevant = Flags::DOMAIN_REPRESENTS_USER | Flags::WITHOUT_SNI | Flags::LOCALID_ONTHEFLY;
     digest.update(&(starttls.flags & relevant).0.to_ne_bytes());
     // Fixed-size fields, so that no two combinations look the same.
     digest.update(starttls.localid.field());
@@ -87,6 +87,9 @@ pub(super) fn reply(request: &Starttls, outcome: &Outcome) -> Starttls {
     }
     if !outcome.localid_checked {
         unused = unused | Flags::LOCALID_CHECK;
+    }
+    if !outcome.on_the_fly {
+        unused = unused | Flags::LOCALID_ONTHEFLY;
     }
     let localid = outcome.credential.as_ref().map_or("", |credential| &credential.name);
     let remoteid = outcome.validated.as_ref().map_or("", |validated| validated.identity.as_str());
