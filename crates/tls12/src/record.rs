@@ -504,6 +504,54 @@ mod tests {
     }
 
     #[test]
+    fn what_changes_nothing_is_counted_until_data_comes() {
+        const IDLE: [(u8, &[u8]); 4] = [
+            (content::ALERT, &[1, 112]),
+            (content::CHANGE_CIPHER_SPEC, &[1]),
+            (content::APPLICATION_DATA, &[]),
+            (content::HANDSHAKE, &[]),
+        ];
+        for (kind, plain) in IDLE {
+            let (mut from, mut to) = protected();
+            let mut pass = |kind, plain| to.open(&mut sealed(&mut from, kind, plain)).map(drop);
+            for _ in 0..2 {
+                for _ in 0..MAX_IDLE {
+                    assert_eq!(pass(kind, plain), Ok(()));
+                    // Handshake messages count for nothing, either way.
+                    assert_eq!(pass(content::HANDSHAKE, &[1]), Ok(()));
+                }
+                assert_eq!(pass(content::APPLICATION_DATA, &[1]), Ok(()));
+            }
+            for _ in 0..MAX_IDLE {
+                assert_eq!(pass(kind, plain), Ok(()));
+            }
+            assert_eq!(pass(kind, plain), Err(Error::Flood), "{kind}");
+        }
+        let mut stream = Stream::default();
+        assert_eq!(stream.fragment(content::APPLICATION_DATA, &[]), Ok(None));
+    }
+
+    #[test]
+    fn what_is_dealt_with_is_not_kept() {
+        let mut stream = Stream::default();
+        // Whole records, and the beginning of the next one, again and again.
+        let record = [&[22, 3, 3, 0x10, 0][..], &[20, 0, 0x0F, 0xFC], &[7; 0x0FFC]].concat();
+        stream.receive(&record[..9]).unwrap();
+        let mut passed = 0;
+        while passed <= MAX_INCOMING {
+            let rest = [&record[9..], &record[..9]].concat();
+            stream.receive(&rest).unwrap();
+            assert!(matches!(stream.next(), Ok(Some(Incoming::Handshake(_)))));
+            assert_eq!(stream.next(), Ok(None));
+            passed += rest.len();
+        }
+        assert_eq!(stream.take_unread(), &record[..9]);
+        stream.receive(&record).unwrap();
+        assert!(matches!(stream.next(), Ok(Some(Incoming::Handshake(_)))));
+        assert_eq!((stream.incoming.capacity(), stream.messages.capacity()), (0, 0));
+    }
+
+    #[test]
     fn what_waits_has_bounds() {
         let mut stream = Stream::default();
         stream.receive(&vec![22; MAX_INCOMING]).unwrap();

@@ -512,6 +512,34 @@ mod tests {
     }
 
     #[test]
+    fn a_session_id_has_at_most_32_bytes() {
+        for length in [32, 33] {
+            let hello = ClientHello { session_id: vec![1; length], ..full() };
+            assert_eq!(ClientHello::decode(&hello.encode(), false).is_ok(), length == 32);
+            let hello = ServerHello { session_id: vec![1; length], ..ServerHello::default() };
+            let none = ClientExtensions::default();
+            assert_eq!(ServerHello::decode(&hello.encode(), &none).is_ok(), length == 32);
+        }
+    }
+
+    #[test]
+    fn names_of_other_types_are_passed_over() {
+        let named = |list: &[u8]| {
+            let mut body = vec![];
+            put(&mut body, extension::SERVER_NAME, |out| out.vec16(list));
+            with_extensions(&body).map(|hello| hello.extensions.server_name)
+        };
+        assert_eq!(named(&[1, 0, 1, b'x', 0, 0, 1, b'a']), Ok(Some("a".into())));
+        assert_eq!(named(&[0, 0, 1, b'a', 7, 0, 0]), Ok(Some("a".into())));
+        assert_eq!(named(&[1, 0, 1, b'x']), Ok(None));
+        assert!(named(&[0, 0, 1, b'a', 0, 0, 1, b'b']).is_err());
+        let long = |length: usize| {
+            [&[0, (length >> 8) as u8, length as u8][..], &vec![b'a'; length]].concat()
+        };
+        assert!(named(&long(255)).is_ok() && named(&long(256)).is_err());
+    }
+
+    #[test]
     fn compression_is_refused() {
         let mut bytes = full().encode();
         bytes[34 + 3 + 6 + 1] = 1;

@@ -257,6 +257,8 @@ mod tests {
             (0, 59, true),
             (0, 61, true),
             (59, 119, true),
+            // At the very moment when the keys change.
+            (60, 121, true),
             (0, 120, false),
             (59, 181, false),
             (0, 15_300, false), // 255 minutes
@@ -280,6 +282,24 @@ mod tests {
             cookies.respond(&again, b"a", start + 2 * MINUTE, &mut out),
             Verdict::Challenge(ANSWER)
         );
+    }
+
+    #[test]
+    fn a_session_id_has_at_most_32_bytes() {
+        let now = Instant::now();
+        let mut cookies = Cookies::new(MINUTE, now).unwrap();
+        let mut out = [0; 100];
+        for length in [0, 32, 33] {
+            let mut hello = hello(0, 0, b"", 7);
+            // Behind the headers, version and random; then the lengths of message, fragment and record.
+            hello[13 + 12 + 34] = length;
+            hello.splice(13 + 12 + 35..13 + 12 + 35, vec![1; length.into()]);
+            for at in [12, 16, 24] {
+                hello[at] += length;
+            }
+            let verdict = cookies.respond(&hello, b"here", now, &mut out);
+            assert_eq!(verdict != Verdict::Ignore, length <= 32, "{length}");
+        }
     }
 
     #[test]

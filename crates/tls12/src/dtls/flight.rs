@@ -314,6 +314,12 @@ mod tests {
         flight.send();
         assert!(records(&mut flight, 13).is_empty());
         assert_eq!(records(&mut flight, 14).len(), 1);
+        // A message without a body needs no more than its header.
+        let mut flight = Flight::default();
+        flight.push(0, 0, 14, &[]);
+        flight.send();
+        assert!(records(&mut flight, 13 + 11).is_empty());
+        assert_eq!(records(&mut flight, 13 + 12).len(), 1);
         let mut flight = Flight::default();
         flight.push(9, 0, 11, &[]);
         flight.send();

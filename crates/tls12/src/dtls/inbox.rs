@@ -331,6 +331,20 @@ mod tests {
     }
 
     #[test]
+    fn two_of_the_longest_fit_exactly() {
+        let max = 1000;
+        let mut inbox = Inbox::new(0, max);
+        let body = vec![7; max];
+        assert_eq!(add(&mut inbox, 11, max, 1, 0, &body), Fate::Taken);
+        assert_eq!(add(&mut inbox, 11, max, 0, 0, &body), Fate::Taken);
+        // Not a byte more.
+        assert_eq!(add(&mut inbox, 11, max, 2, 0, b"x"), Fate::Dropped);
+        for seq in 0..2 {
+            assert_eq!(inbox.pop().unwrap(), whole(11, seq, &body));
+        }
+    }
+
+    #[test]
     fn skipping_keeps_what_is_ahead() {
         let mut inbox = Inbox::new(0, MAX);
         add(&mut inbox, 11, 1, 2, 0, b"x");

@@ -690,3 +690,28 @@ impl Transport {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_early_has_bounds() {
+        for mode in [Mode::Udp, Mode::Sctp] {
+            let mut early = Early::new(mode);
+            let (records, bytes) = early.most;
+            for tag in 0..records {
+                assert!(early.push(b"x", tag as u64));
+            }
+            assert!(!early.push(b"x", 0));
+            assert_eq!(early.pop(), Some((b"x".to_vec(), 0)));
+            assert!(early.push(b"x", 0) && !early.push(b"", 0));
+            let mut early = Early::new(mode);
+            assert!(early.push(&vec![7; bytes - 1], 0));
+            assert!(!early.push(b"xy", 0));
+            assert!(early.push(b"x", 0) && !early.push(b"x", 0));
+            assert_eq!(early.pop().map(|(record, _)| record.len()), Some(bytes - 1));
+            assert!(early.push(&vec![7; bytes - 1], 0));
+        }
+    }
+}
