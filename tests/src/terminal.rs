@@ -29,7 +29,7 @@ struct Screen {
 }
 
 impl Terminal {
-    /// Starts `command` by setsid(1), so that `/dev/tty` is its terminal.
+    /// Starts `command` by env(1) and setsid(1), so that `/dev/tty` is its terminal.
     pub fn start(command: &Command) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let ours = openpt(flags).expect("a pseudo terminal");
@@ -38,8 +38,10 @@ impl Terminal {
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         let theirs = rustix::fs::open(path, flags, Mode::empty()).expect("its other side");
         let end = || Stdio::from(theirs.try_clone().expect("a descriptor"));
-        let mut session = Command::new("setsid");
-        session.arg("--ctty").arg(command.get_program()).args(command.get_args());
+        // Control-C works on a terminal, also where the tests run in the background, which ignores it.
+        let mut session = Command::new("env");
+        session.args(["--default-signal=INT,QUIT", "setsid", "--ctty"]);
+        session.arg(command.get_program()).args(command.get_args());
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => session.env(name, value),
