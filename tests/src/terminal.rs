@@ -38,9 +38,9 @@ impl Terminal {
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         let theirs = rustix::fs::open(path, flags, Mode::empty()).expect("its other side");
         let end = || Stdio::from(theirs.try_clone().expect("a descriptor"));
-        // Control-C works on a terminal, also where the tests run in the background, which ignores it.
+        // Control-C and hanging up work on a terminal, also where the tests run with both ignored.
         let mut session = Command::new("env");
-        session.args(["--default-signal=INT,QUIT", "setsid", "--ctty"]);
+        session.args(["--default-signal=HUP,INT,QUIT", "setsid", "--ctty"]);
         session.arg(command.get_program()).args(command.get_args());
         for (name, value) in command.get_envs() {
             match value {

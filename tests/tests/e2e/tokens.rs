@@ -62,8 +62,10 @@ fn locked(house: &House) {
 /// `tlspool -p` on a terminal of its own.
 fn person(house: &House) -> Process {
     let inner = format!("{} -c {} -p", program("tlspool").display(), house.text("tlspool.toml"));
-    let mut command = Command::new("script");
-    Process::start(house.outfit(command.args(["-qefc", &inner, "/dev/null"])))
+    // It ends with its terminal, also where the tests run with hanging up ignored.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP,INT,QUIT", "script", "-qefc", &inner, "/dev/null"]);
+    Process::start(house.outfit(&mut command))
 }
 
 /// The question, to its end.
