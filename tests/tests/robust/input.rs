@@ -169,9 +169,10 @@ fn descriptors_that_do_not_fit() {
         let refusal = raw.refused(starttls(), &[fd.as_fd()]);
         scene.told(refusal, E::CipherSocketNeeded, words);
     }
-    let mut protocols = vec![(17, E::RecordMalformed, "DTLS"), (132, E::CommandNotImpl, "SCTP")];
-    protocols.push((99, E::RecordMalformed, "ipproto 99"));
-    for (ipproto, error, words) in protocols {
+    let not_sctp = (132, E::CipherSocketNeeded, "not an SCTP socket");
+    let udp_without_dtls = (17, E::RecordMalformed, "DTLS");
+    let unknown = (99, E::RecordMalformed, "ipproto 99");
+    for (ipproto, error, words) in [udp_without_dtls, not_sctp, unknown] {
         let body = Body::Starttls(Starttls { ipproto, ..server("example.com") });
         scene.told(raw.refused(body, &[fd.as_fd()]), error, words);
     }
