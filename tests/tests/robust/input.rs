@@ -94,8 +94,8 @@ fn records_that_make_no_sense() {
     scene.told(raw.refused(Body::Error(error), &[]), E::CommandNeeded, "not a command");
     let stray = raw.refused(Body::PlaintextConnect(Starttls::default()), &[]);
     scene.told(stray, E::CommandBadCallbackResponse, "cbid");
-    let later = raw.refused(Body::LidentryRegister(Lidentry::default()), &[]);
-    scene.told(later, E::CommandNotImpl, "no selector");
+    let choice = raw.refused(Body::LidentryCallback(Lidentry::default()), &[]);
+    scene.told(choice, E::CommandBadCallbackResponse, "cbid");
     let pin = Pinentry { pin: Text::cut("1234").into(), ..Pinentry::default() };
     let unasked = raw.refused(Body::Pinentry(pin), &[]);
     scene.told(unasked, E::CommandBadCallbackResponse, "nobody asked");
