@@ -41,7 +41,7 @@ fn cheap(fds: &[OwnedFd]) -> Vec<(Vec<u8>, Vec<BorrowedFd<'_>>)> {
         (request(Body::Error(error)), vec![]),
         (request(Body::ControlDetach(control())), vec![]),
         (request(Body::ControlReattach(control())), vec![]),
-        (request(Body::LidentryRegister(tlspool_client::Lidentry::default())), vec![]),
+        (request(Body::LidentryCallback(tlspool_client::Lidentry::default())), vec![]),
         (starttls(), vec![]),
         (garbled, vec![fds[0].as_fd()]),
         (stray, vec![fds[0].as_fd()]),
