@@ -50,7 +50,7 @@ pub(crate) struct Options {
     #[arg(short = 'y', long, value_name = "STREAM", group = "transport")]
     pub(crate) sctp_stream: Option<u16>,
     /// With -y: plaintext is TCP
-    #[arg(long, requires = "sctp_stream")]
+    #[arg(long, requires = "sctp_stream", conflicts_with_all = ["sctp", "udp"])]
     pub(crate) plain_tcp: bool,
     /// With -u: sessions that may begin from one address within five minutes
     #[arg(long, value_name = "N", default_value_t = 64)]
@@ -206,7 +206,14 @@ mod tests {
         let server = || StarttlsRequest::server().flags(StarttlsFlags::IGNORE_REMOTEID);
         assert_eq!(request("-s -l :1 -r b:2 -x 3").unwrap(), server().sctp_messages(3));
         assert_eq!(request("-s -l :1 -r b:2 -y 0").unwrap(), server().sctp(0));
-        for wrong in ["-x 1 -y 1", "-u -x 1", "-x 65536", "--plain-tcp", "-x 1 --plain-tcp"] {
+        for wrong in [
+            "-x 1 -y 1",
+            "-u -x 1",
+            "-x 65536",
+            "--plain-tcp",
+            "-x 1 --plain-tcp",
+            "-u --plain-tcp",
+        ] {
             let args = format!("tlstunnel -s -l :1 -r b:2 {wrong}");
             assert!(Options::try_parse_from(args.split_whitespace()).is_err(), "{wrong}");
         }
