@@ -17,6 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::net::free_port;
@@ -168,6 +169,19 @@ impl ZoneSet {
                 algorithm: ALGORITHM.into(),
                 change: None,
             });
+        }
+    }
+}
+
+/// Without their zones, nobody answers: killed at once, a server would leave children that still do.
+impl Drop for Zones {
+    fn drop(&mut self) {
+        for server in &mut self.servers {
+            server.signal(Signal::TERM);
+            server.signal(Signal::CONT);
+        }
+        for server in &mut self.servers {
+            server.wait();
         }
     }
 }
