@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let flags = SocketFlags::CLOEXEC;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     let pin_memory = memfd_create("pins", MemfdFlags::CLOEXEC)?;
-    let boot = KeydBoot { channels: vec![theirs], config, pin_memory };
+    let boot = KeydBoot { channels: vec![theirs], config, pin_memory, flush_log: || () };
     let server = std::thread::spawn(move || serve(boot));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let client = runtime.block_on(async { KeyClient::new(ours) })?;

@@ -133,7 +133,8 @@ pub fn key_process() -> ExitCode {
 }
 
 fn serve_keys(keys: &Keys, pin_memory: OwnedFd, channels: Vec<OwnedFd>) -> ExitCode {
-    run_key_process(KeydBoot { channels, config: keys.store_config(), pin_memory })
+    let config = keys.store_config();
+    run_key_process(KeydBoot { channels, config, pin_memory, flush_log: logging::flush })
 }
 
 /// The whole look-up process.

@@ -198,7 +198,6 @@ fn a_module_crashes() {
 }
 
 #[test]
-#[ignore = "passes alone; after the others of this program it has not seen the module hang: run with --ignored"]
 fn a_module_hangs() {
     let _alone = alone();
     let scene = Scene::new();

@@ -57,6 +57,9 @@ pub struct KeydBoot {
     pub config: KeyStoreConfig,
     /// A memory file that keeps PINs when this process dies; at first empty.
     pub pin_memory: OwnedFd,
+    /// Writes the log's last lines. Called before this process ends at once, for nothing else does it then;
+    /// it must return within moments.
+    pub flush_log: fn(),
 }
 
 /// The whole of `tlspool-keyd`. Returns only if it cannot start: it exits with 0 when all channels
@@ -64,8 +67,12 @@ pub struct KeydBoot {
 /// handlers of modules, whose threads may still run.
 pub fn run_key_process(boot: KeydBoot) -> ExitCode {
     harden::harden();
+    let flush_log = boot.flush_log;
     match serve(boot) {
-        Ok(()) => harden::exit_now(0),
+        Ok(()) => {
+            flush_log();
+            harden::exit_now(0)
+        }
         Err(error) => {
             tracing::error!(%error, "the key process cannot start its threads");
             ExitCode::FAILURE
@@ -77,6 +84,7 @@ pub fn run_key_process(boot: KeydBoot) -> ExitCode {
 pub fn serve(boot: KeydBoot) -> std::io::Result<()> {
     let channels: Arc<[Channel]> = boot.channels.into_iter().map(Channel::new).collect();
     let timeout = Duration::from_millis(boot.config.module_timeout_ms);
+    let flush_log = boot.flush_log;
     let bell = Arc::new(Bell::default());
     let prompts = Arc::new(Prompts::new(channels.clone(), bell.clone()));
     let pins: Arc<dyn PinSource> = prompts.clone();
@@ -90,7 +98,7 @@ pub fn serve(boot: KeydBoot) -> std::io::Result<()> {
             receivers.push(spawn("receive", &server, move |server| server.receive(index))?);
         }
     }
-    let mut others = vec![spawn("tick", &server, move |server| server.tick(timeout))?];
+    let mut others = vec![spawn("tick", &server, move |server| server.tick(timeout, flush_log))?];
     for _ in 0..OPENERS {
         others.push(spawn("open", &server, |server| server.opening.serve())?);
     }
@@ -166,7 +174,7 @@ impl Server {
     }
 
     /// The thread that watches time pass.
-    fn tick(&self, timeout: Duration) {
+    fn tick(&self, timeout: Duration, flush_log: fn()) {
         let tick = TICK.min(timeout / 4).max(TICK_WAITING);
         let mut closed = self.bell.closed.lock();
         while !*closed {
@@ -177,6 +185,7 @@ impl Server {
                     %module, ?timeout,
                     "a call into the PKCS #11 module does not return: the key process restarts"
                 );
+                flush_log();
                 harden::exit_now(EXIT_MODULE_HUNG);
             }
             if self.store.expire(Instant::now()) {

@@ -1,5 +1,6 @@
 //! The key process and its client, over a socketpair, in threads and in processes that die.
 
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -39,7 +40,7 @@ struct Here {
 
 fn serve_here(config: KeyStoreConfig, workers: usize) -> Here {
     let (ours, channels) = (0..workers).map(|_| pair()).unzip();
-    let boot = KeydBoot { channels, config, pin_memory: memory() };
+    let boot = KeydBoot { channels, config, pin_memory: memory(), flush_log: || () };
     let thread = std::thread::spawn(move || serve(boot).unwrap());
     Here { channels: ours, thread: Some(thread) }
 }
@@ -304,6 +305,7 @@ fn keyd() {
         channels: vec![fcntl_dupfd_cloexec(std::io::stdin(), 3).unwrap()],
         config: KeyStoreConfig { module_timeout_ms: 500, ..config(mock()) },
         pin_memory: fcntl_dupfd_cloexec(std::io::stderr(), 3).unwrap(),
+        flush_log: || println!("last words"),
     };
     run_key_process(boot);
 }
@@ -316,7 +318,7 @@ impl Keyd {
             .args(["process::keyd", "--exact", "--nocapture"])
             .env(SOCKET, "1")
             .stdin(theirs)
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(memory.try_clone().unwrap())
             .spawn()
             .unwrap();
@@ -405,8 +407,14 @@ isolated! {
             let key = key.unwrap();
             home.control("hang");
             let (signed, _keyd) = tokio::join!(sign(&client, &key), async {
-                let wait = tokio::task::spawn_blocking(move || keyd.0.wait().unwrap());
-                assert_eq!(wait.await.unwrap().code(), Some(EXIT_MODULE_HUNG.into()));
+                let wait = tokio::task::spawn_blocking(move || {
+                    let mut said = String::new();
+                    keyd.0.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+                    (keyd.0.wait().unwrap(), said)
+                });
+                let (status, said) = wait.await.unwrap();
+                assert_eq!(status.code(), Some(EXIT_MODULE_HUNG.into()));
+                assert!(said.contains("last words"), "{said}");
                 home.control("");
                 let (keyd, channel) = Keyd::start(home, &memory);
                 client.set_channel(channel).unwrap();

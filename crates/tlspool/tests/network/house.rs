@@ -65,7 +65,12 @@ impl House {
             keyds.push(keyd);
         }
         let pin_memory = memfd_create("pins", MemfdFlags::CLOEXEC).unwrap();
-        let boot = KeydBoot { channels: keyds, config: KeyStoreConfig::default(), pin_memory };
+        let boot = KeydBoot {
+            channels: keyds,
+            config: KeyStoreConfig::default(),
+            pin_memory,
+            flush_log: || (),
+        };
         thread::spawn(move || serve(boot));
         let listeners = vec![Listener { fd: listener.into(), path: socket.clone() }];
         let boot = NetworkBoot { config, listeners, supervisor: far, key_channels: ours };
