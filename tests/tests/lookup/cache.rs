@@ -11,9 +11,9 @@ use tlspool_lookup::cache::{Cached, Key, Settings};
 use tlspool_tests::{LIMIT, Memcached};
 use tlspool_validate::sources::{Answer, Found, Looking, Options, Origin, Outcome, Query, Sources};
 
-use crate::table::{find, on_runtime, within, x509};
+use crate::table::{find, on_runtime, until, within, x509};
 
-/// Sources that answer every question with bytes of their own, and count.
+/// Sources that answer every question with bytes of their own, and count, modulo 256.
 #[derive(Debug, Default)]
 struct Origins {
     asked: Cell<u8>,
@@ -22,7 +22,7 @@ struct Origins {
 
 impl Sources for Origins {
     fn look_up<'a>(&'a self, _query: &'a Query, _options: Options) -> Looking<'a> {
-        self.asked.set(self.asked.get() + 1);
+        self.asked.set(self.asked.get().wrapping_add(1));
         let bytes = vec![self.asked.get(); 1 + self.length];
         let outcome = Outcome::Present(Answer::OpenPgpKey(bytes));
         let found =
@@ -98,13 +98,8 @@ fn write(memcached: &Memcached, name: &str, value: &[u8]) {
 
 /// Waits until memcached holds something under this name: writing is not waited for.
 async fn stored(memcached: &Memcached, name: &str) -> Vec<u8> {
-    loop {
-        let value = read(memcached, name);
-        if !value.is_empty() {
-            return value;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("memcached holds it", async || !read(memcached, name).is_empty()).await;
+    read(memcached, name)
 }
 
 #[test]
@@ -136,9 +131,7 @@ fn pools_with_the_same_key_share_what_they_found() {
             let fresh = pool(&memcached, 1);
             let found = fresh.look_up(&query, ignoring).await;
             assert_eq!(found.origin, Origin::Live);
-            while read(&memcached, &name) == before {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            until("it is written anew", async || read(&memcached, &name) != before).await;
             assert_eq!(find(&two, &query).await.origin, Origin::Memcached);
         });
     }
@@ -165,8 +158,8 @@ fn who_can_write_to_memcached_vouches_for_nobody() {
         let stranger = Sealer::new(&key(2));
         let soon = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let outcome = Outcome::Present(Answer::OpenPgpKey(vec![99]));
-        let until = soon + Duration::from_mins(1);
-        let forged = stranger.seal(&sealer.name(&john), &outcome, until).unwrap();
+        let expires = soon + Duration::from_mins(1);
+        let forged = stranger.seal(&sealer.name(&john), &outcome, expires).unwrap();
         // What was good an hour ago, as one who kept it would bring it back.
         let past = soon.checked_sub(Duration::from_hours(1)).unwrap();
         let stale = sealer.seal(&sealer.name(&john), &outcome, past).unwrap();
@@ -189,9 +182,7 @@ fn who_can_write_to_memcached_vouches_for_nobody() {
             let step = found.steps.last().expect("steps");
             assert!(step.contains("does not count") && step.contains(why), "{step}");
             // It is put right.
-            while &read(&memcached, &johns) == what {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            until("it is put right", async || &read(&memcached, &johns) != what).await;
             assert_eq!(find(&pool, &john).await.origin, Origin::Memcached);
         }
     });
@@ -217,11 +208,10 @@ fn a_memcached_that_dies_costs_time_and_no_answer() {
             }
             // It comes back, empty, and is used again.
             memcached.restart();
-            let deadline = Instant::now() + LIMIT;
-            while find(&pool, &query).await.origin != Origin::Memcached {
-                assert!(Instant::now() < deadline);
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            until("it is used again", async || {
+                find(&pool, &query).await.origin == Origin::Memcached
+            })
+            .await;
         });
     }
 }
@@ -256,11 +246,8 @@ fn a_memcached_that_stalls_is_waited_for_once() {
         let found = other.look_up(&query, within(Duration::from_millis(10))).await;
         assert!(found.steps[0].contains("before the deadline"), "{:?}", found.steps);
         memcached.go_on();
-        let deadline = Instant::now() + LIMIT;
-        while find(&pool, &query).await.origin != Origin::Memcached {
-            assert!(Instant::now() < deadline);
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        until("it is used again", async || find(&pool, &query).await.origin == Origin::Memcached)
+            .await;
     });
 }
 

@@ -12,7 +12,7 @@ use tlspool_validate::sources::{Answer, Origin, Outcome, Query};
 
 use crate::table::{
     Table, absence, absent, bogus, credentials, der, failure, find, lists, on_runtime, openpgp,
-    x509,
+    until, x509,
 };
 
 /// A domain with its directory, and a DNS that knows it.
@@ -381,12 +381,8 @@ fn a_connection_that_ended_is_replaced_and_an_idle_one_ends() {
         // One whose driver has not seen its end yet must do as well as one that has.
         for _ in 0..2 {
             let before = domain.slapd.log().matches("closed (idletimeout)").count();
-            let wait = async {
-                while domain.slapd.log().matches("closed (idletimeout)").count() == before {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-            };
-            wait.await;
+            let closed = || domain.slapd.log().matches("closed (idletimeout)").count();
+            until("the directory ends it", async || closed() > before).await;
             credentials(&find(&directories, &query).await);
         }
 
@@ -395,8 +391,7 @@ fn a_connection_that_ended_is_replaced_and_an_idle_one_ends() {
         let directories = domain.table.directories(settings);
         let before = domain.slapd.log().matches("UNBIND").count();
         credentials(&find(&directories, &query).await);
-        while domain.slapd.log().matches("UNBIND").count() == before {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let unbound = || domain.slapd.log().matches("UNBIND").count();
+        until("we end it", async || unbound() > before).await;
     });
 }

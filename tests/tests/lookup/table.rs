@@ -106,6 +106,15 @@ pub(crate) fn on_runtime<T>(work: impl Future<Output = T>) -> T {
         .block_on(async { tokio::time::timeout(LIMIT, work).await.expect("the test ends in time") })
 }
 
+/// Looks until it is so: of what another program does, nobody tells us. [`on_runtime`] has the deadline.
+pub(crate) async fn until(what: &str, so: impl AsyncFn() -> bool) {
+    while !so().await {
+        // The task that writes runs on this thread as well.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    eprintln!("{what}");
+}
+
 pub(crate) fn within(limit: Duration) -> Options {
     Options { deadline: Instant::now() + limit, ignore_caches: false }
 }
