@@ -179,15 +179,17 @@ pub(crate) fn split_user(text: &str) -> Result<(Option<&str>, &str), NameError> 
     }
 }
 
-/// Refuses characters that people cannot see: a NUL that ends the name for C programs, line breaks
-/// that forge log lines, direction marks that make one name look like another.
+/// Whether people cannot see the character, or it changes how others are shown: a NUL that ends a text for C
+/// programs, line breaks that forge log lines, direction marks that make one name look like another.
+pub fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+}
+
+/// Refuses hidden characters.
 pub(crate) fn check_characters(text: &str) -> Result<(), NameError> {
-    let hidden = |c: &char| {
-        c.is_control()
-            || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
-    };
-    text.chars().find(hidden).map_or(Ok(()), |c| Err(NameError::Control(u32::from(c))))
+    text.chars().find(|c| is_hidden(*c)).map_or(Ok(()), |c| Err(NameError::Control(u32::from(c))))
 }
 
 /// The form in which users are compared.

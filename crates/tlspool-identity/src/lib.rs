@@ -17,6 +17,6 @@ mod openpgp;
 mod selector;
 pub mod x509;
 
-pub use donai::{DoNai, MAX_LEN, NameError};
+pub use donai::{DoNai, MAX_LEN, NameError, is_hidden};
 pub use matching::{How, Match, matches};
 pub use selector::{DomainPart, LookupOrder, Selector, UserPart};

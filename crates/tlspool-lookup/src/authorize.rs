@@ -13,6 +13,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use tlspool_identity::is_hidden;
 use tlspool_validate::sources::{
     Answer, Authorizer, Found, Looking, Opinion, Options, Origin, Outcome, Query,
 };
@@ -177,19 +178,13 @@ impl Drop for Seat {
 fn reason(text: &str) -> String {
     let mut out = String::new();
     for c in text.trim().chars() {
-        let c = if c.is_control() || is_hidden(c) { '?' } else { c };
+        let c = if is_hidden(c) { '?' } else { c };
         if out.len() + c.len_utf8() > MAX_REASON {
             break;
         }
         out.push(c);
     }
     out
-}
-
-/// Characters that change how others are shown.
-fn is_hidden(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-        | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
 }
 
 /// In words for people.

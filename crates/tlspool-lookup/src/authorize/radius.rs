@@ -60,8 +60,10 @@ impl Radius {
     ) -> Asked {
         let count = self.settings.servers.len();
         let mut problem = "no server is configured".to_owned();
+        // Other questions change it meanwhile; this one asks each server.
+        let first = self.first.get();
         for turn in 0..count {
-            let number = (self.first.get() + turn) % count;
+            let number = (first + turn) % count;
             let Some(server) = self.settings.servers.get(number) else { break };
             match self.ask_one(*server, meeting, steps).await {
                 Ok(reply) => {

@@ -305,6 +305,30 @@ fn what_is_lost_is_sent_again_and_the_next_server_asked() {
 }
 
 #[test]
+fn each_of_several_questions_asks_all_servers() {
+    local(async {
+        let (silent, first) = server().await;
+        let again = Rc::new(tokio::sync::Notify::new());
+        let told = again.clone();
+        serve(&silent, move |number, _| {
+            if number == 2 {
+                told.notify_one();
+            }
+            Vec::new()
+        });
+        let (socket, second) = server().await;
+        serve(&socket, |_, request| vec![reply(request, packet::ACCESS_ACCEPT)]);
+        let authorizers = radius(vec![first, second], SHORT, 2);
+        // The second question waits for the silent server while the first learns that the other answers.
+        let (one, two) = tokio::join!(ask(&authorizers, Authorizer::Radius), async {
+            again.notified().await;
+            ask(&authorizers, Authorizer::Radius).await
+        });
+        assert_eq!((opinion(&one).0, opinion(&two).0), (Opinion::Allow, Opinion::Allow));
+    });
+}
+
+#[test]
 fn a_server_that_is_not_there_costs_no_time() {
     local(async {
         let (gone, first) = server().await;
