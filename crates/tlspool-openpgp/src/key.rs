@@ -77,6 +77,10 @@ impl std::fmt::Display for Algorithm {
     }
 }
 
+fn has_spki(key: &ErasedKeyAmalgamation<'_, PublicParts>, spki: &[u8]) -> bool {
+    spki_of(key.key().mpis()).is_ok_and(|(_, found)| found == spki)
+}
+
 impl Certificate {
     /// The key with this ID, if it may sign a handshake at `now` (RFC 6091 section 3.3).
     pub fn signing_key(&self, id: KeyId, now: SystemTime) -> Result<SigningKey, Unfit> {
@@ -91,10 +95,12 @@ impl Certificate {
         spki: &[u8],
         now: SystemTime,
     ) -> Option<Result<SigningKey, Unfit>> {
-        let is_it = |key: &ErasedKeyAmalgamation<'_, PublicParts>| {
-            spki_of(key.key().mpis()).is_ok_and(|(_, found)| found == spki)
-        };
-        self.find(now, is_it)
+        self.find(now, |key| has_spki(key, spki))
+    }
+
+    /// The ID of the key with this SubjectPublicKeyInfo, fit or not; none if no key is this one.
+    pub fn key_id_by_spki(&self, spki: &[u8]) -> Option<KeyId> {
+        self.cert.keys().find(|key| has_spki(key, spki)).map(|key| KeyId::of(&key.key().keyid()))
     }
 
     /// The SubjectPublicKeyInfo of the primary key, which certifies; none if TLS has no such kind.

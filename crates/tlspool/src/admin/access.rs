@@ -9,7 +9,9 @@ use tlspool_identity::{DoNai, Selector};
 use tlspool_store::{AccessRule, Caller, Store, Subject};
 
 use super::accounts::{gid, group_name, uid, user_name};
+use super::identity::parse_selector;
 use super::output::{self, note};
+use super::rows;
 use super::{AdminContext, AdminError};
 use crate::users;
 
@@ -120,17 +122,11 @@ pub(super) fn run(
         AccessCommand::Show { name, user, program } => {
             show(&context.store_to_read()?, name, user.as_deref(), program.as_ref(), out)
         }
-        AccessCommand::Remove { ids } => {
-            let mut store = context.store()?;
-            store.transaction(|store| {
-                ids.iter().try_for_each(|id| Ok(store.remove_access_rule(*id)?))
-            })
-        }
+        AccessCommand::Remove { ids } => rows::remove(context, ids, Store::remove_access_rule),
         AccessCommand::Export => {
-            let rules = context.store_to_read()?.all_access_rules()?;
-            rules.into_iter().try_for_each(|rule| output::json(out, &exported(rule)))
+            rows::export(out, context.store_to_read()?.all_access_rules()?, exported)
         }
-        AccessCommand::Import { file } => import(&mut context.store()?, &output::read(file)?),
+        AccessCommand::Import { file } => rows::import(context, file, "rules", import),
     }
 }
 
@@ -264,25 +260,18 @@ fn exported(rule: AccessRule) -> Exported {
     }
 }
 
-fn import(store: &mut Store, text: &str) -> Result<(), AdminError> {
-    let count = store.transaction(|store| {
-        output::each_line(text, |row: Exported| {
-            let subject = match (row.user, row.group, row.anyone) {
-                (Some(uid), None, false) => Subject::User(uid),
-                (None, Some(gid), false) => Subject::Group(gid),
-                (None, None, true) => Subject::Anyone,
-                _ => {
-                    let text = "give one of user, group, and anyone (true)";
-                    return Err(AdminError::Usage(text.to_owned()));
-                }
-            };
-            let selector = Selector::parse(&row.selector)
-                .map_err(|error| AdminError::Usage(format!("{:?}: {error}", row.selector)))?;
-            let rule = AccessRule { id: 0, selector, subject, program: row.program };
-            store.add_access_rule(&rule)?;
-            Ok(())
-        })
-    })?;
-    note(format_args!("{count} rules imported"));
+fn import(store: &Store, row: Exported) -> Result<(), AdminError> {
+    let subject = match (row.user, row.group, row.anyone) {
+        (Some(uid), None, false) => Subject::User(uid),
+        (None, Some(gid), false) => Subject::Group(gid),
+        (None, None, true) => Subject::Anyone,
+        _ => {
+            let text = "give one of user, group, and anyone (true)";
+            return Err(AdminError::Usage(text.to_owned()));
+        }
+    };
+    let selector = parse_selector(&row.selector)?;
+    let rule = AccessRule { id: 0, selector, subject, program: row.program };
+    store.add_access_rule(&rule)?;
     Ok(())
 }

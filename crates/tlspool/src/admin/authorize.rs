@@ -10,7 +10,9 @@ use tlspool_store::{
     AuthorizationRow, DEFAULT_POSITION, Effect, Peers, Role, Roles, Store, StoreError,
 };
 
+use super::identity::parse_selector;
 use super::output::{self, note};
+use super::rows::{self, Numbered};
 use super::{AdminContext, AdminError};
 use crate::config::Ruling;
 use crate::net::authorization::{self, Meeting};
@@ -161,14 +163,6 @@ fn default_position() -> i32 {
     DEFAULT_POSITION
 }
 
-/// A rule for `--json`.
-#[derive(Debug, Serialize)]
-struct Shown {
-    id: i64,
-    #[serde(flatten)]
-    row: Exported,
-}
-
 pub(super) fn run(
     args: &AuthorizeArgs,
     context: &AdminContext,
@@ -178,17 +172,11 @@ pub(super) fn run(
         AuthorizeCommand::List { json } => list(&context.store_to_read()?, *json, out),
         AuthorizeCommand::Add(args) => add(args, context, out),
         AuthorizeCommand::Show { id, json } => show(&context.store_to_read()?, *id, *json, out),
-        AuthorizeCommand::Remove { ids } => {
-            let mut store = context.store()?;
-            store.transaction(|store| {
-                ids.iter().try_for_each(|id| Ok(store.remove_authorization(*id)?))
-            })
-        }
+        AuthorizeCommand::Remove { ids } => rows::remove(context, ids, Store::remove_authorization),
         AuthorizeCommand::Export => {
-            let rows = context.store_to_read()?.authorizations()?;
-            rows.into_iter().try_for_each(|row| output::json(out, &exported(row)))
+            rows::export(out, context.store_to_read()?.authorizations()?, exported)
         }
-        AuthorizeCommand::Import { file } => import(&mut context.store()?, &output::read(file)?),
+        AuthorizeCommand::Import { file } => rows::import(context, file, "rules", import),
         AuthorizeCommand::Check(args) => check(args, context, out),
     }
 }
@@ -237,7 +225,7 @@ fn list(store: &Store, json: bool, out: &mut dyn Write) -> Result<(), AdminError
     if json {
         return rows
             .into_iter()
-            .try_for_each(|row| output::json(out, &Shown { id: row.id, row: exported(row) }));
+            .try_for_each(|row| output::json(out, &Numbered { id: row.id, row: exported(row) }));
     }
     let rows: Vec<Vec<String>> = rows
         .into_iter()
@@ -264,7 +252,7 @@ fn show(store: &Store, id: i64, json: bool, out: &mut dyn Write) -> Result<(), A
         return Err(StoreError::NotFound { what }.into());
     };
     if json {
-        return output::json(out, &Shown { id, row: exported(row) });
+        return output::json(out, &Numbered { id, row: exported(row) });
     }
     let any = || "any".to_owned();
     let fields = [
@@ -292,29 +280,20 @@ fn exported(row: AuthorizationRow) -> Exported {
     }
 }
 
-fn import(store: &mut Store, text: &str) -> Result<(), AdminError> {
-    let count = store.transaction(|store| {
-        output::each_line(text, |row: Exported| {
-            store.add_authorization(&imported(row)?)?;
-            Ok(())
-        })
-    })?;
-    note(format_args!("{count} rules imported"));
+fn import(store: &Store, row: Exported) -> Result<(), AdminError> {
+    store.add_authorization(&imported(row)?)?;
     Ok(())
 }
 
 fn imported(row: Exported) -> Result<AuthorizationRow, AdminError> {
     let usage = |why: String| AdminError::Usage(why);
-    let selector = |text: String| {
-        Selector::parse(&text).map_err(|error| AdminError::Usage(format!("{text:?}: {error}")))
-    };
     Ok(AuthorizationRow {
         id: 0,
         effect: Effect::parse(&row.effect)
             .ok_or_else(|| usage(format!("effect {:?} is neither allow nor deny", row.effect)))?,
         remote: Peers::parse(&row.remote)
             .map_err(|error| usage(format!("{:?}: {error}", row.remote)))?,
-        local: row.local.map(selector).transpose()?,
+        local: row.local.as_deref().map(parse_selector).transpose()?,
         service: row.service.filter(|service| !service.is_empty()),
         roles: Roles::parse(&row.roles).ok_or_else(|| {
             usage(format!("roles {:?} are neither client, server nor both", row.roles))

@@ -9,7 +9,9 @@ use tlspool_identity::{DoNai, Selector};
 use tlspool_store::{Caller, Disclosed, DisclosureRow, Place, Role, Store};
 
 use super::accounts::{uid, user_name};
+use super::identity::{parse_name, parse_selector};
 use super::output::{self, note};
+use super::rows::{self, Numbered};
 use super::{AdminContext, AdminError};
 use crate::users;
 
@@ -87,14 +89,6 @@ struct Exported {
     local: Option<String>,
 }
 
-/// A row for `--json`.
-#[derive(Debug, Serialize)]
-struct Shown {
-    id: i64,
-    #[serde(flatten)]
-    row: Exported,
-}
-
 pub(super) fn run(
     args: &DisclosureArgs,
     context: &AdminContext,
@@ -109,17 +103,13 @@ pub(super) fn run(
         DisclosureCommand::Show { remote, user } => {
             show(&context.store_to_read()?, remote, user.as_deref(), out)
         }
-        DisclosureCommand::Remove { ids } => {
-            let mut store = context.store()?;
-            store.transaction(|store| {
-                ids.iter().try_for_each(|id| Ok(store.remove_disclosure(*id)?))
-            })
-        }
+        DisclosureCommand::Remove { ids } => rows::remove(context, ids, Store::remove_disclosure),
         DisclosureCommand::Export => {
-            let rows = context.store_to_read()?.disclosures()?;
-            rows.into_iter().try_for_each(|row| output::json(out, &exported(row)))
+            rows::export(out, context.store_to_read()?.disclosures()?, exported)
         }
-        DisclosureCommand::Import { file } => import(&mut context.store()?, &output::read(file)?),
+        DisclosureCommand::Import { file } => {
+            rows::import(context, file, "rows", |store, row| import(store, &row))
+        }
     }
 }
 
@@ -128,7 +118,7 @@ fn list(store: &Store, json: bool, out: &mut dyn Write) -> Result<(), AdminError
     if json {
         return rows
             .into_iter()
-            .try_for_each(|row| output::json(out, &Shown { id: row.id, row: exported(row) }));
+            .try_for_each(|row| output::json(out, &Numbered { id: row.id, row: exported(row) }));
     }
     let rows: Vec<Vec<String>> = rows
         .into_iter()
@@ -236,23 +226,10 @@ fn exported(row: DisclosureRow) -> Exported {
     }
 }
 
-fn import(store: &mut Store, text: &str) -> Result<(), AdminError> {
-    let count = store.transaction(|store| {
-        output::each_line(text, |row: Exported| {
-            let usage = |text: &str, error: &dyn std::fmt::Display| {
-                AdminError::Usage(format!("{text:?}: {error}"))
-            };
-            let remote =
-                Selector::parse(&row.remote).map_err(|error| usage(&row.remote, &error))?;
-            let local = row
-                .local
-                .as_deref()
-                .map(|name| DoNai::parse(name).map_err(|error| usage(name, &error)));
-            let row = DisclosureRow { id: 0, remote, user: row.user, local: local.transpose()? };
-            store.add_disclosure(&row, Place::Last)?;
-            Ok(())
-        })
-    })?;
-    note(format_args!("{count} rows imported"));
+fn import(store: &Store, row: &Exported) -> Result<(), AdminError> {
+    let remote = parse_selector(&row.remote)?;
+    let local = row.local.as_deref().map(parse_name).transpose()?;
+    let row = DisclosureRow { id: 0, remote, user: row.user, local };
+    store.add_disclosure(&row, Place::Last)?;
     Ok(())
 }

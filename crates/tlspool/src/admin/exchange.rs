@@ -12,7 +12,7 @@ use super::AdminError;
 use super::describe::Description;
 use super::identity::{RoleArg, parse_name};
 use super::openpgp::{self, OpenPgpDescription};
-use super::output::{self, note};
+use super::output;
 
 /// A row as `export` writes it and `import` reads it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -92,15 +92,8 @@ pub(super) fn shown(row: LocalIdentity) -> Shown {
     Shown { id: row.id, leaf, openpgp, row: exported(row) }
 }
 
-/// Adds the identities of a file: all or none.
-pub(super) fn import(store: &mut Store, text: &str) -> Result<(), AdminError> {
-    let count =
-        store.transaction(|store| output::each_line(text, |row| import_row(store, &row)))?;
-    note(format_args!("{count} identities imported"));
-    Ok(())
-}
-
-fn import_row(store: &Store, row: &Exported) -> Result<(), AdminError> {
+/// Adds an identity as it was exported.
+pub(super) fn import(store: &Store, row: &Exported) -> Result<(), AdminError> {
     let (kind, certificate) = match (row.kind.as_str(), &row.certificate, &row.certificate_uri) {
         ("x509", Some(pem), None) => (Kind::X509, CertificateSource::Chain(chain_of_pem(pem)?)),
         ("x509", None, Some(uri)) => (Kind::X509, CertificateSource::Uri(uri.clone())),

@@ -13,7 +13,7 @@ use super::describe::{Description, objections, spki};
 use super::exchange::{exported, import, shown};
 use super::openpgp::{self, OpenPgpDescription};
 use super::output::{self, note};
-use super::{AdminContext, AdminError, create, publish};
+use super::{AdminContext, AdminError, create, publish, rows};
 
 /// Arguments of `tlspool identity`.
 #[derive(Debug, Args)]
@@ -185,7 +185,9 @@ pub(super) fn run(
             let store = context.store_to_read()?;
             store.for_each_identity(selector.as_ref(), |row| output::json(out, &exported(row)))
         }
-        IdentityCommand::Import { file } => import(&mut context.store()?, &output::read(file)?),
+        IdentityCommand::Import { file } => {
+            rows::import(context, file, "identities", |store, row| import(store, &row))
+        }
     }
 }
 
@@ -283,7 +285,7 @@ pub(super) fn find(store: &Store, name: &str) -> Result<Vec<LocalIdentity>, Admi
     Ok(rows)
 }
 
-fn parse_selector(text: &str) -> Result<Selector, AdminError> {
+pub(super) fn parse_selector(text: &str) -> Result<Selector, AdminError> {
     text.parse().map_err(|error| AdminError::Usage(format!("{text:?}: {error}")))
 }
 

@@ -23,6 +23,7 @@ mod pin;
 mod policy;
 pub mod prompt;
 mod publish;
+mod rows;
 pub(crate) mod signer;
 mod token;
 mod trust;

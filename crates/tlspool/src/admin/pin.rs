@@ -13,6 +13,7 @@ use tlspool_validate::{OpenPgpCertificate, OpenPgpLimits};
 use x509_parser::prelude::ASN1Time;
 
 use super::output::{self, note};
+use super::rows;
 use super::{AdminContext, AdminError};
 use crate::config;
 
@@ -93,10 +94,7 @@ pub(super) fn run(
             note("a running pool sees it at once");
             Ok(())
         }
-        PinCommand::Remove { ids } => {
-            let mut store = context.store()?;
-            store.transaction(|store| ids.iter().try_for_each(|id| Ok(store.remove_pin(*id)?)))
-        }
+        PinCommand::Remove { ids } => rows::remove(context, ids, Store::remove_pin),
     }
 }
 

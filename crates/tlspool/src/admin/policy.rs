@@ -10,7 +10,9 @@ use tlspool_store::{PolicyRow, PolicySide, Store, StoreError};
 use tlspool_validate::policy::Expression;
 use tlspool_validate::trace::Trace;
 
+use super::identity::parse_selector;
 use super::output::{self, note};
+use super::rows::{self, Numbered};
 use super::{AdminContext, AdminError};
 use crate::net::authorization::Decision;
 use crate::net::explain::{self, Question};
@@ -130,14 +132,6 @@ struct Exported {
     expression: String,
 }
 
-/// A policy for `--json`.
-#[derive(Debug, Serialize)]
-struct Shown {
-    id: i64,
-    #[serde(flatten)]
-    row: Exported,
-}
-
 /// What `explain --json` prints.
 #[derive(Debug, Serialize)]
 struct ExplainedJson<'a> {
@@ -178,15 +172,9 @@ pub(super) fn run(
             Ok(())
         }
         PolicyCommand::Show { id, json } => show(&context.store_to_read()?, *id, *json, out),
-        PolicyCommand::Remove { ids } => {
-            let mut store = context.store()?;
-            store.transaction(|store| ids.iter().try_for_each(|id| Ok(store.remove_policy(*id)?)))
-        }
-        PolicyCommand::Export => {
-            let rows = context.store_to_read()?.policies()?;
-            rows.into_iter().try_for_each(|row| output::json(out, &exported(row)))
-        }
-        PolicyCommand::Import { file } => import(&mut context.store()?, &output::read(file)?),
+        PolicyCommand::Remove { ids } => rows::remove(context, ids, Store::remove_policy),
+        PolicyCommand::Export => rows::export(out, context.store_to_read()?.policies()?, exported),
+        PolicyCommand::Import { file } => rows::import(context, file, "policies", import),
         PolicyCommand::Explain(args) => explain(args, context, out),
     }
 }
@@ -207,7 +195,7 @@ fn list(store: &Store, json: bool, out: &mut dyn Write) -> Result<(), AdminError
     if json {
         return policies
             .into_iter()
-            .try_for_each(|row| output::json(out, &Shown { id: row.id, row: exported(row) }));
+            .try_for_each(|row| output::json(out, &Numbered { id: row.id, row: exported(row) }));
     }
     let rows: Vec<Vec<String>> = policies
         .into_iter()
@@ -229,7 +217,7 @@ fn show(store: &Store, id: i64, json: bool, out: &mut dyn Write) -> Result<(), A
         return Err(StoreError::NotFound { what: format!("policy number {id}") }.into());
     };
     if json {
-        return output::json(out, &Shown { id, row: exported(row) });
+        return output::json(out, &Numbered { id, row: exported(row) });
     }
     let usable = match Expression::parse(&row.expression) {
         Ok(_) => "yes".to_owned(),
@@ -255,26 +243,19 @@ fn exported(row: PolicyRow) -> Exported {
     }
 }
 
-fn import(store: &mut Store, text: &str) -> Result<(), AdminError> {
-    let count = store.transaction(|store| {
-        output::each_line(text, |row: Exported| {
-            let usage = |why: String| AdminError::Usage(why);
-            let side = match row.side.as_str() {
-                "remote" => PolicySide::Remote,
-                "local" => PolicySide::Local,
-                other => return Err(usage(format!("side {other:?} is neither remote nor local"))),
-            };
-            let selector = Selector::parse(&row.selector)
-                .map_err(|error| usage(format!("{:?}: {error}", row.selector)))?;
-            let expression = Expression::import(&row.expression)
-                .map_err(|error| usage(format!("{:?}: {error}", row.expression)))?;
-            let service = row.service.filter(|service| !service.is_empty());
-            let expression = expression.to_string();
-            store.add_policy(&PolicyRow { id: 0, side, selector, service, expression })?;
-            Ok(())
-        })
-    })?;
-    note(format_args!("{count} policies imported"));
+fn import(store: &Store, row: Exported) -> Result<(), AdminError> {
+    let usage = |why: String| AdminError::Usage(why);
+    let side = match row.side.as_str() {
+        "remote" => PolicySide::Remote,
+        "local" => PolicySide::Local,
+        other => return Err(usage(format!("side {other:?} is neither remote nor local"))),
+    };
+    let selector = parse_selector(&row.selector)?;
+    let expression = Expression::import(&row.expression)
+        .map_err(|error| usage(format!("{:?}: {error}", row.expression)))?;
+    let service = row.service.filter(|service| !service.is_empty());
+    let expression = expression.to_string();
+    store.add_policy(&PolicyRow { id: 0, side, selector, service, expression })?;
     Ok(())
 }
 

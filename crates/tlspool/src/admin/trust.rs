@@ -12,6 +12,7 @@ use super::describe::Description;
 use super::exchange::chain_of_pem;
 use super::openpgp::{self, OpenPgpDescription};
 use super::output::{self, note};
+use super::rows;
 use super::{AdminContext, AdminError};
 
 /// Arguments of `tlspool trust`.
@@ -138,17 +139,13 @@ pub(super) fn run(
             add(&mut context.store()?, files, service.as_deref(), context, out)
         }
         TrustCommand::Show { id, json } => show(&context.store_to_read()?, *id, *json, out),
-        TrustCommand::Remove { ids } => {
-            let mut store = context.store()?;
-            store.transaction(|store| {
-                ids.iter().try_for_each(|id| Ok(store.remove_trust_anchor(*id)?))
-            })
-        }
+        TrustCommand::Remove { ids } => rows::remove(context, ids, Store::remove_trust_anchor),
         TrustCommand::Export => {
-            let rows = context.store_to_read()?.trust_anchors()?;
-            rows.iter().try_for_each(|row| output::json(out, &exported(row)))
+            rows::export(out, context.store_to_read()?.trust_anchors()?, |row| exported(&row))
         }
-        TrustCommand::Import { file } => import(&mut context.store()?, &output::read(file)?),
+        TrustCommand::Import { file } => {
+            rows::import(context, file, "trust anchors", |store, row| import(store, &row))
+        }
     }
 }
 
@@ -261,22 +258,16 @@ fn shown(row: &TrustAnchorRow) -> Result<Shown, AdminError> {
     Ok(Shown { id: row.id, row: exported(row), certified })
 }
 
-fn import(store: &mut Store, text: &str) -> Result<(), AdminError> {
-    let count = store.transaction(|store| {
-        output::each_line(text, |row: Exported| {
-            let service = row.service.as_deref();
-            match row.kind.as_str() {
-                "x509" => chain_of_pem(&row.certificate)?
-                    .iter()
-                    .try_for_each(|certificate| add_one(store, certificate, service).map(drop)),
-                "openpgp" => {
-                    let certificate = openpgp::read_trusted(&row.certificate)?;
-                    openpgp::trust_one(store, &certificate, service).map(drop)
-                }
-                kind => Err(AdminError::Usage(format!("kind {kind:?} is not supported"))),
-            }
-        })
-    })?;
-    note(format_args!("{count} trust anchors imported"));
-    Ok(())
+fn import(store: &Store, row: &Exported) -> Result<(), AdminError> {
+    let service = row.service.as_deref();
+    match row.kind.as_str() {
+        "x509" => chain_of_pem(&row.certificate)?
+            .iter()
+            .try_for_each(|certificate| add_one(store, certificate, service).map(drop)),
+        "openpgp" => {
+            let certificate = openpgp::read_trusted(&row.certificate)?;
+            openpgp::trust_one(store, &certificate, service).map(drop)
+        }
+        kind => Err(AdminError::Usage(format!("kind {kind:?} is not supported"))),
+    }
 }

@@ -8,8 +8,8 @@ use std::time::Instant;
 use rustls_pki_types::UnixTime;
 use tlspool_identity::DoNai;
 use tlspool_validate::{
-    Credential, Endpoint, Inquiry, Legacy, Negotiated, NoTables, Peer, PolicyValidator, Refused,
-    SystemAnchors, TrustAnchors, Validated,
+    Credential, Endpoint, Inquiry, LdapMatch, Legacy, Negotiated, NoTables, Peer, PolicySettings,
+    PolicyValidator, Refused, SystemAnchors, TrustAnchors, Validated,
 };
 
 use crate::config::Config;
@@ -37,7 +37,11 @@ pub(crate) fn judge(
 ) -> Result<Vec<Result<Validated, Refused>>, String> {
     let system = SystemAnchors { native: true, paths: Vec::new() };
     let anchors = TrustAnchors::load(&system, []).map_err(|error| error.to_string())?.anchors;
-    let settings = config.validation.policy_settings(true);
+    let settings = PolicySettings {
+        ldap_match: LdapMatch::Certificate,
+        ocsp_responder: None,
+        ..config.validation.policy_settings(true)
+    };
     let validator = PolicyValidator::new(Arc::new(anchors), Legacy::Refuse, settings);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

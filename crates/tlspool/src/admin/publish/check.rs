@@ -6,6 +6,7 @@ use std::io::Write;
 use clap::Args;
 use serde::Serialize;
 use tlspool_identity::DoNai;
+use tlspool_keys::{KeyError, KeyStore, KeyUri};
 use tlspool_store::{Kind, LocalIdentity};
 use tlspool_validate::trace::{Trace, Truth};
 use tlspool_validate::{CertificateDer, Endpoint, KeyId, Peer, Refused, Validated};
@@ -54,31 +55,51 @@ struct Conclusion<'a> {
 /// What is shown, in the types of the validator.
 enum Shown {
     X509(Vec<CertificateDer<'static>>),
-    OpenPgp(tlspool_openpgp::Certificate, Option<KeyId>),
+    OpenPgp {
+        certificate: tlspool_openpgp::Certificate,
+        /// The key that signs.
+        key: KeyId,
+        /// Why the daemon does not show it, whatever a directory may know of it.
+        unfit: Option<String>,
+    },
 }
 
-impl From<Credential> for Shown {
-    fn from(credential: Credential) -> Self {
-        match credential {
+impl Shown {
+    /// What the daemon shows for `row`; for OpenPGP its key signs, whatever else the certificate holds.
+    fn of(row: &LocalIdentity, keys: &KeyStore) -> Result<Self, AdminError> {
+        Ok(match Credential::of(row, keys)? {
             Credential::X509(chain) => {
                 Self::X509(chain.into_iter().map(CertificateDer::from).collect())
             }
             Credential::OpenPgp(certificate) => {
-                let keys = certificate.signing_keys(now()).unwrap_or_default();
-                let signs = keys.into_iter().find(|(_, state)| state.is_ok()).map(|(id, _)| id);
-                Self::OpenPgp(certificate, signs)
+                let uri = KeyUri::parse(&row.key_uri).map_err(KeyError::from)?;
+                let spki = keys.open(&uri)?.spki_der;
+                let Some(key) = certificate.key_id_by_spki(&spki) else {
+                    return Err(AdminError::Usage(format!(
+                        "{}, number {}: its key {} is none of its OpenPGP certificate's; import the pair again",
+                        row.name, row.id, row.key_uri
+                    )));
+                };
+                let fit = certificate.signing_key_by_spki(&spki, now());
+                let unfit = fit.and_then(Result::err).map(|unfit| unfit.to_string());
+                Self::OpenPgp { certificate, key, unfit }
             }
-        }
+        })
     }
-}
 
-impl Shown {
     fn credential(&self) -> tlspool_validate::Credential<'_> {
         match self {
             Self::X509(chain) => tlspool_validate::Credential::X509(chain),
-            Self::OpenPgp(certificate, key) => {
-                tlspool_validate::Credential::OpenPgp(certificate, *key)
+            Self::OpenPgp { certificate, key, .. } => {
+                tlspool_validate::Credential::OpenPgp(certificate, Some(*key))
             }
+        }
+    }
+
+    fn unfit(&self) -> Option<&str> {
+        match self {
+            Self::X509(_) => None,
+            Self::OpenPgp { unfit, .. } => unfit.as_deref(),
         }
     }
 }
@@ -90,15 +111,16 @@ pub(in crate::admin) fn run(
 ) -> Result<(), AdminError> {
     args.place.check()?;
     let rows = find(&context.store_to_read()?, &args.name)?;
+    args.place.fits(&args.name, &rows)?;
     let keys = context.key_store();
     let mut shown: Vec<(&LocalIdentity, Shown)> = Vec::new();
     for row in &rows {
-        shown.push((row, Credential::of(row, &keys)?.into()));
+        shown.push((row, Shown::of(row, &keys)?));
     }
     let mut meetings = Vec::new();
     for (row, shown) in &shown {
         let place = &args.place;
-        meetings.extend(place.meetings(row)?.into_iter().map(|meeting| (*row, shown, meeting)));
+        meetings.extend(place.meetings(row).into_iter().map(|meeting| (*row, shown, meeting)));
     }
     let showings: Vec<Showing<'_>> = meetings
         .iter()
@@ -106,9 +128,9 @@ pub(in crate::admin) fn run(
         .collect();
     let results = stranger::judge(&context.config, &showings).map_err(AdminError::Usage)?;
     let mut refused = 0;
-    for ((row, _, meeting), result) in meetings.iter().zip(&results) {
+    for ((row, shown, meeting), result) in meetings.iter().zip(&results) {
         let owner = args.place.owner(*meeting, row.name.domain());
-        let conclusion = conclude(row, &owner, result);
+        let conclusion = conclude(row, shown, &owner, result);
         refused += usize::from(!conclusion.believed);
         if args.json {
             output::json(out, &conclusion)?;
@@ -143,20 +165,23 @@ fn showing<'a>(
 
 fn conclude<'a>(
     row: &'a LocalIdentity,
+    shown: &Shown,
     owner: &str,
     result: &'a Result<Validated, Refused>,
 ) -> Conclusion<'a> {
+    let unshown = |why| format!("the pool does not show it, {why}; `tlspool identity renew`");
     let (trace, refusal) = match result {
-        Ok(validated) => (validated.trace.as_deref(), None),
+        Ok(validated) => (validated.trace.as_deref(), shown.unfit().map(unshown)),
         Err(refused) => (refused.trace.as_deref(), Some(refused.refusal.to_string())),
     };
+    let believed = refusal.is_none();
     Conclusion {
         name: row.name.as_str(),
         id: row.id,
         kind: row.kind.as_str(),
         place: owner.to_owned(),
-        believed: result.is_ok(),
-        source: result.as_ref().ok().map(|validated| validated.source),
+        believed,
+        source: result.as_ref().ok().filter(|_| believed).map(|validated| validated.source),
         refusal,
         advice: trace.map_or_else(Vec::new, |trace| advice(row, owner, trace)),
         trace,

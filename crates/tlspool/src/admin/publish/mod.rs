@@ -107,8 +107,8 @@ enum Meeting {
 }
 
 impl Place {
-    /// The ways in which `row` is met.
-    fn meetings(&self, row: &LocalIdentity) -> Result<Vec<Meeting>, AdminError> {
+    /// The ways in which `row` is met; none if it is for another role only.
+    fn meetings(&self, row: &LocalIdentity) -> Vec<Meeting> {
         let wanted: Roles = match self.role {
             Some(role) => role.into(),
             // Nobody connects to a user.
@@ -123,14 +123,16 @@ impl Place {
         if both(Role::Client) {
             meetings.push(Meeting::Client);
         }
-        if meetings.is_empty() {
-            let (name, roles) = (&row.name, row.roles);
-            return Err(AdminError::Usage(format!(
-                "{name}, number {}, is for {roles} only",
-                row.id
-            )));
+        meetings
+    }
+
+    /// Whether any of the rows of `name` is met in the wanted way.
+    fn fits(&self, name: &str, rows: &[LocalIdentity]) -> Result<(), AdminError> {
+        if rows.iter().any(|row| !self.meetings(row).is_empty()) {
+            return Ok(());
         }
-        Ok(meetings)
+        let each = rows.iter().map(|row| format!("number {} is for {} only", row.id, row.roles));
+        Err(AdminError::Usage(format!("{name}: {}", each.collect::<Vec<_>>().join(", "))))
     }
 
     /// The owner of TLSA records for a meeting with `domain`, with the dot of the root.
@@ -195,6 +197,7 @@ pub(super) fn publish(
     }
     let mut text = String::new();
     if !args.ldif {
+        args.place.fits(&args.name, &rows)?;
         text += &records(args, &shown)?;
     }
     if !args.dns && !args.ldif {
@@ -237,9 +240,13 @@ fn records(
                 ));
             }
             Credential::X509(chain) => {
+                let meetings = args.place.meetings(row);
+                if meetings.is_empty() {
+                    continue;
+                }
                 add(format!("; {}: for its zone, which must be signed with DNSSEC", row.name));
                 let data = args.fields.of(chain)?;
-                for meeting in args.place.meetings(row)? {
+                for meeting in meetings {
                     add(format!("{} IN TLSA {data}", args.place.owner(meeting, row.name.domain())));
                 }
             }
