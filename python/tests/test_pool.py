@@ -351,6 +351,16 @@ class Services(unittest.TestCase):
             self.assertEqual(caught.exception.name, "LIDENTRY_NOT_VACANT")
         self.assertEqual([entry.localid for entry in shown], ["me@here.example"])
 
+    def test_localid_service_ends_with_a_pool_that_nobody_replaces(self):
+        def script(fake):
+            client = fake.accept()
+            register, _ = client.receive()
+            os.unlink(fake.path)
+            client.error(register, "DRAINING")
+
+        with FakePool().run(script) as fake:
+            Pool(fake.path).localid_service(lambda entry: "")
+
 
 class Asyncio(unittest.TestCase):
     def test_streams(self):

@@ -9,7 +9,7 @@ import threading
 from typing import Callable, Optional, Sequence, Union
 
 from . import _errors, _wire
-from ._errors import Error, Lost, PoolError
+from ._errors import Error, Lost, NoPool, PoolError
 from ._link import Gone, Link
 from ._location import socket_path
 from ._wire import Facility, Flag, Lidentry, LidentryFlag, Pinentry, Record, Starttls
@@ -244,9 +244,27 @@ class Pool:
         another is told so by a :class:`PoolError`. An answer that takes longer than TIMEOUT seconds
         comes too late. Returns when the pool goes away.
         """
-        link = Link(self.path)  # the registration ends with its connection
+        wanted = Lidentry(flags=int(flags), timeout=max(1, min(int(timeout), 0xFFFFFFFE)))
+        replaced = True
+        link = Link(self.path)
+        while replaced:
+            # A registration ends with its connection, and belongs to the pool that takes this one's place.
+            replaced = self._choose_localids(link, wanted, choose, show)
+            if replaced:
+                try:
+                    link = Link(self.path)
+                except NoPool:
+                    return
+
+    def _choose_localids(
+        self,
+        link: Link,
+        wanted: Lidentry,
+        choose: Callable[[LocalidRequest], Union[LocalidRequest, str, None]],
+        show: Optional[Callable[[LocalidRequest], None]],
+    ) -> bool:
+        """Serves one registration to its end; whether another pool takes this one's place."""
         try:
-            wanted = Lidentry(flags=int(flags), timeout=max(1, min(int(timeout), 0xFFFFFFFE)))
             reqid = link.start(_wire.LIDENTRY_REGISTER, wanted.encode())
             while True:
                 record = _no_error(link.wait(reqid))
@@ -270,14 +288,13 @@ class Pool:
                 else:
                     link.answer(record, _wire.LIDENTRY_CALLBACK, answer)
         except (Lost, Gone):
-            return
+            return False
         except PoolError as error:
             if error.name != "DRAINING":
                 raise
+            return True
         finally:
             link.close()
-        # The registration belongs to the pool that takes this one's place.
-        self.localid_service(choose, flags, timeout, show)
 
     def _starttls(
         self,

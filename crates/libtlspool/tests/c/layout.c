@@ -64,7 +64,7 @@ AT(struct pioc_info, buffer, 22);
 
 _Static_assert(E_TLSPOOL_RENOGIATE_NOT_FOUND == -1167372288 + 19, "renegotiate");
 _Static_assert(E_TLSPOOL_INFO_NOT_FOUND == -1167372288 + 29, "last of the old table");
-_Static_assert(E_TLSPOOL_NOT_AUTHORIZED == -1167372288 + 38, "last of the new table");
+_Static_assert(E_TLSPOOL_LOCALID_REFUSED == -1167372288 + 39, "last of the new table");
 
 int main(void)
 {
