@@ -101,6 +101,8 @@ pub(crate) struct Evaluation<'a> {
     pub(crate) names: &'a CertificateNames,
     /// Why the credential is no good any more, unless a directory knows better.
     pub(crate) stale: Option<&'a Refusal>,
+    /// The key that signs the handshake has expired, unless a directory knows better.
+    pub(crate) key_expired: bool,
     /// The OpenPGP certificate together with the directory's copies, if it is in force by these.
     pub(crate) merged: Option<Certificate>,
     pub(crate) expressions: &'a [&'a Expression],

@@ -126,13 +126,14 @@ pub(crate) fn signing_key(
     }
 }
 
-/// Whether a trusted key certifies the peer's certificate for its name. One that has expired waits for the
-/// directory, which may know of a later end.
+/// Whether a trusted key certifies the peer's certificate for its name. One that has expired, or whose
+/// signing key has, waits for the directory, which may know of a later end.
 pub(crate) fn begin(evaluation: &Evaluation<'_>) -> Step {
     if !matches!(evaluation.inquiry.credential, crate::Credential::OpenPgp(..)) {
         return nothing("the peer shows an X.509 certificate");
     }
-    if evaluation.stale.is_some() && matches!(evaluation.ldap(), Step::LookUp(_)) {
+    let expired = evaluation.stale.is_some() || evaluation.key_expired;
+    if expired && matches!(evaluation.ldap(), Step::LookUp(_)) {
         return Step::With(Predicate::Ldap);
     }
     let (verdict, why) = certified(evaluation);

@@ -208,6 +208,7 @@ impl PolicyValidator {
             carried: found.map(|found| (found.identity, found.how)),
             names,
             stale: stale.as_ref(),
+            key_expired: matches!(key, Some(Err(_))),
             merged: None,
             expressions,
             board: [None; Predicate::ALL.len()],

@@ -262,6 +262,9 @@ async fn a_subkey_that_is_extended_or_revoked_in_the_directory() {
     let world = scene.listing(&[JOHN]);
     let validated = scene.ask(11, policy, &world, |_, _| {}).await.unwrap();
     assert_eq!((validated.source, validated.signing_key.unwrap().id), ("ldap", scene.key));
+    // A policy that asks for a trusted key only asks the directory for its sake, which then vouches.
+    let validated = scene.ask(11, "openpgp", &world, |_, _| {}).await.unwrap();
+    assert_eq!((validated.source, validated.signing_key.unwrap().id), ("ldap", scene.key));
     let answers = "key 1\nrevkey\ny\n1\nstolen\n\ny\nsave\n";
     scene.gpg.answer(6, &["--edit-key", &john], answers);
     let world = scene.listing(&[JOHN]);

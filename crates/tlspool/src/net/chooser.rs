@@ -75,6 +75,8 @@ pub(crate) struct Question {
     pub(crate) candidates: Vec<DoNai>,
     /// Questions that may wait for one program.
     pub(crate) limit: u32,
+    /// When the request is over.
+    pub(crate) deadline: Option<tokio::time::Instant>,
 }
 
 /// What was decided.
@@ -226,7 +228,7 @@ impl ChooserDesk {
         answered.await.unwrap_or(Err(NoChoice::Unattended))
     }
 
-    async fn put(&self, question: Question, answer: oneshot::Sender<Result<Choice, NoChoice>>) {
+    async fn put(&self, question: Question, mut answer: oneshot::Sender<Result<Choice, NoChoice>>) {
         loop {
             let Some(registrant) = self.registrant_for(question.uid) else {
                 let _ = answer.send(Err(NoChoice::Unattended));
@@ -239,12 +241,15 @@ impl ChooserDesk {
                 let _ = answer.send(Err(NoChoice::Full(question.limit)));
                 return;
             }
-            let turn = state.turn.lock().await;
+            // Nobody needs to be bothered for a request that is over, nor does it keep others from waiting.
+            let turn = tokio::select! {
+                turn = state.turn.lock() => turn,
+                () = answer.closed() => return,
+            };
             // While it waited, the registrant may have gone, or be late with another answer.
             if self.registrant_for(question.uid).map(|now| now.number) != Some(registrant.number) {
                 continue;
             }
-            // Nobody needs to be bothered for a request that is over.
             if answer.is_closed() {
                 return;
             }
@@ -288,7 +293,7 @@ impl Registrant {
         late: &mut Option<LateAnswer>,
     ) -> Result<Choice, NoChoice> {
         for entry in shown_before(self.flags, question) {
-            if let Body::Error(error) = self.call(entry, late).await?.body {
+            if let Body::Error(error) = self.call(entry, question, late).await?.body {
                 return Err(NoChoice::Refused(error.message.to_string()));
             }
         }
@@ -300,7 +305,7 @@ impl Registrant {
             remoteid: Text::cut(question.remote.as_str()),
             ..Lidentry::default()
         };
-        let answer = self.call(entry, late).await?;
+        let answer = self.call(entry, question, late).await?;
         if answer.descriptor.is_some() {
             return Err(NoChoice::Unfit("it brings a descriptor".into()));
         }
@@ -314,9 +319,14 @@ impl Registrant {
     async fn call(
         &self,
         entry: Lidentry,
+        question: &Question,
         late: &mut Option<LateAnswer>,
     ) -> Result<Answer, NoChoice> {
-        let seconds = u32::try_from(self.timeout.as_secs()).unwrap_or(u32::MAX);
+        // The program may take longer than the request has; it should know.
+        let left =
+            question.deadline.map(|end| end.into_std().saturating_duration_since(Instant::now()));
+        let told = left.map_or(self.timeout, |left| left.min(self.timeout)).as_secs().max(1);
+        let seconds = u32::try_from(told).unwrap_or(u32::MAX);
         let body = Body::LidentryCallback(Lidentry { timeout: seconds, ..entry });
         *self.state.due.lock() = Some(Instant::now() + self.timeout);
         let (client, reqid) = (self.client.clone(), self.reqid);
@@ -395,6 +405,12 @@ fn read_choice(entry: &Lidentry, remote: &DoNai) -> Result<Choice, NoChoice> {
     if first && last {
         return Err(unfit("flags", "ask to insert and to append".into()));
     }
+    if entry.flags.contains(Flags::ONTHEFLY) && (first || last) {
+        return Err(unfit(
+            "flags",
+            "ask to remember an identity that is made for one session".into(),
+        ));
+    }
     let place = if first { Place::First } else { Place::Last };
     let remember = (first || last).then(|| Remember {
         remote: selector,
@@ -447,6 +463,7 @@ mod tests {
             (Flags::DBINSERT | Flags::DBAPPEND, "me@a.example", ""),
             (Flags::DBINSERT, "me@a.example", "@.example.net"),
             (Flags::DBINSERT, "me@a.example", "www.example.com"),
+            (Flags::ONTHEFLY | Flags::DBINSERT, "me@a.example", ""),
             (Flags::default(), "me@@a", ""),
             (Flags::default(), "me@.example", ""),
             (Flags::default(), "me@a.example", "a b"),
@@ -470,6 +487,7 @@ mod tests {
             listed: Some(Arc::new(listed)),
             candidates: vec![name("a@a.example"), name("b@a.example")],
             limit: 1,
+            deadline: None,
         };
         let shown = |flags| -> Vec<(u32, u16, String, String)> {
             let entries = shown_before(flags, &question).into_iter();

@@ -247,6 +247,7 @@ impl RequestHost {
             listed: self.disclosure.listed.clone(),
             candidates,
             limit: worker.settings().config.limits.requests_per_client,
+            deadline: self.deadline,
         };
         let client = &asker.peer;
         let choice = match worker.shared.choosers.ask(question).await {

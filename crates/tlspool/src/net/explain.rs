@@ -15,13 +15,14 @@ use tlspool_engine::{
 };
 use tlspool_identity::DoNai;
 use tlspool_validate::policy::Expression;
-use tlspool_validate::sources::{Answer, Options, Outcome, Query, Sources, Transport};
+use tlspool_validate::sources::{Options, Transport};
 use tlspool_validate::{
     Applicable, Endpoint, Inquiry, KeyId, Negotiated, OpenPgpCertificate, OpenPgpLimits, Peer,
     PolicyValidator, Refused, Side, Tables, Validated,
 };
 
 use super::authorization::{self, Decision, Meeting};
+use super::fingerprint;
 use super::identities::Identities;
 use super::policies::WorkerTables;
 use super::settings::Settings;
@@ -214,7 +215,8 @@ impl Host for ExplainingHost<'_> {
             }
             PeerCredential::OpenPgp { key_id, certificate } => (key_id, read_openpgp(certificate)?),
             PeerCredential::OpenPgpFingerprint { key_id, fingerprint } => {
-                (key_id, self.fetch(fingerprint).await?)
+                let key = KeyId(*key_id);
+                (key_id, self.fetch(fingerprint::Shown { fingerprint, key }).await?)
             }
         };
         let key = Some(KeyId(*key_id));
@@ -242,31 +244,15 @@ fn read_openpgp(bytes: &[u8]) -> Result<OpenPgpCertificate, Refusal> {
 }
 
 impl ExplainingHost<'_> {
-    /// The OpenPGP certificate of which the peer has shown but the fingerprint: a trusted one, or its
-    /// directory's.
-    async fn fetch(&self, fingerprint: &[u8]) -> Result<OpenPgpCertificate, Refusal> {
-        if let Some(known) = self.validator.openpgp_trust().find(self.question.service, fingerprint)
-        {
-            return Ok(known.clone());
-        }
-        let name = self.question.remote.as_str().to_owned();
-        let query = Query::OpenPgpKey { name, fingerprint: fingerprint.to_vec() };
+    /// The OpenPGP certificate of which the peer has shown but the fingerprint.
+    async fn fetch(&self, shown: fingerprint::Shown<'_>) -> Result<OpenPgpCertificate, Refusal> {
+        let trusted = self.validator.openpgp_trust();
+        let known = trusted.find(self.question.service, shown.fingerprint).cloned();
         let (deadline, ignore_caches) = (self.deadline, self.question.ignore_caches);
         let options = Options { deadline, ignore_caches };
-        match self.sources.look_up(&query, options).await.outcome {
-            Outcome::Present(Answer::OpenPgpKey(bytes)) => {
-                let certificate = read_openpgp(&bytes)?;
-                if certificate.fingerprint().as_bytes() == fingerprint {
-                    Ok(certificate)
-                } else {
-                    Err(unfit(&"the directory's has another fingerprint"))
-                }
-            }
-            Outcome::Present(_) => Err(refusal("another kind of answer".to_owned())),
-            Outcome::Absent(why) | Outcome::Failed(why) => {
-                Err(refusal(format!("the peer shows but a fingerprint; {why}")))
-            }
-        }
+        fingerprint::find(&shown, known, Some(self.question.remote), self.sources, options)
+            .await
+            .map_err(|why| unfit(&why))
     }
 
     async fn judge(

@@ -13,7 +13,7 @@ use tlspool_engine::{
 use tlspool_identity::DoNai;
 use tlspool_openpgp::{Certificate as OpenPgpCertificate, KeyId, Limits};
 use tlspool_store::{AccessError, CertificateSource, Kind, LocalIdentity, Role};
-use tlspool_validate::sources::{Answer, Options, Outcome as LookedUp, Query, Sources};
+use tlspool_validate::sources::Options;
 use tlspool_validate::{Endpoint, Inquiry, Negotiated, Peer, Validated};
 use tlspool_wire::{Body, PoolError, Starttls, StarttlsFlags, Text};
 
@@ -21,6 +21,7 @@ use super::authorization::{self, Meeting};
 use super::chooser::Remember;
 use super::client::{CallbackFailure, Client};
 use super::disclosure::Disclosure;
+use super::fingerprint;
 use super::identities::{self, Asker};
 use super::worker::Worker;
 
@@ -251,8 +252,9 @@ impl RequestHost {
                 self.judge_openpgp(shown, &certificate, KeyId(*key_id)).await.map(Some)
             }
             PeerCredential::OpenPgpFingerprint { key_id, fingerprint } => {
-                let certificate = self.fetch(fingerprint).await?;
-                self.judge_openpgp(shown, &certificate, KeyId(*key_id)).await.map(Some)
+                let key = KeyId(*key_id);
+                let certificate = self.fetch(fingerprint::Shown { fingerprint, key }).await?;
+                self.judge_openpgp(shown, &certificate, key).await.map(Some)
             }
         }
     }
@@ -278,38 +280,20 @@ impl RequestHost {
         Refusal { certificate: CertificateError::BadEncoding, text }
     }
 
-    /// Finds an OpenPGP certificate of which the peer has shown but the fingerprint (RFC 6091 section 3.3): among the
-    /// keys of the trust table, or in the directory of the name that it should have.
-    async fn fetch(&mut self, fingerprint: &[u8]) -> Result<OpenPgpCertificate, Refusal> {
-        let known = self.worker.trusted_openpgp(self.request.service.as_str(), fingerprint);
-        if let Some(certificate) = known {
-            return Ok(certificate);
-        }
-        let Some(remote) = &self.remote else {
-            let text = "it is but a fingerprint, and nobody knows whose directory has the rest";
-            return Err(self.refuse_openpgp(&text));
-        };
-        let query = Query::OpenPgpKey {
-            name: remote.as_str().to_owned(),
-            fingerprint: fingerprint.to_vec(),
-        };
+    /// Finds an OpenPGP certificate of which the peer has shown but the fingerprint.
+    async fn fetch(
+        &mut self,
+        shown: fingerprint::Shown<'_>,
+    ) -> Result<OpenPgpCertificate, Refusal> {
+        let known = self.worker.trusted_openpgp(self.request.service.as_str(), shown.fingerprint);
         let options = Options {
             deadline: self.deadline.map_or_else(far, tokio::time::Instant::into_std),
             ignore_caches: self.request.flags.contains(StarttlsFlags::IGNORE_CACHES),
         };
-        let bytes = match self.worker.lookups.look_up(&query, options).await.outcome {
-            LookedUp::Present(Answer::OpenPgpKey(bytes)) => bytes,
-            LookedUp::Present(_) => return Err(self.refuse_openpgp(&"another kind of answer")),
-            LookedUp::Absent(why) | LookedUp::Failed(why) => {
-                return Err(self.refuse_openpgp(&format_args!("it is but a fingerprint; {why}")));
-            }
-        };
-        let certificate = OpenPgpCertificate::read(&bytes, Limits::PEER)
-            .map_err(|error| self.refuse_openpgp(&error))?;
-        if certificate.fingerprint().as_bytes() != fingerprint {
-            return Err(self.refuse_openpgp(&"the directory's has another fingerprint"));
-        }
-        Ok(certificate)
+        let lookups = &self.worker.lookups;
+        fingerprint::find(&shown, known, self.remote.as_ref(), lookups, options)
+            .await
+            .map_err(|why| self.refuse_openpgp(&why))
     }
 
     /// Judges a peer that shows this credential.
@@ -535,6 +519,15 @@ impl Host for RequestHost {
 
     async fn authorize(&mut self, shown: Option<&Credential>) -> Result<(), Refusal> {
         let shown = shown.and_then(|shown| DoNai::parse(&shown.name).ok());
+        // A session that is resumed shows whom it showed, which nobody knew when the server was judged.
+        if let (Some(peer), Some(name)) = (self.judged_early.take(), &shown)
+            && self.local.as_ref() != Some(name)
+        {
+            let given = self.local.replace(name.clone());
+            let judged = self.judge(&peer).await;
+            self.local = given;
+            judged?;
+        }
         let local = shown.or_else(|| self.own_name());
         let early = self.outcome.authorized_early.take();
         let remote = self.outcome.validated.as_ref().map(|validated| &validated.identity);

@@ -8,7 +8,7 @@
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lru::LruCache;
 use rcgen::{
@@ -148,8 +148,9 @@ impl RequestHost {
             return Err(self.unmakable(&Unmakable::Unconfigured));
         };
         let made = make(self, config, name).await;
-        let credential = Arc::new(made.map_err(|why| self.unmakable(&why))?);
-        let until = Instant::now() + config.bounded_lifetime() / 2;
+        let (credential, lifetime) = made.map_err(|why| self.unmakable(&why))?;
+        let credential = Arc::new(credential);
+        let until = Instant::now() + lifetime / 2;
         worker.workshop.borrow_mut().made.put(asked, (credential.clone(), until));
         tracing::info!(client = %self.asker.peer, local = %name, "made an identity on the fly");
         Ok(credential)
@@ -160,13 +161,16 @@ impl RequestHost {
     }
 }
 
+/// Makes an identity; it is good for so long, which is no longer than its authority is.
 async fn make(
     host: &RequestHost,
     config: &OnTheFly,
     name: &DoNai,
-) -> Result<Credential, Unmakable> {
+) -> Result<(Credential, Duration), Unmakable> {
     let keys = &host.worker.keys;
+    // One whose time is over is read again: it may have been renewed.
     let known = host.worker.workshop.borrow().authority.clone();
+    let known = known.filter(|authority| !authority.left().is_zero());
     let authority = if let Some(authority) = known {
         authority
     } else {
@@ -175,8 +179,8 @@ async fn make(
         authority
     };
     let wrong = |why: String| Unmakable::Certificate(name.clone(), why);
-    let params =
-        params(name, host.role, config.bounded_lifetime(), authority.expires).map_err(wrong)?;
+    let lifetime = config.bounded_lifetime().min(authority.left());
+    let params = params(name, host.role, lifetime, authority.expires).map_err(wrong)?;
     // What is to be signed is the same both times: the first has it noted, the second signed.
     let blank = authority.certify(&params, Vec::new()).map_err(wrong)?;
     let scheme = authority.scheme.into();
@@ -188,7 +192,8 @@ async fn make(
     }
     let mut chain = vec![signed.certificate];
     chain.extend(authority.credential.chain().iter().map(|above| above.to_vec()));
-    x509_credential(name.as_str(), &config.identity_key.0, chain).map_err(|why| wrong(why.into()))
+    let made = x509_credential(name.as_str(), &config.identity_key.0, chain);
+    made.map(|credential| (credential, lifetime)).map_err(|why| wrong(why.into()))
 }
 
 /// A certificate, and the part of it that its signature is for.
@@ -214,7 +219,7 @@ impl Authority {
                 return Err(wrong("its certificate is not that of an authority"));
             }
             if !certificate.validity().is_valid() {
-                return Err(wrong("its certificate is not in time"));
+                return Err(wrong("its certificate is not in time; renew it, then reload"));
             }
             if certificate.public_key().raw == identity_key.as_slice() {
                 return Err(wrong("its key must not be that of the identities"));
@@ -229,6 +234,12 @@ impl Authority {
                 .find_map(|&scheme| algorithm(scheme))
                 .ok_or_else(|| wrong("its key is of a kind that signs no certificates"))?;
         Ok(Self { credential, algorithm, scheme, identity_key, expires })
+    }
+
+    /// How long it is good yet.
+    fn left(&self) -> Duration {
+        let end = UNIX_EPOCH + Duration::from_secs(u64::try_from(self.expires).unwrap_or(0));
+        end.duration_since(SystemTime::now()).unwrap_or_default()
     }
 
     /// A certificate for the identities' key, with this signature.

@@ -2,7 +2,7 @@
 
 use tlspool_client::{PoolError, StarttlsFlags as Flags, StarttlsRequest};
 use tlspool_identity::{DoNai, Selector};
-use tlspool_store::{DisclosureRow, Place};
+use tlspool_store::{DisclosureRow, Place, PolicyRow, PolicySide};
 
 use crate::house::{House, both, plaintext};
 
@@ -88,6 +88,28 @@ fn a_session_that_is_resumed_shows_nobody_else() {
     house.disclose(".", "jane@example.org");
     assert_eq!(house.shown(client()), "jane@example.org");
     assert_eq!(house.total("resumed"), before);
+}
+
+/// The policy of a name that the table has holds for a resumed session too, which shows that name again.
+#[test]
+fn a_session_that_is_resumed_has_the_policy_of_whom_it_shows() {
+    let house = inhabited();
+    house.disclose(".", "john@example.org");
+    assert_eq!(house.shown(client()), "john@example.org");
+    assert_eq!(house.shown(client()), "john@example.org");
+    assert!(house.total("resumed") > 0);
+    let policy = PolicyRow {
+        id: 0,
+        side: PolicySide::Local,
+        selector: Selector::parse("john@example.org").unwrap(),
+        service: None,
+        expression: "pin".into(),
+    };
+    house.store().add_policy(&policy).unwrap();
+    let pool = house.pool();
+    let (connected, _) = both((&pool, client()), (&pool, asking()));
+    let error = connected.unwrap_err();
+    assert_eq!(error.pool_error(), Some(PoolError::RemoteidRefused), "{error}");
 }
 
 #[test]
