@@ -26,7 +26,6 @@ pub(crate) enum Transport {
 #[derive(Debug)]
 pub(crate) struct Datagram {
     pub(crate) inner: dtls::Transport,
-    sctp: bool,
     received: VecDeque<(Vec<u8>, u64)>,
     /// Bytes in `received`, and some for each message.
     waiting: usize,
@@ -47,20 +46,22 @@ pub(crate) enum Sent {
 
 impl Datagram {
     pub(crate) fn new(config: dtls::Config, start: Option<dtls::Start>, now: Instant) -> Self {
-        let sctp = config.mode == dtls::Mode::Sctp;
         let inner = match start {
             Some(start) => dtls::Transport::after_cookie(config, start),
             None => dtls::Transport::new(config),
         };
         Self {
             inner,
-            sctp,
             received: VecDeque::new(),
             waiting: 0,
             lost: false,
             to_send: VecDeque::new(),
             now,
         }
+    }
+
+    fn is_sctp(&self) -> bool {
+        self.inner.mode() == dtls::Mode::Sctp
     }
 
     fn next(&mut self) -> Option<Incoming> {
@@ -83,7 +84,7 @@ impl Datagram {
     }
 
     fn data(&self, data: Vec<u8>, tag: u64) -> Incoming {
-        if self.sctp { Incoming::Message { data, tag } } else { Incoming::Data(data) }
+        if self.is_sctp() { Incoming::Message { data, tag } } else { Incoming::Data(data) }
     }
 
     fn keep(&mut self, data: &[u8]) {
@@ -95,9 +96,22 @@ impl Datagram {
         }
     }
 
-    /// Over SCTP nothing is lost but by a peer that sends without end.
+    /// Over SCTP nothing is lost or altered on the way, and nothing may be missing: what is dropped over UDP is a
+    /// fault there.
     fn check_loss(&self) -> Result<(), Error> {
-        if self.sctp && (self.lost || self.inner.has_lost()) { Err(Error::Flood) } else { Ok(()) }
+        if !self.is_sctp() {
+            return Ok(());
+        }
+        let counters = self.inner.counters();
+        if self.lost || counters.early > 0 {
+            Err(Error::TooMuch("before its time"))
+        } else if counters.malformed > 0 {
+            Err(Error::Malformed("record"))
+        } else if counters.forged > 0 {
+            Err(Error::BadRecord)
+        } else {
+            Ok(())
+        }
     }
 
     /// What a message costs, also when it is empty.
@@ -108,12 +122,12 @@ impl Datagram {
     fn output(&mut self, buf: &mut Vec<u8>) -> Result<Sent, Error> {
         let start = buf.len();
         if self.inner.next_transmit().is_some() {
-            let room = if self.sctp { MAX_RECORD } else { self.inner.mtu() };
+            let room = if self.is_sctp() { MAX_RECORD } else { self.inner.mtu() };
             buf.resize(start + room, 0);
             let sent = self.inner.poll_transmit(&mut buf[start..]);
             buf.truncate(start + sent.ok().flatten().map_or(0, |sent| sent.len));
             return Ok(match sent? {
-                Some(sent) if self.sctp && sent.content == Content::ChangeCipherSpec => {
+                Some(sent) if self.is_sctp() && sent.content == Content::ChangeCipherSpec => {
                     Sent::ChangeOfKeys
                 }
                 Some(_) => Sent::Bytes,
@@ -145,7 +159,7 @@ impl Transport {
 
     /// DTLS over SCTP (RFC 6083).
     pub(crate) fn is_sctp(&self) -> bool {
-        matches!(self, Self::Datagram(datagram) if datagram.sctp)
+        matches!(self, Self::Datagram(datagram) if datagram.is_sctp())
     }
 
     /// What hellos say.

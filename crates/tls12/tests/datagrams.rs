@@ -411,7 +411,7 @@ fn sctp_data_that_overtakes_finished_keeps_its_tag() {
 /// Over SCTP nothing is lost: neither to a bound that honest peers stay below, nor in silence.
 #[test]
 fn sctp_data_that_overtakes_finished_is_bounded() {
-    for (messages, outcome) in [(4096, None), (4097, Some(Error::Flood))] {
+    for (messages, outcome) in [(4096, None), (4097, Some(Error::TooMuch("before its time")))] {
         let mut pair = pair_over(Mode::Sctp, client(), server());
         pair.run_datagrams(FAIR, &mut Dice(1));
         let last = last_flight(&mut pair);
@@ -426,6 +426,83 @@ fn sctp_data_that_overtakes_finished_is_bounded() {
         let arrived = if outcome.is_none() { messages } else { 0 };
         assert_eq!(pair.client.data.len(), arrived);
     }
+}
+
+/// A record of `epoch` that holds `fragment`, as anybody can make it.
+fn record(kind: u8, epoch: u8, fragment: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(fragment.len()).unwrap().to_be_bytes();
+    let header = [kind, 254, 253, 0, epoch, 0, 0, 0, 0, 0, 0, length[0], length[1]];
+    [&header[..], fragment].concat()
+}
+
+/// Of what nobody can read yet, a stranger gets but little kept.
+#[test]
+fn sctp_records_before_their_key_are_few() {
+    let too_much = Error::TooMuch("before its time");
+    for (length, fit) in [(1, 64), (1 << 14, 7)] {
+        let mut pair = pair_over(Mode::Sctp, client(), server());
+        let early = record(23, 1, &vec![0; length]);
+        for _ in 0..fit {
+            pair.server.input(&early);
+        }
+        assert_eq!(pair.server.error(), None);
+        pair.server.input(&early);
+        assert_eq!(pair.server.error(), Some(&too_much), "{length}");
+    }
+}
+
+/// Makes a record into something else.
+type Change = fn(&mut Vec<u8>);
+
+/// What does not matter over UDP: over SCTP somebody has made it, and nothing else comes in its place.
+#[test]
+fn sctp_messages_that_are_no_records_end_the_connection() {
+    let altered = |message: &mut Vec<u8>| *message.last_mut().unwrap() ^= 1;
+    let longer = |message: &mut Vec<u8>| message.push(0);
+    let shorter = |message: &mut Vec<u8>| message.truncate(message.len() - 1);
+    let foreign = |message: &mut Vec<u8>| message[1] = 3;
+    let long = |message: &mut Vec<u8>| *message = record(22, 1, &vec![0; (1 << 14) + 2049]);
+    let changes: [(Change, _); 5] = [
+        (altered, Error::BadRecord),
+        (longer, Error::Malformed("record")),
+        (shorter, Error::Malformed("record")),
+        (foreign, Error::Malformed("record")),
+        (long, Error::Malformed("record")),
+    ];
+    for (change, error) in changes {
+        for mode in [Mode::Udp, Mode::Sctp] {
+            for in_place in [false, true] {
+                let mut pair = pair_over(mode, client(), server());
+                pair.run_datagrams(FAIR, &mut Dice(1));
+                pair.client.connection.send(b"hello").unwrap();
+                pair.client.act();
+                let mut message = pair.client.packets.pop().unwrap();
+                change(&mut message);
+                if in_place {
+                    let (to, now) = (&mut pair.server.connection, pair.server.now);
+                    let mut cursor = 0;
+                    while let Ok(Some(_)) = to.open_datagram(&mut message, &mut cursor, now) {}
+                    pair.server.act();
+                } else {
+                    pair.server.input(&message);
+                }
+                if mode == Mode::Udp {
+                    pair.server.data.clear();
+                    check_open(&mut pair);
+                    continue;
+                }
+                assert_eq!(pair.server.error(), Some(&error));
+                // The peer is told.
+                let alert = pair.server.packets.pop().unwrap();
+                pair.client.input(&alert);
+                assert_eq!(pair.client.error(), error.alert().map(Error::PeerAlert).as_ref());
+            }
+        }
+    }
+    // More than a record may hold, where nothing is protected yet.
+    let mut pair = pair_over(Mode::Sctp, client(), server());
+    pair.server.input(&record(22, 0, &vec![0; (1 << 14) + 1]));
+    assert_eq!(pair.server.error(), Some(&Error::Malformed("record")));
 }
 
 #[test]

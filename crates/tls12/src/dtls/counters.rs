@@ -5,7 +5,7 @@
 pub struct Counters {
     /// Records that came and were good.
     pub records: u64,
-    /// Datagrams that held no record, or something behind the last one.
+    /// Datagrams that held no record, or something behind the last one; records that are too long.
     pub malformed: u64,
     /// Records that came before, or are too old to tell.
     pub replayed: u64,

@@ -3,7 +3,8 @@
 //!
 //! [`Transport`] carries the handshake messages and data of one connection for the state machine, which decides
 //! everything else. [`Cookies`] answers first hellos without a connection. What is no good record is dropped and
-//! counted: nothing from the network is an error here. No I/O and no clock: bytes and times are passed in.
+//! counted: nothing from the network is an error here. (Over SCTP it is one of the connection, which looks at the
+//! counters.) No I/O and no clock: bytes and times are passed in.
 
 mod cookie;
 mod counters;

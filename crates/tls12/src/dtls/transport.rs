@@ -111,7 +111,7 @@ pub struct Transport {
 
     reader: Reader,
     next_reader: Option<Reader>,
-    /// Records of the next epoch whose key is not known yet, header included.
+    /// Records of the next epoch whose key is not known yet, header included. Anybody can send such.
     sealed: Early,
     /// Data of the next epoch, until the machine is content with the handshake.
     held: Early,
@@ -198,7 +198,8 @@ impl Transport {
             counters: Counters::default(),
             reader: Reader::plain(0),
             next_reader: None,
-            sealed: Early::new(config.mode),
+            // Little also over SCTP: before its key is known, an honest peer sends but a Finished, maybe an alert.
+            sealed: Early::new(Mode::Udp),
             held: Early::new(config.mode),
             tag: 0,
             inbox: Inbox::new(start.message_seq, config.max_message),
@@ -226,9 +227,8 @@ impl Transport {
 
     // ---- reading
 
-    /// Over SCTP: more came before its time than is kept. The connection cannot go on without it.
-    pub(crate) fn has_lost(&self) -> bool {
-        self.config.mode == Mode::Sctp && self.counters.early > 0
+    pub(crate) fn mode(&self) -> Mode {
+        self.config.mode
     }
 
     /// Says something of the datagram that comes next, which comes back with data of it that has to wait.
@@ -288,7 +288,7 @@ impl Transport {
             }
             Err(Refused::Replayed) => &mut self.counters.replayed,
             Err(Refused::Forged) => &mut self.counters.forged,
-            Err(Refused::TooLong) => &mut self.counters.senseless,
+            Err(Refused::TooLong) => &mut self.counters.malformed,
         };
         *counter += 1;
         None
