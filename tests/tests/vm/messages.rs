@@ -3,13 +3,16 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use tlspool_client::wire::MessageHeader;
 use tlspool_client::wire::message::{EVERY_STREAM, MAX_MESSAGE, MessageFlags};
 use tlspool_client::{CtlKey, Plaintext, Session, StarttlsFlags as Flags, StarttlsRequest};
 use tlspool_sctp::{self as sctp, Info};
-use tlspool_tests::sctp::{Capture, End, Kind, Packet, dial, pair};
+use tlspool_tests::sctp::{Capture, End, Kind, Packet, chunk, dial, pair};
 use tlspool_tests::{Daemon, House, LIMIT};
+
+use super::weather::Weather;
 
 /// Two pools that trust each other.
 pub(crate) struct Two {
@@ -307,6 +310,45 @@ fn a_lost_association_is_no_clean_end() {
     drop(doomed);
     assert_eq!(framed.receive(), None);
     drop(session);
+    server.join().unwrap();
+    two.calling.await_log("close_notify");
+    two.stop();
+}
+
+/// The client waits until the server has its answer, and hears that the association is over.
+#[test]
+#[ignore = "in the VM"]
+fn an_association_that_ends_while_keys_change_ends_the_session() {
+    let two = Two::new("");
+    let capture = Capture::start();
+    let (near, far) = pair(Kind::Authenticated);
+    let (port, doomed) = (port_of(&far), far.try_clone().unwrap());
+    let server = echo(&two, far, StarttlsRequest::server().sctp_messages(EVERY_STREAM));
+    let (key, pool) = (CtlKey([7; 16]), two.clients.pool());
+    let mut session = pool.starttls(request().ctlkey(key), near, Plaintext::pair()).unwrap();
+    let framed = Framed::of(&mut session);
+    framed.send(header(1, 1), b"hello");
+    framed.receive().unwrap();
+    let said = || {
+        let packets = capture.of(port);
+        let chunks = packets.iter().filter(|p| p.ports.0 == port).flat_map(|p| &p.chunks);
+        chunks.filter(|(kind, ..)| *kind == chunk::DATA).count()
+    };
+    let before = said();
+    let slow = Weather::begin("delay 300ms");
+    let renegotiating = thread::spawn(move || pool.renegotiate(request().ctlkey(key)));
+    // ServerHello, Certificate, ServerKeyExchange, CertificateRequest, ServerHelloDone.
+    let deadline = Instant::now() + LIMIT;
+    while said() < before + 5 {
+        assert!(Instant::now() < deadline, "{}", two.logs());
+        thread::sleep(Duration::from_millis(1));
+    }
+    // What the client answers now is not acknowledged before it has heard of the end.
+    rustix::net::shutdown(&doomed, rustix::net::Shutdown::Write).unwrap();
+    drop(doomed);
+    assert_eq!(framed.receive(), None);
+    assert!(renegotiating.join().unwrap().is_err());
+    drop((session, slow));
     server.join().unwrap();
     two.calling.await_log("close_notify");
     two.stop();

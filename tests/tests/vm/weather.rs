@@ -24,30 +24,16 @@ const MESSAGES: u32 = 400;
 /// All of it; a handshake that has bad luck waits for seconds more than once.
 const PATIENCE: Duration = Duration::from_mins(4);
 
-/// Bad weather on the loopback interface, until it is dropped.
-struct Weather;
+/// What netem is told.
+const FOUL: &str = "delay 5ms 2ms loss 20% duplicate 10% reorder 25% 50%";
+
+/// Weather on the loopback interface, until it is dropped.
+pub(crate) struct Weather;
 
 impl Weather {
-    fn begin() -> Self {
-        Self::tc(&[
-            "add",
-            "dev",
-            "lo",
-            "root",
-            "netem",
-            "limit",
-            "100000",
-            "delay",
-            "5ms",
-            "2ms",
-            "loss",
-            "20%",
-            "duplicate",
-            "10%",
-            "reorder",
-            "25%",
-            "50%",
-        ]);
+    pub(crate) fn begin(how: &str) -> Self {
+        let how: Vec<_> = how.split(' ').collect();
+        Self::tc(&[&["add", "dev", "lo", "root", "netem", "limit", "100000"], &how[..]].concat());
         Self
     }
 
@@ -142,7 +128,7 @@ fn handshakes_complete_and_messages_come_whole_once_or_not_at_all() {
     let most = Some(1 << 16);
     setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).unwrap();
     let two = Two::new("[limits]\nhandshake_timeout = \"5m\"");
-    let weather = Weather::begin();
+    let weather = Weather::begin(FOUL);
     let begun = Instant::now();
     let sessions: Vec<_> = (0..HANDSHAKES)
         .map(|number| {

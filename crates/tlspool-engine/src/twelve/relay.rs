@@ -13,6 +13,8 @@
 //! is gone.
 
 mod downward;
+#[cfg(test)]
+mod tests;
 mod upward;
 
 use std::cell::RefCell;
@@ -279,6 +281,8 @@ struct Relay {
     up_taken: usize,
     /// A record's beginning.
     partial: Vec<u8>,
+    /// The peer's socket is at its end, and would say so for ever.
+    peer_ended: bool,
     /// The peer sends no more data; the application knows.
     up_ended: bool,
     up_told: bool,
@@ -292,7 +296,8 @@ struct Relay {
     /// It is over, once what is in `out` has left.
     dying: Option<End>,
     failure: Option<HandshakeError>,
-    linger: Option<Pin<Box<Sleep>>>,
+    /// What an end waits for, and how long it may.
+    linger: Option<(Duration, Pin<Box<Sleep>>)>,
     silence: Option<Pin<Box<Sleep>>>,
     timer: Option<(Instant, Pin<Box<Sleep>>)>,
     heard: Instant,
@@ -327,6 +332,7 @@ impl Relay {
             up: VecDeque::new(),
             up_taken: 0,
             partial,
+            peer_ended: false,
             up_ended,
             up_told: false,
             down_ended: false,
@@ -527,10 +533,14 @@ impl Relay {
             || self.cancelled
             || self.down_ended && (self.deserted || self.datagrams);
         if leaving {
-            let limit = if self.closing && !self.cancelled { DRAIN } else { LINGER };
-            let linger = self
-                .linger
-                .get_or_insert_with(|| Box::pin(sleep_until((Instant::now() + limit).into())));
+            let drains = self.closing && !self.cancelled && self.dying.is_none();
+            let limit = if drains { DRAIN } else { LINGER };
+            let (_, linger) = match self.linger.take() {
+                Some(begun) if begun.0 == limit => self.linger.insert(begun),
+                _ => self
+                    .linger
+                    .insert((limit, Box::pin(sleep_until((Instant::now() + limit).into())))),
+            };
             if linger.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(match self.dying.take() {
                     Some(end) => end,

@@ -53,7 +53,6 @@ impl Relay {
             }
         } else {
             self.closing = false;
-            self.linger = None;
             self.connection().close();
         }
         self.dry = Dry::Unasked;

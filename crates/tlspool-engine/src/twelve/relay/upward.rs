@@ -26,7 +26,10 @@ impl Relay {
             Some(header) => [&header[..], &data].concat(),
             None => data,
         };
-        self.up.push_back((data, info));
+        // A program would take it for the end.
+        if !data.is_empty() {
+            self.up.push_back((data, info));
+        }
     }
 
     /// Whether a message on this stream is for the application.
@@ -100,7 +103,8 @@ impl Relay {
 
     /// Receives from the peer once, unless the application has not taken what came before.
     pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.up.is_empty() || self.up_ended && !self.datagrams && !self.deserted {
+        let pauses = !self.up.is_empty() || self.up_ended && !self.datagrams && !self.deserted;
+        if self.peer_ended || pauses {
             return false;
         }
         ROOM.with_borrow_mut(|room| {
@@ -117,6 +121,9 @@ impl Relay {
                     true
                 }
                 Poll::Ready(Ok(Arrived::End)) => {
+                    self.peer_ended = true;
+                    // Nobody will tell that the peer has everything.
+                    self.change = None;
                     self.connection().handle_end();
                     true
                 }

@@ -1,0 +1,214 @@
+//! How sessions end, and what they bring before.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Wake;
+
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
+use tls12::dtls;
+use tokio::runtime::{Builder, Runtime};
+
+use super::*;
+use crate::config::{Engine, EngineOptions};
+
+/// Much more than anything here takes.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A session with nobody in particular, ours as a client, and the peer's end of it.
+fn session(datagrams: bool) -> (Box<Session>, Connection) {
+    let engine = Engine::new(&EngineOptions::default()).unwrap();
+    let job = |role| Job {
+        role,
+        authentication: PeerAuthentication::Ignored,
+        scope: [0; 32],
+        exporter: false,
+        twelve: Wishes { anonymous: Anonymous::Final, ..Wishes::default() },
+        first: None,
+    };
+    let (ours, theirs) = (job(Role::Client { server: None, sni: false }), job(Role::Server));
+    let config = Arc::new(client_config(&engine, &ours).0);
+    let server = Arc::new(server_config(&engine, &theirs));
+    let now = Instant::now();
+    let (mut client, mut server) = if datagrams {
+        let settings = dtls::Config::default;
+        (
+            Connection::datagram_client(&config, settings(), now).unwrap(),
+            Connection::datagram_server(server, settings(), None, now),
+        )
+    } else {
+        (Connection::client(&config).unwrap(), Connection::server(server))
+    };
+    for _ in 0..4 {
+        for bytes in outputs(&mut client) {
+            server.handle_input(&bytes, now);
+        }
+        for bytes in outputs(&mut server) {
+            client.handle_input(&bytes, now);
+        }
+    }
+    assert!(client.may_send() && server.may_send());
+    (Box::new(Session::new(client, &engine, &ours)), server)
+}
+
+/// What a connection wants to send.
+fn outputs(connection: &mut Connection) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    loop {
+        let mut bytes = Vec::new();
+        match connection.poll_output(&mut bytes) {
+            Output::Send => all.push(bytes),
+            Output::ChooseCredential(_) => connection.chosen(Ok(None)),
+            Output::Verify(_) => connection.verified(Ok(Vec::new())),
+            Output::Idle | Output::WaitUntil(_) => return all,
+            Output::Closed(Closed::Failed(error)) => panic!("{error}"),
+            _ => {}
+        }
+    }
+}
+
+const MANNER: Manner =
+    Manner { client: true, authentication: PeerAuthentication::Ignored, idle: None, stream: 0 };
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Both ends of a socket with messages: theirs and ours.
+fn packets() -> (OwnedFd, OwnedFd) {
+    let flags = SocketFlags::CLOEXEC;
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap()
+}
+
+/// A relay over streams, the peer's connection, and the other ends of its sockets.
+fn streams() -> (Relay, Connection, UnixStream, UnixStream) {
+    let (session, other) = session(false);
+    let (peer, theirs) = UnixStream::pair().unwrap();
+    let (application, programs) = UnixStream::pair().unwrap();
+    peer.set_nonblocking(true).unwrap();
+    let theirs = Socket::stream(theirs.into()).unwrap();
+    let programs = Socket::plaintext(programs.into()).unwrap();
+    (Relay::new(theirs, programs, session, MANNER), other, peer, application)
+}
+
+/// How a relay ends.
+async fn end(relay: &mut Relay) -> End {
+    let turn = std::future::poll_fn(|cx| relay.poll(cx));
+    match tokio::time::timeout(LIMIT, turn).await.expect("an end") {
+        Turn::End(end) => end,
+        _ => panic!("a turn that is no end"),
+    }
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Bell(AtomicUsize);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn an_end_of_the_peer_is_heard_once() {
+    runtime().block_on(async {
+        let (mut relay, mut other, mut peer, mut application) = streams();
+        // The application reads no more, and still writes; the peer has said all, and still reads.
+        application.shutdown(Shutdown::Read).unwrap();
+        application.write_all(b"more").unwrap();
+        other.send(b"unread").unwrap();
+        other.close();
+        for bytes in outputs(&mut other) {
+            peer.write_all(&bytes).unwrap();
+        }
+        peer.shutdown(Shutdown::Write).unwrap();
+        let sent = std::future::poll_fn(|cx| {
+            assert!(relay.poll(cx).is_pending());
+            if peer.read(&mut [0; 100]).is_ok() { Poll::Ready(()) } else { Poll::Pending }
+        });
+        tokio::time::timeout(LIMIT, sent).await.unwrap();
+        // Now nothing happens: it waits, and does not ask to be looked at again.
+        let bell = Arc::new(Bell::default());
+        assert!(relay.poll(&mut Context::from_waker(&Arc::clone(&bell).into())).is_pending());
+        assert!(relay.deserted);
+        tokio::task::yield_now().await;
+        assert_eq!(bell.0.load(Ordering::Relaxed), 0);
+        application.shutdown(Shutdown::Write).unwrap();
+        let end = end(&mut relay).await;
+        assert!(matches!(end, End::ApplicationClosed), "{end}");
+    });
+}
+
+#[test]
+fn an_end_of_the_peer_ends_what_waits_for_it() {
+    runtime().block_on(async {
+        let (mut relay, _other, peer, _application) = streams();
+        // As over SCTP, where an event would come that tells what the peer has.
+        (relay.change, relay.dry) = (Some(vec![1]), Dry::Asked);
+        drop(peer);
+        let end = end(&mut relay).await;
+        assert!(matches!(end, End::Truncated), "{end}");
+    });
+}
+
+#[test]
+fn an_empty_message_is_no_end() {
+    runtime().block_on(async {
+        let (mut session, mut other) = session(true);
+        session.early.push_back((Vec::new(), Info::default()));
+        session.early.push_back((b"x".to_vec(), Info::default()));
+        let (peer, theirs) = packets();
+        let (application, programs) = packets();
+        let theirs = Socket::datagram(theirs).unwrap();
+        let programs = Socket::plaintext(programs).unwrap();
+        let mut relay = Relay::new(theirs, programs, session, MANNER);
+        other.send(b"").unwrap();
+        other.send(b"y").unwrap();
+        for bytes in outputs(&mut other) {
+            rustix::io::write(&peer, &bytes).unwrap();
+        }
+        let mut arrived = Vec::new();
+        let read = std::future::poll_fn(|cx| {
+            assert!(relay.poll(cx).is_pending());
+            let mut buffer = [0; 100];
+            while let Ok((n, _)) = recv(&application, &mut buffer[..], RecvFlags::DONTWAIT) {
+                arrived.push(buffer[..n].to_vec());
+            }
+            if arrived.len() < 2 { Poll::Pending } else { Poll::Ready(()) }
+        });
+        tokio::time::timeout(LIMIT, read).await.unwrap();
+        assert_eq!(arrived, [b"x", b"y"]);
+    });
+}
+
+#[test]
+fn only_an_end_that_drains_has_much_time() {
+    let limit = |state: fn(&mut Relay)| {
+        runtime().block_on(async {
+            let (peer, theirs) = packets();
+            let (application, programs) = packets();
+            let theirs = Socket::datagram(theirs).unwrap();
+            let programs = Socket::plaintext(programs).unwrap();
+            let mut relay = Relay::new(theirs, programs, session(true).0, MANNER);
+            // As over SCTP, when the application has said all and the peer does not acknowledge it.
+            (relay.down_ended, relay.closing, relay.dry) = (true, true, Dry::Asked);
+            let turn = std::future::poll_fn(|cx| Poll::Ready(relay.poll_linger(cx))).await;
+            assert!(turn.is_pending());
+            assert_eq!(relay.linger.as_ref().unwrap().0, DRAIN);
+            state(&mut relay);
+            let turn = std::future::poll_fn(|cx| Poll::Ready(relay.poll_linger(cx))).await;
+            assert!(turn.is_pending());
+            drop((peer, application));
+            let (_, timer) = relay.linger.as_ref().unwrap();
+            timer.deadline().into_std().saturating_duration_since(Instant::now())
+        })
+    };
+    assert!(limit(|_| {}) > LINGER);
+    assert!(limit(|relay| relay.cancelled = true) <= LINGER);
+    assert!(limit(|relay| relay.dying = Some(End::Truncated)) <= LINGER);
+    assert!(limit(|relay| relay.cannot(io::Error::other("it"))) <= LINGER);
+    assert!(limit(|relay| relay.closing = false) <= LINGER);
+}
