@@ -2,6 +2,7 @@
 //! certificates are the trusted authority's, so nothing but the name speaks against them.
 
 use rcgen::SanType;
+use tlspool_tests::app::Outcome;
 use tlspool_tests::authority::{Leaf, algorithm};
 use tlspool_tests::{Authority, House};
 
@@ -66,7 +67,7 @@ fn servers_whose_names_only_look_right() {
 }
 
 /// Whether `shown` is believed when `wanted` is to come; it shows the certificate of its row `wanted`.
-fn comes(judge: &House, other: &House, wanted: &str) -> Result<(), String> {
+fn comes(judge: &House, other: &House, wanted: &str) -> Outcome<()> {
     meet_pools(judge, other, Meet::Caller, wanted, "identity")
 }
 
@@ -106,7 +107,7 @@ fn users_whose_names_only_look_right() {
     let file = other.write("cyrillic.asc", &armored);
     let (file, key) = (file.to_str().unwrap(), row["key"].as_str().unwrap());
     other.good(&["identity", "add", john, "--openpgp", file, "--key", key]);
-    let refused = comes(&judge, &other, john).unwrap_err();
+    let refused = comes(&judge, &other, john).unwrap_err().to_string();
     assert!(refused.contains("the peer is not john@example.com"), "{refused}");
     for daemon in daemons {
         daemon.stop();

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use rcgen::{CertificateParams, CrlDistributionPoint, CustomExtension, SerialNumber};
 use tlspool_client::{StarttlsFlags as Flags, StarttlsRequest};
-use tlspool_tests::app::{Server, call};
+use tlspool_tests::app::{Outcome, Server, call};
 use tlspool_tests::authority::{Leaf, algorithm};
 use tlspool_tests::net::free_port;
 use tlspool_tests::zones::{Signing, ZoneSet, Zones};
@@ -156,14 +156,11 @@ pub(super) fn meet_pools(
     meet: Meet,
     name: &str,
     service: &str,
-) -> Result<(), String> {
+) -> Outcome<()> {
     let client = |name: &str| StarttlsRequest::client(name).unwrap();
     let judging = client(name).service(service).unwrap();
     match meet {
-        Meet::Openssl(port) => {
-            let called = call(&judge.pool(), judging, ("127.0.0.1", port));
-            called.map(drop).map_err(|error| error.to_string())
-        }
+        Meet::Openssl(port) => call(&judge.pool(), judging, ("127.0.0.1", port)).map(drop),
         Meet::Pool => {
             let request = StarttlsRequest::server().localid(name).unwrap();
             let request = request.flags(Flags::IGNORE_REMOTEID);
@@ -171,7 +168,7 @@ pub(super) fn meet_pools(
             let called = call(&judge.pool(), judging, server.address).map(drop);
             // The server does not judge; what it says is what the judge has done.
             let _ = server.outcome();
-            called.map_err(|error| error.to_string())
+            called
         }
         Meet::Caller => {
             let request = StarttlsRequest::server().localid(JUDGE).unwrap();
@@ -179,9 +176,9 @@ pub(super) fn meet_pools(
             let server = Server::start(judge.pool(), request, |_, _| ());
             let request = client(JUDGE).localid(name).unwrap();
             let called = call(&other.pool(), request, server.address).map(drop);
-            let judged = server.outcome().map_err(|error| error.to_string());
+            let judged = server.outcome();
             if let (Ok(()), Err(error)) = (&judged, called) {
-                return Err(format!("the judge believed, but: {error}"));
+                panic!("the judge believed {name}, but: {error}");
             }
             judged
         }
@@ -237,10 +234,11 @@ impl World {
         let mut all = vec![users, contradicted];
         all.extend(["empty.example", "careless.example"].map(|name| Entries::new(name, &[], &[])));
         // As clients of whom the DNS knows.
-        let clients: Vec<Leaf> = ["client.example.com", "other-client.example.com"]
-            .iter()
-            .map(|name| other.identity(name))
-            .collect();
+        let clients: Vec<Leaf> =
+            ["client.example.com", "other-client.example.com", "client.bogus.example"]
+                .iter()
+                .map(|name| other.identity(name))
+                .collect();
         // For key exchanges that OpenSSL does not have.
         other.add("pool.example.com", &leaf(authority, &["pool.example.com"], |_| {}));
 
@@ -323,7 +321,7 @@ impl World {
         }
     }
 
-    pub(super) fn meet(&self, meet: Meet, name: &str, service: &str) -> Result<(), String> {
+    pub(super) fn meet(&self, meet: Meet, name: &str, service: &str) -> Outcome<()> {
         meet_pools(&self.judge, &self.other, meet, name, service)
     }
 
@@ -362,7 +360,10 @@ fn zones(directory: &Slapd, leaf: &Leaf, clients: &[Leaf]) -> Zones {
         format!("_client.other-client TLSA {}", tlsa(&clients[0])),
     ];
     let records: Vec<&str> = records.iter().map(String::as_str).collect();
-    set.zone("example.com", Signing::Nsec3, &records).serve()
+    let bogus = format!("_client.client TLSA {}", tlsa(&clients[2]));
+    set.zone("example.com", Signing::Nsec3, &records)
+        .zone("bogus.example", Signing::Expired, &[&bogus])
+        .serve()
 }
 
 /// A chain for `-cert_chain`.
