@@ -184,6 +184,7 @@ pub enum Outcome {
 
 /// Where an outcome came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Origin {
     /// It was looked up just now.
     Live,

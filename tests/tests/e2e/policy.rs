@@ -124,6 +124,9 @@ fn dane_vouches_and_contradicts() {
     let explain = ["policy", "explain", "www.example.com", "--connect", &place, "--json"];
     let json: serde_json::Value = serde_json::from_str(&house.good(&explain)).unwrap();
     assert_eq!((&json["believed"], &json["source"]), (&true.into(), &"dane".into()));
+    let mut asked = json["trace"]["asked"].as_array().unwrap().iter();
+    let dane = asked.find(|asked| asked["predicate"] == "dane").unwrap();
+    assert_eq!((&dane["truth"], &dane["origin"]), (&"true".into(), &"live".into()));
     // Without its zones, nothing is provable, and what cannot be asked is no absence.
     drop(zones);
     let ignoring = StarttlsRequest::client("www.example.com").unwrap();
