@@ -292,13 +292,25 @@ class Services(unittest.TestCase):
             for label, pin in (("disk", "1234"), ("other", "")):
                 client.answer(register, _wire.PINENTRY, Pinentry(label=label).encode(), cbid=9)
                 self.assertEqual(Pinentry.decode(client.receive()[0].data).pin, pin)
+            # A pool that is replaced sends it to its successor, also in the middle of a question.
+            client.answer(register, _wire.PINENTRY, Pinentry(label="late").encode(), cbid=10)
+            client.error(register, "DRAINING")
+            client.sock.close()
+            gone.set()
+            client = fake.accept()
+            self.assertEqual(client.receive()[0].data, register.data)
             client.error(register, "PINENTRY_NOT_VACANT")
+
+        def ask(entry):
+            if entry.label == "late":
+                gone.wait()
+            return None if entry.label == "other" else "1234"
+
+        gone = threading.Event()
 
         with FakePool().run(script) as fake:
             with self.assertRaises(PoolError) as caught:
-                Pool(fake.path).pin_service(
-                    lambda entry: "1234" if entry.label == "disk" else None
-                )
+                Pool(fake.path).pin_service(ask)
             self.assertEqual(caught.exception.name, "PINENTRY_NOT_VACANT")
         self.assertNotIn("1234", repr(Pinentry(pin="1234")))
 

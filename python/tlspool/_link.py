@@ -141,9 +141,9 @@ class Link:
     def usable(self) -> bool:
         """Whether new requests may go here, after reading what has already arrived."""
         with self._changed:
-            while not self._reading and not self._ended:
+            while not self._reading:
                 record = self._read(socket.MSG_DONTWAIT)
-                if record is None and not self._ended:
+                if record is None:
                     break
                 self._take_in(record)
             return not self._ended and not self._draining

@@ -207,25 +207,21 @@ class Pool:
         ASK sees which token waits (``label``, ``serial``, ``attempt``, ``prompt``...) and returns
         its PIN, or None to refuse. One program at a time may do this: another is told so by a
         :class:`PoolError`. An answer that takes longer than TIMEOUT seconds may come too late.
-        Returns when the pool goes away.
+        The registration moves on to a pool that takes the place of this one. Returns when the
+        pool goes away.
         """
-        link = Link(self.path)  # the registration ends with its connection
-        try:
-            registration = Pinentry(timeout_us=min(int(timeout * 1_000_000), 0xFFFFFFFF))
-            reqid = link.start(_wire.PINENTRY, registration.encode())
-            while True:
-                record = _no_error(link.wait(reqid))
-                entry = Pinentry.decode(record.data)
-                try:
-                    pin = ask(entry) or ""
-                except BaseException:
-                    link.answer(record, _wire.PINENTRY, entry._replace(pin="").encode())
-                    raise
-                link.answer(record, _wire.PINENTRY, entry._replace(pin=pin).encode())
-        except (Lost, Gone):
-            return
-        finally:
-            link.close()
+
+        def answer(link: Link, record: Record) -> None:
+            entry = Pinentry.decode(record.data)
+            try:
+                pin = ask(entry) or ""
+            except BaseException:
+                link.answer(record, _wire.PINENTRY, entry._replace(pin="").encode())
+                raise
+            link.answer(record, _wire.PINENTRY, entry._replace(pin=pin).encode())
+
+        registration = Pinentry(timeout_us=min(int(timeout * 1_000_000), 0xFFFFFFFF))
+        self._serve(_wire.PINENTRY, registration.encode(), answer)
 
     def localid_service(
         self,
@@ -242,59 +238,62 @@ class Pool:
         :class:`LidentryFlag`, and as ``remoteid`` a selector at most ``maxlevels`` steps up. FLAGS
         say when not to ask, and what to SHOW before. One program of a user at a time may do this:
         another is told so by a :class:`PoolError`. An answer that takes longer than TIMEOUT seconds
-        comes too late. Returns when the pool goes away.
+        comes too late. The registration moves on to a pool that takes the place of this one.
+        Returns when the pool goes away.
         """
-        wanted = Lidentry(flags=int(flags), timeout=max(1, min(int(timeout), 0xFFFFFFFE)))
-        replaced = True
-        link = Link(self.path)
-        while replaced:
-            # A registration ends with its connection, and belongs to the pool that takes this one's place.
-            replaced = self._choose_localids(link, wanted, choose, show)
-            if replaced:
-                try:
-                    link = Link(self.path)
-                except NoPool:
-                    return
+        refusal = _errors.code("LOCALID_REFUSED")
 
-    def _choose_localids(
-        self,
-        link: Link,
-        wanted: Lidentry,
-        choose: Callable[[LocalidRequest], Union[LocalidRequest, str, None]],
-        show: Optional[Callable[[LocalidRequest], None]],
-    ) -> bool:
-        """Serves one registration to its end; whether another pool takes this one's place."""
-        try:
-            reqid = link.start(_wire.LIDENTRY_REGISTER, wanted.encode())
-            while True:
-                record = _no_error(link.wait(reqid))
-                entry = Lidentry.decode(record.data)
-                if entry.flags & LidentryFlag.DBENTRY:
-                    if show is not None:
-                        show(entry)
-                    link.answer(record, _wire.LIDENTRY_CALLBACK, entry.encode())
-                    continue
-                refusal = _errors.code("LOCALID_REFUSED")
-                try:
-                    chosen = choose(entry)
-                    if isinstance(chosen, str):
-                        chosen = entry._replace(localid=chosen)
-                    answer = None if chosen is None else chosen.encode()
-                except BaseException as error:
-                    link.refuse(record, refusal, str(error) or type(error).__name__)
-                    raise
-                if answer is None:
-                    link.refuse(record, refusal, "the program refused")
-                else:
-                    link.answer(record, _wire.LIDENTRY_CALLBACK, answer)
-        except (Lost, Gone):
-            return False
-        except PoolError as error:
-            if error.name != "DRAINING":
+        def answer(link: Link, record: Record) -> None:
+            entry = Lidentry.decode(record.data)
+            if entry.flags & LidentryFlag.DBENTRY:
+                if show is not None:
+                    show(entry)
+                link.answer(record, _wire.LIDENTRY_CALLBACK, entry.encode())
+                return
+            try:
+                chosen = choose(entry)
+                if isinstance(chosen, str):
+                    chosen = entry._replace(localid=chosen)
+                reply = None if chosen is None else chosen.encode()
+            except BaseException as error:
+                link.refuse(record, refusal, str(error) or type(error).__name__)
                 raise
-            return True
-        finally:
-            link.close()
+            if reply is None:
+                link.refuse(record, refusal, "the program refused")
+            else:
+                link.answer(record, _wire.LIDENTRY_CALLBACK, reply)
+
+        wanted = Lidentry(flags=int(flags), timeout=max(1, min(int(timeout), 0xFFFFFFFE)))
+        self._serve(_wire.LIDENTRY_REGISTER, wanted.encode(), answer)
+
+    def _serve(self, command: int, data: bytes, answer: Callable[[Link, Record], None]) -> None:
+        """Registers for callbacks and has ANSWER answer them until the pool ends that."""
+        link = Link(self.path)
+        attempts = 0
+        while True:
+            attempts += 1
+            try:
+                reqid = link.start(command, data)
+                while True:
+                    record = _no_error(link.wait(reqid))
+                    attempts = 0
+                    try:
+                        answer(link, record)
+                    except Lost:
+                        # Nobody waited for it any more; where to go is to be read yet.
+                        link.usable()
+            except (Lost, Gone):
+                return
+            except PoolError as error:
+                if error.name != "DRAINING" or attempts >= _ATTEMPTS:
+                    raise
+            finally:
+                link.close()
+            # A registration ends with its connection, and belongs to the pool that takes this one's place.
+            try:
+                link = Link(self.path)
+            except NoPool:
+                return
 
     def _starttls(
         self,

@@ -96,7 +96,12 @@ fn services_answer_callbacks() {
         pins.call_back(&register, 1, Body::Pinentry(asked)).unwrap();
         let Body::Pinentry(answer) = pins.receive().unwrap().0.body else { panic!() };
         assert_eq!(answer.pin.as_str(), "1234");
-        pins.answer(&register, error(PoolError::PinentryNotVacant)).unwrap();
+        // Its successor is entered for as well.
+        pins.answer(&register, error(PoolError::Draining)).unwrap();
+        let mut pins = fake.accept().unwrap();
+        let (again, _) = pins.receive().unwrap();
+        assert_eq!(again.body, register.body);
+        pins.answer(&again, error(PoolError::PinentryNotVacant)).unwrap();
 
         let mut names = fake.accept().unwrap();
         let (register, _) = names.receive().unwrap();

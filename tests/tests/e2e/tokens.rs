@@ -131,3 +131,83 @@ fn a_person_may_refuse_and_handshakes_do_not_wait_for_ever() {
     assert!(!peer.end().0.success());
     daemon.stop();
 }
+
+/// Has a locked token serve once more; the person is asked for the `times`th time.
+fn unlocked(house: &House, person: &mut Process, times: usize) {
+    let server = Server::greeter(house.pool(), open());
+    let mut peer = Process::start(&mut s_client(house, &server.at(), "example.com", &[]));
+    peer.tell("hello\n");
+    let asked = move |said: &str| said.matches(QUESTION).count() == times;
+    person.await_that("the question", asked);
+    person.tell(format!("{PIN}\n"));
+    let (status, said) = peer.end();
+    assert!(status.success() && said.contains("you are : hello"), "{said}");
+    server.outcome().unwrap();
+    assert!(asked(&person.said()), "{}", person.said());
+}
+
+#[test]
+fn the_pin_program_goes_over_to_the_next_daemon() {
+    let house = House::new();
+    locked(&house);
+    let old = house.start();
+    let mut person = person(&house);
+    house.await_section("pin_program", |there| there == true);
+    let new = house.start_with(&["-k"]);
+    // It holds the old one up no longer than it takes to tell.
+    let (status, log) = old.end();
+    assert!(status.success() && log.contains("drained"), "{status}: {log}");
+    house.await_section("pin_program", |there| there == true);
+    unlocked(&house, &mut person, 1);
+    new.stop();
+}
+
+#[test]
+fn a_daemon_that_drains_still_asks_for_its_own_tokens() {
+    let house = House::new();
+    locked(&house);
+    let old = house.start();
+    let mut person = person(&house);
+    let server = Server::greeter(house.pool(), open());
+    let mut peer = Process::start(&mut s_client(&house, &server.at(), "example.com", &[]));
+    peer.tell("hello\n");
+    person.await_words(QUESTION);
+    let new = house.start_with(&["-k"]);
+    old.await_log("this one drains");
+    assert_eq!(house.status()["pin_program"], false, "it is asked yet by the old one");
+    // Also if the first answer is wrong.
+    person.tell("314159\n");
+    person.await_that("the question again", |said| said.matches(QUESTION).count() == 2);
+    person.tell(format!("{PIN}\n"));
+    let (status, said) = peer.end();
+    assert!(status.success() && said.contains("you are : hello"), "{said}");
+    server.outcome().unwrap();
+    let (status, log) = old.end();
+    assert!(status.success() && log.contains("drained"), "{status}: {log}");
+    // The new one does not know that PIN, and asks the same person.
+    house.await_section("pin_program", |there| there == true);
+    unlocked(&house, &mut person, 3);
+    new.stop();
+}
+
+#[test]
+fn an_answer_that_nobody_needs_any_more_is_no_end_either() {
+    let house = House::new();
+    locked(&house);
+    let old = house.start();
+    let mut person = person(&house);
+    let server = Server::greeter(house.pool(), open());
+    let peer = Process::start(&mut s_client(&house, &server.at(), "example.com", &[]));
+    person.await_words(QUESTION);
+    let new = house.start_with(&["-k"]);
+    old.await_log("this one drains");
+    // The handshake ends before the person answers.
+    drop(peer);
+    server.outcome().unwrap_err();
+    let (status, log) = old.end();
+    assert!(status.success() && log.contains("drained"), "{status}: {log}");
+    person.tell("314159\n");
+    house.await_section("pin_program", |there| there == true);
+    unlocked(&house, &mut person, 2);
+    new.stop();
+}

@@ -16,7 +16,8 @@ impl Pool {
     /// Enters PINs for the pool at `self`'s path until the registration ends, which the error
     /// tells: `ask` sees which token waits and sets `pin`; an empty one is a refusal. One program
     /// at a time may do this. An answer that takes longer than `timeout_us` microseconds may
-    /// find another program registered.
+    /// find another program registered. The registration moves on to a pool that takes the place of
+    /// this one.
     pub fn pin_service(
         &self,
         flags: u32,
@@ -73,10 +74,11 @@ fn serve(
     };
     cancel.watch(&ticket);
     let mut attempts = 1;
+    let mut unsent = None;
     loop {
         let packet = match ticket.wait() {
             Ok(packet) => packet,
-            Err(error) => return error,
+            Err(error) => return unsent.unwrap_or(error),
         };
         if let Body::Error(reply) = &packet.body {
             ticket.finish();
@@ -86,6 +88,7 @@ fn serve(
             }
             // Its successor listens at the same place.
             attempts += 1;
+            unsent = None;
             ticket = match enlist(path, register.clone()) {
                 Ok(ticket) => ticket,
                 Err(error) => return error,
@@ -98,7 +101,9 @@ fn serve(
             return Error::Protocol("not a callback of this service");
         };
         if let Err(error) = ticket.answer(packet.cbid, body, None) {
-            return error;
+            // While the answer was found, nobody waited for it any more; where to go is to be read yet.
+            ticket.link().is_usable();
+            unsent = Some(error);
         }
     }
 }

@@ -283,6 +283,7 @@ fn cancelling_wakes_the_reader_and_refuses_callbacks() {
 #[test]
 fn services_answer_until_the_pool_ends_them() {
     let (_dir, path, fake) = place();
+    let (gone, is_gone) = std::sync::mpsc::channel();
     let served = thread::spawn(move || {
         let mut pins = fake.accept().unwrap();
         let (register, _) = pins.receive().unwrap();
@@ -291,7 +292,16 @@ fn services_answer_until_the_pool_ends_them() {
         let (answer, _) = pins.receive().unwrap();
         let Body::Pinentry(entry) = answer.body else { panic!() };
         assert_eq!((answer.cbid, entry.pin.as_str()), (4, "1234"));
-        pins.answer(&register, error(PoolError::PinentryNotVacant)).unwrap();
+        // A pool that is replaced sends it to its successor, also in the middle of a question.
+        let asked = Pinentry { token_label: Text::cut("late"), ..Pinentry::default() };
+        pins.call_back(&register, 5, Body::Pinentry(asked)).unwrap();
+        pins.answer(&register, error(PoolError::Draining)).unwrap();
+        drop(pins);
+        gone.send(()).unwrap();
+        let mut successor = fake.accept().unwrap();
+        let (again, _) = successor.receive().unwrap();
+        assert_eq!(again.body, register.body);
+        successor.answer(&again, error(PoolError::PinentryNotVacant)).unwrap();
 
         let mut names = fake.accept().unwrap();
         let (register, _) = names.receive().unwrap();
@@ -309,7 +319,9 @@ fn services_answer_until_the_pool_ends_them() {
     });
     let pool = Pool::at(path);
     let ended = pool.pin_service(0, 1_000_000, &Cancel::new(), |entry| {
-        assert_eq!(entry.token_label.as_str(), "disk");
+        if entry.token_label.as_str() == "late" {
+            is_gone.recv().unwrap();
+        }
         *entry.pin = Text::cut("1234");
     });
     assert_eq!(ended.pool_error(), Some(PoolError::PinentryNotVacant));

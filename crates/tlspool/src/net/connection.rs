@@ -305,7 +305,11 @@ fn dispatch(worker: &Rc<Worker>, client: &Arc<Client>, record: &mut Assembled<Ow
                 return refuse(PoolError::CommandBadCallbackResponse, "nobody asked for a PIN");
             }
             if let Err(error) = shared.pins.register(client, reqid, &request, in_flight) {
-                refuse(error, "another program enters PINs; end it first");
+                let text = match error {
+                    PoolError::Draining => "this pool is being replaced; register again",
+                    _ => "another program enters PINs; end it first",
+                };
+                refuse(error, text);
             }
         }
         Body::Prng(request) => {

@@ -20,6 +20,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::pin::Waits;
 use super::shared::Shared;
 
 /// Opened keys that a worker remembers.
@@ -129,24 +130,37 @@ impl Keys {
     }
 }
 
+/// When a PIN is wrong, the token wants it again within this time.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// A question of the key process.
+struct Open {
+    task: AbortHandle,
+    waits: Waits,
+}
+
 /// Carries questions for PINs to the PIN desk, and answers to the key process. One worker does it.
 pub(crate) async fn enter_pins(keys: KeyClient, shared: Arc<Shared>) {
     let mut events = keys.events();
-    let mut open: HashMap<u32, AbortHandle> = HashMap::new();
+    let mut open: HashMap<u32, Open> = HashMap::new();
     for prompt in keys.prompts() {
         ask(&keys, &shared, &mut open, prompt);
     }
     loop {
         match events.recv().await {
             Ok(PinEvent::PinNeeded(prompt)) => ask(&keys, &shared, &mut open, prompt),
-            Ok(PinEvent::PinDone { prompt, .. }) => {
-                if let Some(task) = open.remove(&prompt) {
-                    task.abort();
-                }
-                shared.waiting_tokens.lock().retain(|(number, _)| *number != prompt);
+            Ok(PinEvent::PinDone { prompt, accepted }) => {
+                close(&shared, &mut open, prompt, accepted);
             }
             Err(RecvError::Lagged(_)) => {
-                for prompt in keys.prompts() {
+                let prompts = keys.prompts();
+                let numbers: Vec<u32> = open.keys().copied().collect();
+                for number in numbers {
+                    if prompts.iter().all(|prompt| prompt.prompt != number) {
+                        close(&shared, &mut open, number, false);
+                    }
+                }
+                for prompt in prompts {
                     ask(&keys, &shared, &mut open, prompt);
                 }
             }
@@ -155,12 +169,21 @@ pub(crate) async fn enter_pins(keys: KeyClient, shared: Arc<Shared>) {
     }
 }
 
-fn ask(
-    keys: &KeyClient,
-    shared: &Arc<Shared>,
-    open: &mut HashMap<u32, AbortHandle>,
-    prompt: PinPrompt,
-) {
+/// A question was answered, or nobody waits for its answer any more.
+fn close(shared: &Shared, open: &mut HashMap<u32, Open>, number: u32, accepted: bool) {
+    shared.waiting_tokens.lock().retain(|(waiting, _)| *waiting != number);
+    let Some(Open { task, waits }) = open.remove(&number) else { return };
+    task.abort();
+    if !accepted && shared.drain.is_requested() {
+        // The program that entered a wrong PIN is not let go before the next question is here.
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(AGAIN).await;
+            drop(waits);
+        });
+    }
+}
+
+fn ask(keys: &KeyClient, shared: &Arc<Shared>, open: &mut HashMap<u32, Open>, prompt: PinPrompt) {
     let number = prompt.prompt;
     if open.contains_key(&number) {
         return;
@@ -170,6 +193,7 @@ fn ask(
     if !shared.pins.is_attended() && shared.unattended.send(label).is_err() {
         tracing::warn!("a token waits for its PIN; run tlspool -p");
     }
+    let waits = Waits::new(shared.pins.clone());
     let (keys, shared) = (keys.clone(), shared.clone());
     let task = tokio::task::spawn_local(async move {
         let pin = shared.pins.ask(&question(&prompt)).await;
@@ -178,7 +202,7 @@ fn ask(
             tracing::warn!("a PIN could not be handed to the key process: {error}");
         }
     });
-    open.insert(number, task.abort_handle());
+    open.insert(number, Open { task: task.abort_handle(), waits });
 }
 
 fn question(prompt: &PinPrompt) -> Pinentry {

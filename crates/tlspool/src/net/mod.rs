@@ -271,6 +271,7 @@ async fn obey(channel: &AsyncChannel, shared: &Arc<Shared>) {
         };
         let drain = |drain_ends: &mut Option<tokio::time::Instant>| {
             shared.drain.request();
+            shared.pins.drain();
             let limit = shared.settings().config.limits.drain_timeout;
             drain_ends.get_or_insert_with(|| tokio::time::Instant::now() + limit);
         };

@@ -22,7 +22,7 @@ pub(crate) struct Shared {
     settings: RwLock<Arc<Settings>>,
     pub(crate) workers: Vec<WorkerHandle>,
     pub(crate) registry: Arc<Registry>,
-    pub(crate) pins: PinDesk,
+    pub(crate) pins: Arc<PinDesk>,
     /// Programs that choose local identities.
     pub(crate) choosers: Arc<ChooserDesk>,
     pub(crate) programs: ProgramDesk,
@@ -61,7 +61,7 @@ impl Shared {
             settings: RwLock::new(Arc::new(settings)),
             workers,
             registry: Arc::default(),
-            pins: PinDesk::default(),
+            pins: Arc::default(),
             choosers: Arc::default(),
             programs,
             anchors: SharedAnchors::default(),
