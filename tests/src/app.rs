@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::thread::{self, JoinHandle};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -115,6 +115,22 @@ pub fn plaintext(session: &mut Session) -> UnixStream {
     plaintext.set_read_timeout(Some(LIMIT)).expect("a time limit");
     plaintext.set_write_timeout(Some(LIMIT)).expect("a time limit");
     plaintext
+}
+
+/// The same of a session of messages. Receiving gives an empty one at the session's end.
+pub fn datagrams(session: &mut Session) -> UnixDatagram {
+    let plaintext = UnixDatagram::from(session.plaintext.take().expect("a pair was asked for"));
+    plaintext.set_read_timeout(Some(LIMIT)).expect("a time limit");
+    plaintext.set_write_timeout(Some(LIMIT)).expect("a time limit");
+    plaintext
+}
+
+/// The next message.
+pub fn message(from: &UnixDatagram) -> Vec<u8> {
+    let mut buffer = vec![0; 70_000];
+    let n = from.recv(&mut buffer).expect("a message");
+    buffer.truncate(n);
+    buffer
 }
 
 /// Accepts a connection; fails if none comes.

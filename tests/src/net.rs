@@ -1,7 +1,7 @@
 //! Ports, and sockets that do not wait for ever.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::LIMIT;
@@ -32,7 +32,7 @@ pub fn free_port() -> u16 {
 pub fn free_udp_port() -> u16 {
     loop {
         let port = free_port();
-        if std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
     }
@@ -58,6 +58,15 @@ pub fn tcp_pair() -> (TcpStream, TcpStream) {
     let near = dial(address).expect("a connection");
     let far = listener.accept().expect("its other end").0;
     limit(&far).expect("a time limit");
+    (near, far)
+}
+
+/// Two UDP sockets that are connected to each other.
+pub fn udp_pair() -> (UdpSocket, UdpSocket) {
+    let bind = || UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let (near, far) = (bind(), bind());
+    near.connect(far.local_addr().expect("its number")).expect("a connection");
+    far.connect(near.local_addr().expect("its number")).expect("a connection");
     (near, far)
 }
 

@@ -2,6 +2,7 @@
 //! servers, through the whole daemon, in both roles and with both engines.
 
 mod chapter;
+mod datagrams;
 #[path = "../e2e/openssl_client.rs"]
 #[allow(dead_code)] // shared with other test programs
 mod openssl_client;

@@ -18,7 +18,7 @@ use crate::{assert_denied, authorize, s_server, shown};
 
 /// What the program does with a connection, once it has read the line.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Does {
+pub(crate) enum Does {
     Say(&'static str),
     /// Answers nothing until the test is over.
     Hang,
@@ -27,14 +27,14 @@ enum Does {
 }
 
 /// A program of this test.
-struct Program {
+pub(crate) struct Program {
     does: Arc<Mutex<Does>>,
-    lines: Receiver<String>,
+    pub(crate) lines: Receiver<String>,
     held: Arc<Mutex<Vec<UnixStream>>>,
 }
 
 impl Program {
-    fn start(house: &House) -> Self {
+    pub(crate) fn start(house: &House) -> Self {
         let path = house.path("authorizer.sock");
         let listener = UnixListener::bind(&path).unwrap();
         // The look-up process is another user, if we are root.
@@ -62,19 +62,19 @@ impl Program {
         program
     }
 
-    fn now(&self, does: Does) {
+    pub(crate) fn now(&self, does: Does) {
         *self.does.lock().unwrap() = does;
     }
 
     /// The next question.
-    fn asked(&self) -> serde_json::Value {
+    pub(crate) fn asked(&self) -> serde_json::Value {
         let line = self.lines.recv_timeout(LIMIT).expect("it is asked");
         assert!(line.ends_with('\n'), "{line:?}");
         serde_json::from_str(&line).unwrap()
     }
 
     /// Answers all who wait.
-    fn release(&self, words: &str) {
+    pub(crate) fn release(&self, words: &str) {
         for mut stream in self.held.lock().unwrap().drain(..) {
             stream.write_all(words.as_bytes()).unwrap();
         }
@@ -82,7 +82,7 @@ impl Program {
 }
 
 /// `[authorization]` with a program at `authorizer.sock`.
-fn configuration(house: &House, more: &str, program: &str) -> String {
+pub(crate) fn configuration(house: &House, more: &str, program: &str) -> String {
     format!(
         "[authorization]\n{more}\n[authorization.program]\nsocket = \"{}\"\n{program}\n",
         house.text("authorizer.sock")
@@ -99,8 +99,8 @@ fn refused((good, said, outcome): (bool, String, Outcome<Greeted>), words: &str)
     assert_denied(&outcome.unwrap_err(), words);
 }
 
-const NO: &str = "{\"allow\":false,\"reason\":\"not on a Sunday\"}\n";
-const YES: &str = "{\"allow\":true}\n";
+pub(crate) const NO: &str = "{\"allow\":false,\"reason\":\"not on a Sunday\"}\n";
+pub(crate) const YES: &str = "{\"allow\":true}\n";
 
 #[test]
 fn it_is_asked_and_obeyed() {

@@ -2,35 +2,13 @@
 
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::thread;
 
-use tlspool_client::{Plaintext, PoolError, Session, StarttlsFlags as Flags, StarttlsRequest};
-use tlspool_tests::net::free_udp_port;
-use tlspool_tests::{House, LIMIT, Process};
-
-/// Two UDP sockets that are connected to each other.
-fn udp_pair() -> (UdpSocket, UdpSocket) {
-    let near = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let far = UdpSocket::bind("127.0.0.1:0").unwrap();
-    near.connect(far.local_addr().unwrap()).unwrap();
-    far.connect(near.local_addr().unwrap()).unwrap();
-    (near, far)
-}
-
-fn plaintext(session: &mut Session) -> UnixDatagram {
-    let plaintext = UnixDatagram::from(session.plaintext.take().unwrap());
-    plaintext.set_read_timeout(Some(LIMIT)).unwrap();
-    plaintext
-}
-
-fn receive(from: &UnixDatagram) -> Vec<u8> {
-    let mut buffer = vec![0; 70_000];
-    let n = from.recv(&mut buffer).unwrap();
-    buffer.truncate(n);
-    buffer
-}
+use tlspool_client::{Plaintext, PoolError, StarttlsFlags as Flags, StarttlsRequest};
+use tlspool_tests::app::{datagrams, message};
+use tlspool_tests::net::{free_udp_port, udp_pair};
+use tlspool_tests::{House, Process};
 
 #[test]
 fn messages_keep_their_boundaries_between_two_pools() {
@@ -45,9 +23,9 @@ fn messages_keep_their_boundaries_between_two_pools() {
     let server = thread::spawn(move || {
         let request = StarttlsRequest::server().datagrams();
         let mut session = pool.starttls(request, far.into(), Plaintext::pair())?;
-        let plaintext = plaintext(&mut session);
+        let plaintext = datagrams(&mut session);
         for _ in 0..4 {
-            plaintext.send(&receive(&plaintext)).unwrap();
+            plaintext.send(&message(&plaintext)).unwrap();
         }
         Ok::<_, tlspool_client::Error>(session.remoteid().to_owned())
     });
@@ -58,13 +36,13 @@ fn messages_keep_their_boundaries_between_two_pools() {
         .starttls(request, near.into(), Plaintext::pair())
         .unwrap_or_else(|error| panic!("{error}\n{}\n{}", serving.log(), calling.log()));
     assert_eq!(session.remoteid(), "example.com");
-    let plaintext = plaintext(&mut session);
+    let plaintext = datagrams(&mut session);
     // One that no datagram carries is lost, and disturbs nothing.
     plaintext.send(&vec![9; 60_000]).unwrap();
     for length in [1, 2, 700, 1200] {
-        let message = vec![length as u8; length];
-        plaintext.send(&message).unwrap();
-        assert_eq!(receive(&plaintext), message);
+        let sent = vec![length as u8; length];
+        plaintext.send(&sent).unwrap();
+        assert_eq!(message(&plaintext), sent);
     }
     assert_eq!(server.join().unwrap().unwrap(), "john@example.org");
     drop((plaintext, session));
@@ -105,15 +83,15 @@ fn openssl_and_gnutls_as_servers() {
             .starttls(request, udp.into(), Plaintext::pair())
             .unwrap_or_else(|error| panic!("{error}\n{}\n{}", server.said(), daemon.log()));
         assert_eq!(session.remoteid(), "example.com");
-        let plaintext = plaintext(&mut session);
+        let plaintext = datagrams(&mut session);
         plaintext.send(b"abc\n").unwrap();
         if gnutls {
             // It echoes by itself; the other one says what its terminal says.
-            assert_eq!(receive(&plaintext), b"abc\n");
+            assert_eq!(message(&plaintext), b"abc\n");
         } else {
             server.await_words("abc");
             server.tell("cba\n");
-            assert_eq!(receive(&plaintext), b"cba\n");
+            assert_eq!(message(&plaintext), b"cba\n");
         }
     }
     daemon.stop();
@@ -149,9 +127,9 @@ fn openssl_and_gnutls_as_clients() {
             .pool()
             .starttls(request, OwnedFd::from(udp), Plaintext::pair())
             .unwrap_or_else(|error| panic!("{error}\n{}\n{}", client.said(), daemon.log()));
-        let plaintext = plaintext(&mut session);
+        let plaintext = datagrams(&mut session);
         client.tell("hello\n");
-        assert_eq!(receive(&plaintext), b"hello\n");
+        assert_eq!(message(&plaintext), b"hello\n");
         plaintext.send(b"welcome\n").unwrap();
         client.await_words("welcome");
     }
