@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::{Connection, Phase};
 use crate::codec::{CertificateType, PeerCertificate};
 use crate::config::{ClientConfig, Credential, ServerConfig};
 use crate::crypto::{Digest, Group, SignatureScheme};
@@ -10,6 +11,7 @@ use crate::error::Error;
 use crate::keys::Role;
 use crate::suite::Suite;
 use crate::ticket::ClientSession;
+use crate::transport::Sent;
 
 /// What the caller must do next.
 #[derive(Debug)]
@@ -158,4 +160,39 @@ pub enum NewConfig {
     Client(Arc<ClientConfig>),
     /// A server's.
     Server(Arc<ServerConfig>),
+}
+
+impl Connection {
+    /// What to do next; call it until it says [`Output::Idle`] or [`Output::WaitUntil`]. Bytes to send are
+    /// appended to `buf`.
+    pub fn poll_output(&mut self, buf: &mut Vec<u8>) -> Output {
+        // Before anything that is sent with them, or after which the peer may use them.
+        if let Some(keys) = &mut self.core.next_keys
+            && !std::mem::replace(&mut keys.told, true)
+        {
+            return Output::NewKeys;
+        }
+        match self.core.transport.output(buf) {
+            Ok(Sent::Bytes) => return Output::Send,
+            Ok(Sent::ChangeOfKeys) => {
+                if let Some(keys) = &mut self.core.next_keys {
+                    keys.changed = true;
+                }
+                return Output::SendChangeOfKeys;
+            }
+            Ok(Sent::Nothing) => {}
+            Err(error) => self.end(Closed::Failed(error)),
+        }
+        if self.core.next_keys.as_ref().is_some_and(|keys| keys.changed && keys.done) {
+            self.core.next_keys = None;
+            return Output::OldKeysDone;
+        }
+        if let Some(event) = self.core.events.pop_front() {
+            return event;
+        }
+        match self.core.transport.timeout() {
+            Some(time) if self.core.phase != Phase::Closed => Output::WaitUntil(time),
+            _ => Output::Idle,
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! The data path, for a relay that owns its buffers: records sealed and opened in place, nothing allocated.
+//! The data path. For a relay that owns its buffers: records sealed and opened in place, nothing allocated.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -11,6 +11,22 @@ use crate::record::content;
 use crate::transport::Transport;
 
 impl Connection {
+    /// Sends data. Only while [`Self::may_send`].
+    pub fn send(&mut self, data: &[u8]) -> Result<(), Error> {
+        if !self.may_send() {
+            return Err(Error::Misuse("no data can be sent now"));
+        }
+        self.core.transport.queue_data(data)
+    }
+
+    /// Whether data can be sent now: the connection is open, no handshake runs, and the key is not used up.
+    pub fn may_send(&self) -> bool {
+        self.core.phase == Phase::Open
+            && self.handshake.is_none()
+            && !self.core.said_close
+            && self.core.transport.may_seal()
+    }
+
     /// Bytes in front of the plaintext of a record that we seal.
     pub fn prefix(&self) -> usize {
         self.core.transport.prefix()

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::codec::CertificateRequest;
+use crate::crypto::Group;
+use crate::record::MAX_IDLE;
 
 fn with_liar(mut pair: Pair, liar: Liar) -> Pair {
     pair.server.connection.core.liar = Some(liar);
