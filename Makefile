@@ -2,7 +2,7 @@
 #   make setup     Debian packages for test and demo, which call it themselves
 #   make test      formatting, lints, tests
 #   make demo      a first look, in a folder that disappears
-#   make bench     comparison with other programs, into docs/benchmarks.md
+#   make bench     comparison with other programs, into docs/benchmarks.md; of engines and of validation, beside it
 #   make fuzz      every fuzz target for FUZZ_S seconds
 #   make install   with DESTDIR and PREFIX (/usr/local)
 

@@ -1,9 +1,15 @@
 #!/bin/sh
 # Compares tlstunnel and the pool with other TLS proxies, our engine with other libraries, and live validation
 # with trust anchors; writes docs/benchmarks.md, docs/benchmarks-engine.md and docs/benchmarks-validation.md.
-# Arguments go to the comparison: `scripts/bench.sh --quick`. Run on a machine that is otherwise idle.
+# Arguments go to the comparison, --quick to live validation too: `scripts/bench.sh --quick`. Run on a machine that is
+# otherwise idle.
 set -eu
 cd "$(dirname "$0")/.."
+
+quick=
+for argument in "$@"; do
+    [ "$argument" != --quick ] || quick=--quick
+done
 
 missing=
 for program in hitch haproxy stunnel4 nginx softhsm2-util setpriv openssl slapd nsd memcached; do
@@ -49,6 +55,6 @@ trap 'exit 1' HUP INT TERM
 chmod 711 "$TMPDIR"
 target/release/engine-bench > "$TMPDIR/engines.md"
 mv "$TMPDIR/engines.md" docs/benchmarks-engine.md
-TLSPOOL_TEST_PROGRAMS="$PWD/target/release" target/release/validation-bench > "$TMPDIR/validation.md"
+TLSPOOL_TEST_PROGRAMS="$PWD/target/release" target/release/validation-bench $quick > "$TMPDIR/validation.md"
 mv "$TMPDIR/validation.md" docs/benchmarks-validation.md
 target/release/tlspool-bench --out docs/benchmarks.md "$@"

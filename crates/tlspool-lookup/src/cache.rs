@@ -6,6 +6,8 @@
 //! us. A failure is never remembered: it is no fact, and the sources bound by themselves how often they are
 //! asked. A decision on who may have a session is of the moment: that is not remembered either.
 //!
+//! Several questions are read out of memcached by one command ([`Sources::recall`]).
+//!
 //! Who can write to memcached must not be able to vouch for anyone, and who can read it must not learn
 //! whom we meet: see [`seal`]. What can be done there is to lose values, or to bring back one for the same
 //! question whose time is not over. A server that is down or stalls costs [`Settings::wait`] once, then
@@ -17,10 +19,13 @@ pub mod seal;
 
 use std::fmt::{self, Debug, Formatter};
 use std::path::PathBuf;
+use std::slice;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tlspool_validate::sources::{Found, Looking, Options, Origin, Outcome, Query, Sources};
+use tlspool_validate::sources::{
+    Caches, Found, Looking, Options, Origin, Outcome, Query, Recalled, Recalling, Sources,
+};
 
 pub use self::memcached::{Server, ServerError};
 pub use self::memory::Memory;
@@ -131,6 +136,14 @@ impl<S: Sources> Cached<S> {
         &self.sources
     }
 
+    /// Where what is remembered comes from.
+    fn origin(&self) -> Origin {
+        match self.store {
+            Store::Memcached(..) => Origin::Memcached,
+            Store::Nowhere | Store::Memory(_) => Origin::Memory,
+        }
+    }
+
     /// How long an outcome is remembered, if at all.
     fn lifetime(&self, outcome: &Outcome) -> Option<Duration> {
         match outcome {
@@ -140,50 +153,53 @@ impl<S: Sources> Cached<S> {
         }
     }
 
-    /// What is remembered; what there is to say of it goes to `steps`.
-    async fn recall(
-        &self,
-        query: &Query,
-        deadline: Instant,
-        steps: &mut Vec<String>,
-    ) -> Option<(Outcome, Origin)> {
+    /// What is remembered in this process, and for how much longer.
+    fn in_memory(&self, query: &Query) -> Option<(Outcome, Duration)> {
         match &self.store {
-            Store::Nowhere => None,
-            Store::Memory(memory) => {
-                let (outcome, left) = memory.get(query)?;
-                steps.push(format!("remembered in memory for another {} s", left.as_secs()));
-                Some((outcome, Origin::Memory))
-            }
-            Store::Memcached(cluster, sealer) => {
-                let name = sealer.name(query);
-                let (server, read) = cluster.get(&name, deadline).await;
-                let value = match read {
-                    Read::Hit(value) => value,
-                    Read::Miss => {
-                        steps.push(format!("memcached {server}: not remembered"));
-                        return None;
-                    }
-                    Read::Down(why) => {
-                        steps.push(format!("memcached {server}: {why}"));
-                        return None;
-                    }
-                };
-                match sealer.open(&name, &value, now(), self.timeout) {
-                    Ok((outcome, left)) => {
-                        let left = left.as_secs();
-                        steps.push(format!("memcached {server}: remembered for another {left} s"));
-                        Some((outcome, Origin::Memcached))
-                    }
-                    Err(why) => {
-                        cluster.complain(&name, why);
-                        steps.push(format!(
-                            "memcached {server}: a value that does not count: {why}"
-                        ));
-                        None
-                    }
-                }
-            }
+            Store::Memory(memory) if query.may_be_remembered() => memory.get(query),
+            Store::Nowhere | Store::Memory(_) | Store::Memcached(..) => None,
         }
+    }
+
+    /// What is remembered of `queries`, in their order. memcached is asked once for all of them.
+    async fn recall_all(&self, queries: &[Query], deadline: Instant) -> Vec<Recalled> {
+        let begin = Instant::now();
+        let Store::Memcached(cluster, sealer) = &self.store else {
+            let recalled = queries.iter().map(|query| match self.in_memory(query) {
+                None => Recalled::default(),
+                Some((outcome, left)) => {
+                    let (steps, elapsed) = (vec![remembered_in_memory(left)], begin.elapsed());
+                    Recalled { outcome: Some(outcome), left, elapsed, steps }
+                }
+            });
+            return recalled.collect();
+        };
+        let mut recalled = vec![Recalled::default(); queries.len()];
+        let places = (0..queries.len()).filter(|place| queries[*place].may_be_remembered());
+        let places: Vec<usize> = places.collect();
+        let names: Vec<_> = places.iter().map(|place| sealer.name(&queries[*place])).collect();
+        let found = cluster.get(&names, deadline).await;
+        let elapsed = begin.elapsed();
+        for ((place, name), (server, read)) in places.into_iter().zip(&names).zip(found) {
+            let opened = match read {
+                Read::Miss => Err("not remembered".to_owned()),
+                Read::Down(why) => Err(why),
+                Read::Hit(value) => sealer.open(name, &value, now(), self.timeout).map_err(|why| {
+                    cluster.complain(name, why);
+                    format!("a value that does not count: {why}")
+                }),
+            };
+            let (outcome, left, step) = match opened {
+                Ok((outcome, left)) => {
+                    let step = format!("remembered for another {} s", left.as_secs());
+                    (Some(outcome), left, step)
+                }
+                Err(why) => (None, Duration::ZERO, why),
+            };
+            let steps = vec![format!("memcached {server}: {step}")];
+            recalled[place] = Recalled { outcome, left, elapsed, steps };
+        }
+        recalled
     }
 
     async fn remember(&self, query: &Query, outcome: &Outcome, deadline: Instant) {
@@ -208,6 +224,10 @@ fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
+fn remembered_in_memory(left: Duration) -> String {
+    format!("remembered in memory for another {} s", left.as_secs())
+}
+
 impl<S: Sources> Sources for Cached<S> {
     fn look_up<'a>(&'a self, query: &'a Query, options: Options) -> Looking<'a> {
         if !query.may_be_remembered() {
@@ -216,12 +236,20 @@ impl<S: Sources> Sources for Cached<S> {
         Box::pin(async move {
             let begin = Instant::now();
             let mut steps = Vec::new();
-            if options.ignore_caches {
-                steps.push("what is remembered is ignored, as was asked".to_owned());
-            } else if let Some((outcome, origin)) =
-                self.recall(query, options.deadline, &mut steps).await
-            {
-                return Found { outcome, origin, elapsed: begin.elapsed(), steps };
+            match options.caches {
+                Caches::Ignore => {
+                    steps.push("what is remembered is ignored, as was asked".to_owned());
+                }
+                Caches::Missed => {}
+                Caches::Use => {
+                    let recalled = self.recall_all(slice::from_ref(query), options.deadline).await;
+                    let recalled = recalled.into_iter().next().unwrap_or_default();
+                    steps = recalled.steps;
+                    if let Some(outcome) = recalled.outcome {
+                        let origin = self.origin();
+                        return Found { outcome, origin, elapsed: begin.elapsed(), steps };
+                    }
+                }
             }
             let mut found = self.sources.look_up(query, options).await;
             if found.origin == Origin::Live {
@@ -230,6 +258,20 @@ impl<S: Sources> Sources for Cached<S> {
             steps.append(&mut found.steps);
             Found { steps, elapsed: begin.elapsed(), ..found }
         })
+    }
+
+    fn at_hand(&self, query: &Query, options: Options) -> Option<Found> {
+        if options.caches != Caches::Use {
+            return None;
+        }
+        let begin = Instant::now();
+        let (outcome, left) = self.in_memory(query)?;
+        let (origin, steps) = (Origin::Memory, vec![remembered_in_memory(left)]);
+        Some(Found { outcome, origin, elapsed: begin.elapsed(), steps })
+    }
+
+    fn recall<'a>(&'a self, queries: &'a [Query], deadline: Instant) -> Recalling<'a> {
+        Box::pin(self.recall_all(queries, deadline))
     }
 }
 

@@ -1,5 +1,6 @@
-//! Evaluates the expressions that apply to one peer under one name: what costs nothing first, look-ups
-//! only if they can still change the outcome, then all of those at once, within one deadline.
+//! Evaluates the expressions that apply to one peer under one name: what costs nothing first, among that what
+//! was looked up before and is at hand; look-ups only if they can still change the outcome, then all of those at
+//! once, within one deadline.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -115,6 +116,7 @@ impl Evaluation<'_> {
     /// Whether all expressions hold.
     pub(crate) async fn run(&mut self, sources: &dyn Sources, deadline: Instant) -> bool {
         let mut begun: [Option<Begun>; Predicate::ALL.len()] = Default::default();
+        let options = Options { deadline, caches: self.inquiry.caches() };
         loop {
             // What can be answered here, one after the other while it matters.
             let open = match survey(self.expressions, &self.board) {
@@ -127,8 +129,14 @@ impl Evaluation<'_> {
                 match self.begin(predicate) {
                     Step::Done(verdict, why) => self.note(predicate, verdict, why, None, started),
                     Step::LookUp(query) => {
+                        // Later predicates need not be answered if this one decides: a path is dearer than a
+                        // digest.
+                        let known = sources.at_hand(&query, options);
                         begun[predicate.index()] =
                             Some(Begun { step: Waiting::LookUp(query), begun: started });
+                        if let Some(found) = known {
+                            self.conclude(predicate, found, &begun);
+                        }
                     }
                     Step::With(other) => {
                         begun[predicate.index()] =
@@ -151,7 +159,7 @@ impl Evaluation<'_> {
                 }
                 continue;
             }
-            return self.look_up(sources, deadline, &begun).await;
+            return self.look_up(sources, options, &begun).await;
         }
     }
 
@@ -160,12 +168,11 @@ impl Evaluation<'_> {
     async fn look_up(
         &mut self,
         sources: &dyn Sources,
-        deadline: Instant,
+        options: Options,
         begun: &[Option<Begun>; Predicate::ALL.len()],
     ) -> bool {
-        let options = Options { deadline, ignore_caches: self.inquiry.ignore_caches };
         let mut running: Vec<(Predicate, Looking<'_>)> = Vec::new();
-        let late = tokio::time::sleep_until(deadline.into());
+        let late = tokio::time::sleep_until(options.deadline.into());
         tokio::pin!(late);
         loop {
             let open = match survey(self.expressions, &self.board) {
@@ -180,15 +187,23 @@ impl Evaluation<'_> {
                 })
             };
             running.retain(|(predicate, _)| needed(*predicate));
-            for predicate in ORDER {
+            let starting = ORDER.into_iter().filter_map(|predicate| {
                 let Some(Begun { step: Waiting::LookUp(query), .. }) = &begun[predicate.index()]
                 else {
-                    continue;
+                    return None;
                 };
                 let is_running = running.iter().any(|(other, _)| *other == predicate);
-                if self.board[predicate.index()].is_none() && needed(predicate) && !is_running {
-                    running.push((predicate, sources.look_up(query, options)));
-                }
+                let starts =
+                    self.board[predicate.index()].is_none() && needed(predicate) && !is_running;
+                starts.then_some((predicate, query))
+            });
+            let starting: Vec<(Predicate, &Query)> = starting.collect();
+            if !starting.is_empty() {
+                let queries: Vec<&Query> = starting.iter().map(|(_, query)| *query).collect();
+                sources.announce(&queries, options);
+            }
+            for (predicate, query) in starting {
+                running.push((predicate, sources.look_up(query, options)));
             }
             let next = poll_fn(|context| {
                 for (n, (predicate, looking)) in running.iter_mut().enumerate() {

@@ -9,7 +9,7 @@ use tlspool_identity::{DoNai, How};
 use tlspool_openpgp::{Certificate as OpenPgpCertificate, KeyId, SigningKey};
 
 use crate::policy::Expression;
-use crate::sources::{CredentialKind, Transport};
+use crate::sources::{Caches, CredentialKind, Transport};
 use crate::trace::Trace;
 use crate::validator::fingerprint;
 use crate::{Peer, Refusal};
@@ -90,6 +90,12 @@ pub struct Inquiry<'a> {
     pub deadline: Instant,
     /// Whether to keep a [`Trace`].
     pub trace: bool,
+}
+
+impl Inquiry<'_> {
+    pub(crate) fn caches(&self) -> Caches {
+        if self.ignore_caches { Caches::Ignore } else { Caches::Use }
+    }
 }
 
 /// Which of the two sides a policy belongs to.

@@ -13,6 +13,7 @@
 mod anchors;
 pub mod dane;
 mod evaluate;
+mod foresee;
 mod inquiry;
 mod openpgp;
 mod pkix;
@@ -25,6 +26,7 @@ pub mod trace;
 mod validator;
 
 pub use anchors::{AnchorError, Loaded, SystemAnchors, TableAnchor, TrustAnchors, is_authority};
+pub use foresee::Expected;
 pub use inquiry::{
     Applicable, Commit, Credential, Endpoint, Inquiry, Negotiated, NoTables, Refused, Side, Tables,
     Validated,

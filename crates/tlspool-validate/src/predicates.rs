@@ -6,13 +6,13 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::dane;
 use crate::evaluate::{Evaluation, Step, Why};
-use crate::inquiry::Credential;
+use crate::inquiry::{Credential, Endpoint};
 use crate::openpgp;
 use crate::policy::{Predicate, Verdict};
 use crate::revocation::{crl, ocsp};
-use crate::sources::{Answer, Query};
+use crate::sources::{Answer, CredentialKind, Query};
 use crate::validator::LdapMatch;
-use crate::{Question, Refusal};
+use crate::{Peer, Question, Refusal};
 
 /// What there is to say about predicates that are for X.509 only.
 const OPENPGP: Step =
@@ -180,16 +180,11 @@ impl Evaluation<'_> {
         if subject.user().is_some() && !self.inquiry.domain_represents_user {
             return nothing("DANE speaks for domains, not for users");
         }
-        let domain = subject.domain().to_owned();
-        let service = self.inquiry.service.to_owned();
-        if !self.we_are_client() {
-            return Step::LookUp(Query::ClientTlsa { domain, service });
+        let (peer, endpoint) = (self.inquiry.peer, self.inquiry.endpoint);
+        match tlsa_query(peer, subject, self.inquiry.service, endpoint) {
+            Some(query) => Step::LookUp(query),
+            None => nothing("the connection has no port, and TLSA records are for ports"),
         }
-        let Some(endpoint) = self.inquiry.endpoint else {
-            return nothing("the connection has no port, and TLSA records are for ports");
-        };
-        let (port, transport) = (endpoint.port, endpoint.transport);
-        Step::LookUp(Query::ServerTlsa { host: domain, port, transport, service })
     }
 
     fn compare_tlsa(
@@ -212,8 +207,7 @@ impl Evaluation<'_> {
         if !self.validator.settings().directory {
             return nothing("look-ups in directories are not configured");
         }
-        let name = self.subject().as_str().to_owned();
-        Step::LookUp(Query::Directory { name, kind: self.inquiry.credential.kind() })
+        Step::LookUp(directory_query(self.subject(), self.inquiry.credential.kind()))
     }
 
     fn compare_directory(&mut self, credentials: &[Vec<u8>]) -> (Verdict, Why) {
@@ -240,6 +234,28 @@ impl Evaluation<'_> {
         let text = format!("the directory lists {} other certificates", credentials.len());
         (Verdict::False, Why::Text(text))
     }
+}
+
+/// What is asked of the DNS about a peer; none if its records are for ports, and it has none.
+pub(crate) fn tlsa_query(
+    peer: Peer,
+    subject: &DoNai,
+    service: &str,
+    endpoint: Option<Endpoint>,
+) -> Option<Query> {
+    let (domain, service) = (subject.domain().to_owned(), service.to_owned());
+    match peer {
+        Peer::Client => Some(Query::ClientTlsa { domain, service }),
+        Peer::Server => {
+            let Endpoint { port, transport } = endpoint?;
+            Some(Query::ServerTlsa { host: domain, port, transport, service })
+        }
+    }
+}
+
+/// What is asked of a directory about a peer.
+pub(crate) fn directory_query(subject: &DoNai, kind: CredentialKind) -> Query {
+    Query::Directory { name: subject.as_str().to_owned(), kind }
 }
 
 /// The SubjectPublicKeyInfo of a certificate.

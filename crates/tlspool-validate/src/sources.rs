@@ -5,7 +5,7 @@
 //! answer is *present*, *absent* (the source provably has nothing to say) or *failed*; only the first
 //! two are facts, and a failure is never taken for absence.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -207,20 +207,67 @@ pub struct Found {
     pub steps: Vec<String>,
 }
 
+/// What a cache says of a question: read before it is known whether the answer will be wanted, so without asking
+/// any source.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recalled {
+    /// What is remembered; a failure never is. None: it must be looked up.
+    pub outcome: Option<Outcome>,
+    /// For how much longer that counts.
+    pub left: Duration,
+    /// How long it took to read.
+    pub elapsed: Duration,
+    /// What there is to say of it in a trace.
+    pub steps: Vec<String>,
+}
+
+/// What of the caches counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Caches {
+    /// What is remembered is an answer.
+    #[default]
+    Use,
+    /// What is remembered was read just now ([`Sources::recall`]), and did not have the answer: it need not be read
+    /// again.
+    Missed,
+    /// IGNORE_CACHES: what is remembered does not count, but what is found is remembered.
+    Ignore,
+}
+
 /// How to look up.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// When the whole validation has to be over.
     pub deadline: Instant,
-    /// IGNORE_CACHES: what is remembered does not count, but what is found is remembered.
-    pub ignore_caches: bool,
+    /// What of the caches counts.
+    pub caches: Caches,
 }
 
 /// A look-up, when it is done.
 pub type Looking<'a> = Pin<Box<dyn Future<Output = Found> + 'a>>;
 
+/// What is remembered of several questions, in their order, when it is read.
+pub type Recalling<'a> = Pin<Box<dyn Future<Output = Vec<Recalled>> + 'a>>;
+
 /// Looks things up. Never fails but in its outcome; ends at the deadline at the latest.
 pub trait Sources {
     /// Looks `query` up.
     fn look_up<'a>(&'a self, query: &'a Query, options: Options) -> Looking<'a>;
+
+    /// The answer to `query` if it is here already: nobody is asked, and nothing waited for.
+    fn at_hand(&self, query: &Query, options: Options) -> Option<Found> {
+        let _ = (query, options);
+        None
+    }
+
+    /// What is remembered of `queries`; no source is asked.
+    fn recall<'a>(&'a self, queries: &'a [Query], deadline: Instant) -> Recalling<'a> {
+        let _ = deadline;
+        Box::pin(ready(vec![Recalled::default(); queries.len()]))
+    }
+
+    /// These are looked up next, all at the same time: who has a long way to a cache may go it once for all.
+    fn announce(&self, queries: &[&Query], options: Options) {
+        let _ = (queries, options);
+    }
 }

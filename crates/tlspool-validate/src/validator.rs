@@ -83,7 +83,7 @@ struct Carried {
 }
 
 /// The expressions that apply, as found.
-struct Policies {
+pub(crate) struct Policies {
     remote: Option<Arc<Applicable>>,
     local: Option<Arc<Applicable>>,
 }
@@ -195,7 +195,7 @@ impl PolicyValidator {
         sources: &dyn Sources,
     ) -> Result<(Validated, usize), Refused> {
         let begun = Instant::now();
-        let policies = Policies::find(inquiry, name, tables)?;
+        let policies = Policies::find(inquiry.local, inquiry.service, name, tables)?;
         let (expressions, count) = policies.expressions();
         let expressions = &expressions[..count];
         let freedom = inquiry.domain_represents_user && inquiry.wanted.is_some();
@@ -284,15 +284,20 @@ impl Evaluation<'_> {
 }
 
 impl Policies {
-    fn find(inquiry: &Inquiry<'_>, name: &DoNai, tables: &dyn Tables) -> Result<Self, Refusal> {
-        let find =
-            |side, name| tables.policy(side, name, inquiry.service).map_err(Refusal::NoPolicy);
-        let local = inquiry.local.map(|local| find(Side::Local, local)).transpose()?.flatten();
+    /// Between `local`, our name, and `name`, the peer's.
+    pub(crate) fn find(
+        local: Option<&DoNai>,
+        service: &str,
+        name: &DoNai,
+        tables: &dyn Tables,
+    ) -> Result<Self, Refusal> {
+        let find = |side, name| tables.policy(side, name, service).map_err(Refusal::NoPolicy);
+        let local = local.map(|local| find(Side::Local, local)).transpose()?.flatten();
         Ok(Self { remote: find(Side::Remote, name)?, local })
     }
 
     /// Those that apply, and how many they are.
-    fn expressions(&self) -> ([&Expression; 2], usize) {
+    pub(crate) fn expressions(&self) -> ([&Expression; 2], usize) {
         let remote = match &self.remote {
             Some(applicable) => &applicable.expression,
             None => Expression::default_for_remotes(),

@@ -1,11 +1,14 @@
 //! Two pools: the client's believes the server's by DANE, first from the DNS, then from what it remembers.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tlspool_client::{StarttlsFlags, StarttlsRequest};
 use tlspool_tests::app::{Server, call};
 use tlspool_tests::zones::{Signing, ZoneSet, Zones};
-use tlspool_tests::{Authority, Daemon, House, Memcached};
+use tlspool_tests::{Authority, Daemon, House, LIMIT, Memcached};
 
 use crate::{cache, dns, number, tlsa};
 
@@ -120,6 +123,109 @@ fn memcached_remembers_for_all_who_have_its_key() {
     for daemon in daemons {
         daemon.stop();
     }
+}
+
+/// Asks memcached for something by hand, so that its log says when that was.
+fn mark(memcached: &Memcached, marker: &str) {
+    let mut stream = TcpStream::connect(&memcached.server).unwrap();
+    stream.write_all(format!("get {marker}\r\n").as_bytes()).unwrap();
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"END\r\n");
+}
+
+/// How many keys each `get` has that came between two markers.
+fn gets_between(memcached: &Memcached, begin: &str, end: &str) -> Vec<usize> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let log = memcached.log();
+        let gets: Vec<&str> = log
+            .lines()
+            .filter_map(|line| line.split_once(" get ").map(|(_, keys)| keys.trim()))
+            .collect();
+        let place = |marker| gets.iter().position(|keys| *keys == marker);
+        if let (Some(begin), Some(end)) = (place(begin), place(end)) {
+            return gets[begin + 1..end].iter().map(|keys| keys.split(' ').count()).collect();
+        }
+        assert!(Instant::now() < deadline, "{log}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn all_that_a_handshake_wants_of_memcached_is_one_journey() {
+    let there = there();
+    let memcached = Memcached::tcp();
+    let here = House::new();
+    let cache = cache(&here, &memcached, "0123456789abcdef0123456789abcdef");
+    here.configure(&format!("{}[tls]\nclient_cache = 0\n{cache}", dns(&there.zones)));
+    let daemon = here.start();
+    let mut port = None;
+    there.meet(&here, &mut port, NONE);
+    // What the DNS says, and that there is no directory.
+    memcached.await_stored(2);
+    let hits = || number(&here.status(), "/look_ups/from_memcached");
+    let mut marks = 0;
+    let mut meet = |flags| {
+        let (begin, end) = (format!("begin{marks}"), format!("end{marks}"));
+        marks += 1;
+        mark(&memcached, &begin);
+        there.meet(&here, &mut port, flags);
+        mark(&memcached, &end);
+        gets_between(&memcached, &begin, &end)
+    };
+    assert_eq!(meet(NONE), [2], "one command for both questions");
+    assert_eq!(hits(), 2);
+    // Who does not want to know what is remembered does not read it, and writes what is found.
+    assert!(meet(StarttlsFlags::IGNORE_CACHES).is_empty());
+    memcached.await_stored(4);
+    assert_eq!(hits(), 2);
+    // What the policy does not need is not read.
+    here.good(&["policy", "add", "www.example.com", "dane"]);
+    assert_eq!(meet(NONE), [1]);
+    assert_eq!(hits(), 3);
+    here.good(&["policy", "remove", "1"]);
+    here.good(&["policy", "add", "www.example.com", "client"]);
+    assert!(meet(NONE).is_empty());
+    daemon.stop();
+}
+
+#[test]
+fn nobody_but_memcached_is_asked_about_a_peer_that_says_nothing() {
+    let there = there();
+    let memcached = Memcached::tcp();
+    let here = House::new();
+    let cache = cache(&here, &memcached, "0123456789abcdef0123456789abcdef");
+    here.configure(&format!("{}[tls]\nclient_cache = 0\n{cache}", dns(&there.zones)));
+    let daemon = here.start();
+    let (listener, address) = tlspool_tests::net::listen();
+    let pool = here.pool();
+    mark(&memcached, "begin");
+    let client = std::thread::spawn(move || {
+        let request = StarttlsRequest::client("www.example.com").unwrap();
+        call(&pool, request, address).map(drop)
+    });
+    // The hello has come, and memcached was asked; the policy has nobody to judge yet.
+    let mut silent = TcpStream::from(tlspool_tests::app::accept(&listener));
+    silent.read_exact(&mut [0; 5]).unwrap();
+    let deadline = Instant::now() + LIMIT;
+    while !memcached.log().lines().any(|line| line.contains(" get tlspool1:")) {
+        assert!(Instant::now() < deadline, "{}", memcached.log());
+        std::thread::yield_now();
+    }
+    mark(&memcached, "end");
+    assert_eq!(gets_between(&memcached, "begin", "end"), [2]);
+    let status = here.status();
+    let counts =
+        ["queries", "under_way"].map(|count| number(&status, &format!("/look_ups/{count}")));
+    assert_eq!(counts, [0, 0], "{status:#}");
+    drop(silent);
+    client.join().unwrap().unwrap_err();
+    // Nor are they asked later; nothing was learnt.
+    let status = here.status();
+    assert_eq!(number(&status, "/look_ups/queries"), 0, "{status:#}");
+    assert!(!memcached.log().contains(" set tlspool1:"));
+    daemon.stop();
 }
 
 #[test]

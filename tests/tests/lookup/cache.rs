@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use tlspool_lookup::cache::seal::Sealer;
 use tlspool_lookup::cache::{Cached, Key, Settings};
 use tlspool_tests::{LIMIT, Memcached};
-use tlspool_validate::sources::{Answer, Found, Looking, Options, Origin, Outcome, Query, Sources};
+use tlspool_validate::sources::{
+    Answer, Caches, Found, Looking, Options, Origin, Outcome, Query, Sources,
+};
 
 use crate::table::{find, on_runtime, until, within, x509};
 
@@ -126,7 +128,7 @@ fn pools_with_the_same_key_share_what_they_found() {
                 assert!(!seen.windows(word.len()).any(|window| window == word));
             }
             // Ignoring caches reads nothing, and writes what it finds.
-            let ignoring = Options { ignore_caches: true, ..within(LIMIT) };
+            let ignoring = Options { caches: Caches::Ignore, ..within(LIMIT) };
             let before = stored(&memcached, &name).await;
             let fresh = pool(&memcached, 1);
             let found = fresh.look_up(&query, ignoring).await;
@@ -134,6 +136,110 @@ fn pools_with_the_same_key_share_what_they_found() {
             until("it is written anew", async || read(&memcached, &name) != before).await;
             assert_eq!(find(&two, &query).await.origin, Origin::Memcached);
         });
+    }
+}
+
+#[test]
+fn several_questions_are_read_by_one_command() {
+    let servers = [Memcached::tcp(), Memcached::unix()];
+    on_runtime(async {
+        let queries: Vec<Query> =
+            (0..6).map(|number| x509(&format!("user{number}@example.com"))).collect();
+        let until = || Instant::now() + LIMIT;
+        // One server, then two that share the names.
+        for servers in [&servers[..1], &servers[..]] {
+            let all = servers.iter().map(|memcached| memcached.server.parse().unwrap()).collect();
+            let shared = Some((all, key(servers.len() as u8)));
+            let settings = Settings { shared, wait: WAIT * 10, ..Settings::default() };
+            let pool = Cached::new(Origins::default(), settings);
+            let nothing = pool.recall(&queries, until()).await;
+            assert_eq!(nothing.len(), queries.len());
+            for recalled in nothing {
+                assert_eq!(recalled.outcome, None);
+                assert!(recalled.steps[0].contains("not remembered"), "{:?}", recalled.steps);
+            }
+            assert_eq!(pool.sources().asked.get(), 0, "nobody is asked");
+            // All but the last.
+            for query in &queries[..5] {
+                find(&pool, query).await;
+            }
+            let begin = Instant::now();
+            let recalled = loop {
+                for memcached in servers {
+                    read(memcached, "begin");
+                }
+                let recalled = pool.recall(&queries, until()).await;
+                for memcached in servers {
+                    read(memcached, "end");
+                }
+                // Writing is not waited for.
+                if recalled[..5].iter().all(|recalled| recalled.outcome.is_some()) {
+                    break recalled;
+                }
+                assert!(begin.elapsed() < LIMIT, "{recalled:?}");
+            };
+            for (number, recalled) in recalled[..5].iter().enumerate() {
+                let bytes = vec![number as u8 + 1];
+                let there = Outcome::Present(Answer::OpenPgpKey(bytes));
+                assert_eq!(recalled.outcome, Some(there));
+                assert!(recalled.left > Duration::from_mins(4), "{:?}", recalled.left);
+            }
+            assert_eq!(recalled[5].outcome, None);
+            assert_eq!(pool.sources().asked.get(), 5);
+            let sealer = Sealer::new(&key(servers.len() as u8));
+            let names: Vec<String> = queries.iter().map(|query| sealer.name(query).key()).collect();
+            let asked: Vec<Vec<String>> = servers.iter().flat_map(asked_between).collect();
+            assert_eq!(asked.len(), servers.len(), "one command for each server");
+            let mut asked = asked.concat();
+            asked.sort();
+            let mut sorted = names.clone();
+            sorted.sort();
+            assert_eq!(asked, sorted);
+        }
+        // The same question twice, and one that is never remembered.
+        let pool = pool(&servers[0], 1);
+        let authorize = Query::Authorize {
+            authorizer: tlspool_validate::sources::Authorizer::Program,
+            remote: "user0@example.com".into(),
+            local: String::new(),
+            service: String::new(),
+            server: true,
+        };
+        let odd = [queries[0].clone(), authorize, queries[0].clone()];
+        let recalled = pool.recall(&odd, until()).await;
+        let there = recalled.iter().map(|recalled| recalled.outcome.is_some());
+        assert_eq!(there.collect::<Vec<_>>(), [true, false, true]);
+        // What was altered does not count, and takes nothing else with it.
+        let sealer = Sealer::new(&key(1));
+        write(&servers[0], &sealer.name(&queries[1]).key(), b"eve was here");
+        let recalled = pool.recall(&queries[..3], until()).await;
+        let there = recalled.iter().map(|recalled| recalled.outcome.is_some());
+        assert_eq!(there.collect::<Vec<_>>(), [true, false, true]);
+        assert!(recalled[1].steps[0].contains("does not count"), "{:?}", recalled[1].steps);
+        // Whoever has read so looks up without reading again, and has what is found remembered.
+        let options = Options { caches: Caches::Missed, ..within(LIMIT) };
+        assert_eq!(pool.look_up(&queries[0], options).await.origin, Origin::Live);
+    });
+}
+
+/// The keys of each `get` between those of "begin" and "end" by hand, the last of each.
+fn asked_between(memcached: &Memcached) -> Vec<Vec<String>> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let log = memcached.log();
+        let gets: Vec<Vec<String>> = log
+            .lines()
+            .filter_map(|line| line.split_once(" get "))
+            .map(|(_, keys)| keys.split_whitespace().map(str::to_owned).collect())
+            .collect();
+        let last = |marker: &str| gets.iter().rposition(|keys| keys.as_slice() == [marker]);
+        if let (Some(begin), Some(end)) = (last("begin"), last("end"))
+            && begin < end
+        {
+            return gets[begin + 1..end].to_vec();
+        }
+        assert!(Instant::now() < deadline, "{log}");
+        std::thread::yield_now();
     }
 }
 

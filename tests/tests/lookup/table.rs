@@ -11,7 +11,7 @@ use tlspool_lookup::directory::{Directories, Settings};
 use tlspool_lookup::names::{LocalBoxFuture, LookupFailure, Names, Proven, Srv, TlsaSet};
 use tlspool_tests::LIMIT;
 use tlspool_validate::sources::{
-    Answer, CredentialKind, Found, Options, Outcome, Query, Sources, Tlsa, Transport,
+    Answer, Caches, CredentialKind, Found, Options, Outcome, Query, Sources, Tlsa, Transport,
 };
 
 /// What a question is answered with; what is not in the table is provably absent.
@@ -116,7 +116,7 @@ pub(crate) async fn until(what: &str, so: impl AsyncFn() -> bool) {
 }
 
 pub(crate) fn within(limit: Duration) -> Options {
-    Options { deadline: Instant::now() + limit, ignore_caches: false }
+    Options { deadline: Instant::now() + limit, caches: Caches::Use }
 }
 
 pub(crate) fn x509(name: &str) -> Query {

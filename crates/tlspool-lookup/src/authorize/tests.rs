@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use super::program::read_line;
 use super::radius::packet::{self, Secret};
 use super::*;
+use tlspool_validate::sources::Caches;
 
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(60);
@@ -31,7 +32,7 @@ fn query(authorizer: Authorizer) -> Query {
 }
 
 async fn ask(authorizers: &Authorizers, authorizer: Authorizer) -> Outcome {
-    let options = Options { deadline: Instant::now() + LONG, ignore_caches: false };
+    let options = Options { deadline: Instant::now() + LONG, caches: Caches::Use };
     authorizers.look_up(&query(authorizer), options).await.outcome
 }
 
@@ -257,7 +258,7 @@ fn forged_replies_are_ignored_and_the_true_one_counts() {
             vec![forged, altered, vec![], vec![2], reply(request, packet::ACCESS_REJECT)]
         });
         let authorizers = radius(vec![address], LONG, 1);
-        let options = Options { deadline: Instant::now() + LONG, ignore_caches: false };
+        let options = Options { deadline: Instant::now() + LONG, caches: Caches::Use };
         let found = authorizers.look_up(&query(Authorizer::Radius), options).await;
         assert_eq!(opinion(&found.outcome).0, Opinion::Deny);
         assert!(found.steps[0].contains("it is forged"), "{:?}", found.steps);
@@ -349,7 +350,7 @@ fn the_handshakes_time_bounds_all() {
     local(async {
         let (_silent, address) = server().await;
         let authorizers = radius(vec![address], LONG, 3);
-        let options = Options { deadline: Instant::now() + SHORT, ignore_caches: false };
+        let options = Options { deadline: Instant::now() + SHORT, caches: Caches::Use };
         let query = query(Authorizer::Radius);
         let looked = authorizers.look_up(&query, options);
         let outcome = tokio::select! {

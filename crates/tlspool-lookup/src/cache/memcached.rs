@@ -7,43 +7,29 @@
 use std::cell::{Cell, RefCell};
 use std::fmt::{self, Debug, Display, Formatter};
 use std::future::Future;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::str::FromStr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
 use futures_util::FutureExt;
-use futures_util::future::Shared;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
+use futures_util::future::{Shared, join_all};
 use tokio::time::timeout_at;
 
-use super::seal::{MAX_VALUE, Name, Unsealed};
+use self::link::{Link, Values, open};
+use super::seal::{Name, Unsealed};
+
+mod link;
 
 /// Where memcached listens if nothing is said.
 const PORT: u16 = 11211;
 
-/// Longest line of an answer, in bytes: `VALUE`, a key, two numbers; or words about an error.
-const MAX_LINE: u64 = 1024;
-
-/// A value with its seal.
-const MAX_SEALED: usize = MAX_VALUE + 64;
-
 /// How long a server that failed is left alone: at first, and at most.
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// Commands and bytes of values that wait for one server; more are not remembered.
-const MAX_WAITING: usize = 4096;
-const MAX_WAITING_BYTES: usize = 8 << 20;
 
 /// A server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -116,27 +102,62 @@ impl Cluster {
     /// The server of a name: the same one for every pool, in whatever order it lists the servers, and
     /// with one server less only the names of that one move (rendezvous hashing).
     fn peer(&self, name: &Name) -> &Rc<Peer> {
+        if let [only] = &self.peers[..] {
+            return only;
+        }
         let weight = |peer: &&Rc<Peer>| {
-            let both = [name.bytes(), peer.server.to_string().as_bytes()].concat();
+            let both = [name.bytes(), peer.title.as_bytes()].concat();
             digest::digest(&digest::SHA256, &both).as_ref().to_vec()
         };
         self.peers.iter().max_by_key(weight).expect("a cluster has servers")
     }
 
-    /// The value under `name`, and which server was asked.
-    pub(super) async fn get(&self, name: &Name, deadline: Instant) -> (String, Read) {
-        let peer = self.peer(name);
+    /// The values under `names`, in their order, and which server was asked for each. Each server is asked once for
+    /// all of its own.
+    pub(super) async fn get(&self, names: &[Name], deadline: Instant) -> Vec<(&str, Read)> {
+        let mut shares: Vec<(&Rc<Peer>, Vec<usize>)> = Vec::with_capacity(1);
+        for (place, name) in names.iter().enumerate() {
+            let peer = self.peer(name);
+            match shares.iter_mut().find(|(other, _)| Rc::ptr_eq(other, peer)) {
+                Some((_, places)) => places.push(place),
+                None => shares.push((peer, vec![place])),
+            }
+        }
+        let asking = shares.iter().map(|(peer, places)| {
+            let keys = places.iter().map(|place| names[*place].key()).collect();
+            self.get_from(peer, keys, deadline)
+        });
+        let answers = join_all(asking).await;
+        let mut found: Vec<(&str, Read)> = names.iter().map(|_| ("", Read::Miss)).collect();
+        for ((peer, places), answer) in shares.iter().zip(answers) {
+            match answer {
+                Ok(values) => {
+                    for (place, value) in places.iter().zip(values) {
+                        found[*place] = (&peer.title, value.map_or(Read::Miss, Read::Hit));
+                    }
+                }
+                Err(why) => {
+                    for place in places {
+                        found[*place] = (&peer.title, Read::Down(why.clone()));
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// What one server has under `keys`.
+    async fn get_from(&self, peer: &Peer, keys: Vec<String>, deadline: Instant) -> Values {
         let patience = Instant::now() + self.wait;
-        let read = match timeout_at(patience.min(deadline).into(), peer.get(name)).await {
-            Ok(read) => read,
-            Err(_) if deadline < patience => Read::Down("no answer before the deadline".into()),
+        match timeout_at(patience.min(deadline).into(), peer.get(keys)).await {
+            Ok(answer) => answer,
+            Err(_) if deadline < patience => Err("no answer before the deadline".into()),
             Err(_) => {
                 let why = format!("no answer within {} ms", self.wait.as_millis());
                 peer.fail(&why);
-                Read::Down(why)
+                Err(why)
             }
-        };
-        (peer.server.to_string(), read)
+        }
     }
 
     /// Has `name` remembered. Waits for a connection, not for an answer.
@@ -171,6 +192,8 @@ type Opening = Shared<Pin<Box<dyn Future<Output = Result<Rc<Link>, String>>>>>;
 /// One server, and how it does.
 struct Peer {
     server: Server,
+    /// As it is written.
+    title: String,
     wait: Duration,
     state: RefCell<State>,
     /// How often it failed since it last answered.
@@ -198,34 +221,22 @@ enum State {
 impl Peer {
     fn new(server: Server, wait: Duration) -> Self {
         let (failures, complained) = <(Cell<u32>, Cell<bool>)>::default();
-        Self { server, wait, state: RefCell::new(State::Idle), failures, complained }
+        let (title, state) = (server.to_string(), RefCell::new(State::Idle));
+        Self { server, title, wait, state, failures, complained }
     }
 
-    async fn get(&self, name: &Name) -> Read {
-        let link = match self.link().await {
-            Ok(link) => link,
-            Err(why) => return Read::Down(why),
+    /// The values under these keys.
+    async fn get(&self, keys: Vec<String>) -> Values {
+        let link = self.link().await?;
+        let answer = match link.get(keys) {
+            Ok(answer) => answer.await.unwrap_or_else(|_| Err("it hung up".to_owned())),
+            Err(why) => return Err(why.to_owned()),
         };
-        let (reply, answer) = oneshot::channel();
-        if link.commands.try_send(Command::Get { key: name.key(), reply }).is_err() {
-            let busy = !link.commands.is_closed();
-            return Read::Down(if busy { "too many questions wait" } else { "it hung up" }.into());
+        match &answer {
+            Ok(_) => self.failures.set(0),
+            Err(why) => self.fail_link(&link, why),
         }
-        match answer.await {
-            Ok(Ok(value)) => {
-                self.failures.set(0);
-                value.map_or(Read::Miss, Read::Hit)
-            }
-            Ok(Err(why)) => {
-                self.fail_link(&link, &why);
-                Read::Down(why)
-            }
-            Err(_) => {
-                let why = "it hung up".to_owned();
-                self.fail_link(&link, &why);
-                Read::Down(why)
-            }
-        }
+        answer
     }
 
     /// The connection, which may have to be opened.
@@ -233,7 +244,7 @@ impl Peer {
         let opening = {
             let state = &mut *self.state.borrow_mut();
             match state {
-                State::Open(link) if !link.commands.is_closed() => return Ok(Rc::clone(link)),
+                State::Open(link) if !link.is_closed() => return Ok(Rc::clone(link)),
                 State::Opening(opening) if opening.peek().is_none() => opening.clone(),
                 State::Down { until, why } if *until > Instant::now() => {
                     let left = until.saturating_duration_since(Instant::now());
@@ -285,179 +296,6 @@ impl Peer {
     }
 }
 
-/// A connection. Ends with its last owner.
-#[derive(Debug)]
-struct Link {
-    commands: mpsc::Sender<Command>,
-    /// Bytes of values that wait.
-    waiting: Arc<AtomicUsize>,
-    tasks: [AbortHandle; 2],
-}
-
-impl Link {
-    fn set(&self, key: String, seconds: u64, value: Vec<u8>) {
-        let size = value.len();
-        if self.waiting.fetch_add(size, Ordering::Relaxed) + size > MAX_WAITING_BYTES
-            || self.commands.try_send(Command::Set { key, seconds, value }).is_err()
-        {
-            // It will be looked up again; that is all.
-            self.waiting.fetch_sub(size, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(AbortHandle::abort);
-    }
-}
-
-type Reply = oneshot::Sender<Result<Option<Vec<u8>>, String>>;
-
-enum Command {
-    Get { key: String, reply: Reply },
-    Set { key: String, seconds: u64, value: Vec<u8> },
-}
-
-/// What an answer is to.
-enum Due {
-    Get { key: String, reply: Reply },
-    Set,
-}
-
-async fn open(server: Server, wait: Duration) -> Result<Rc<Link>, String> {
-    let deadline = tokio::time::Instant::now() + wait;
-    let opened = async {
-        Ok::<_, io::Error>(match &server {
-            Server::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                let (from, to) = stream.into_split();
-                link(from, to)
-            }
-            Server::Unix(path) => {
-                let (from, to) = UnixStream::connect(path).await?.into_split();
-                link(from, to)
-            }
-        })
-    };
-    match timeout_at(deadline, opened).await {
-        Ok(Ok(link)) => Ok(Rc::new(link)),
-        Ok(Err(error)) => Err(format!("cannot connect: {error}")),
-        Err(_) => Err(format!("no connection within {} ms", wait.as_millis())),
-    }
-}
-
-fn link<R, W>(from: R, to: W) -> Link
-where
-    R: AsyncRead + Unpin + Send + 'static,
-    W: AsyncWrite + Unpin + Send + 'static,
-{
-    let (commands, inbox) = mpsc::channel(MAX_WAITING);
-    let (due, expected) = mpsc::unbounded_channel();
-    let waiting = Arc::new(AtomicUsize::new(0));
-    let writer = tokio::spawn(write(to, inbox, due, Arc::clone(&waiting)));
-    let reader = tokio::spawn(read(BufReader::new(from), expected, writer.abort_handle()));
-    Link { commands, waiting, tasks: [writer.abort_handle(), reader.abort_handle()] }
-}
-
-/// Sends commands. What is due in answer is known to the reader before it can come.
-async fn write<W: AsyncWrite + Unpin>(
-    mut to: W,
-    mut inbox: mpsc::Receiver<Command>,
-    due: mpsc::UnboundedSender<Due>,
-    waiting: Arc<AtomicUsize>,
-) {
-    while let Some(command) = inbox.recv().await {
-        let (bytes, answer) = match command {
-            Command::Get { key, reply } => {
-                (format!("get {key}\r\n").into_bytes(), Due::Get { key, reply })
-            }
-            Command::Set { key, seconds, value } => {
-                waiting.fetch_sub(value.len(), Ordering::Relaxed);
-                let head = format!("set {key} 0 {seconds} {}\r\n", value.len());
-                ([head.as_bytes(), &value, b"\r\n"].concat(), Due::Set)
-            }
-        };
-        if due.send(answer).is_err() || to.write_all(&bytes).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Reads answers, which come in the order of the commands. Ends the connection at the first that is none.
-async fn read<R: AsyncRead + Unpin>(
-    mut from: BufReader<R>,
-    mut expected: mpsc::UnboundedReceiver<Due>,
-    writer: AbortHandle,
-) {
-    while let Some(due) = expected.recv().await {
-        match due {
-            Due::Set => {
-                // Whether it was stored or there was no room does not matter; that it is one line does.
-                if line(&mut from).await.is_err() {
-                    break;
-                }
-            }
-            Due::Get { key, reply } => {
-                let value = value(&mut from, &key).await;
-                let broken = value.is_err();
-                let _ = reply.send(value.map_err(|error| error.to_string()));
-                if broken {
-                    break;
-                }
-            }
-        }
-    }
-    // So that the next command finds the connection closed.
-    writer.abort();
-}
-
-/// The answer to a `get` of one key.
-async fn value<R: AsyncRead + Unpin>(
-    from: &mut BufReader<R>,
-    key: &str,
-) -> io::Result<Option<Vec<u8>>> {
-    let first = line(from).await?;
-    if first == b"END" {
-        return Ok(None);
-    }
-    let length = length(&first, key).ok_or_else(nonsense)?;
-    let mut bytes = Vec::with_capacity(length.min(1 << 16));
-    from.take(length as u64).read_to_end(&mut bytes).await?;
-    if bytes.len() < length {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    if !line(from).await?.is_empty() || line(from).await? != b"END" {
-        return Err(nonsense());
-    }
-    Ok(Some(bytes))
-}
-
-/// The length out of `VALUE key flags length`.
-fn length(line: &[u8], key: &str) -> Option<usize> {
-    let line = std::str::from_utf8(line).ok()?;
-    let (flags, length) =
-        line.strip_prefix("VALUE ")?.strip_prefix(key)?.strip_prefix(' ')?.split_once(' ')?;
-    flags.parse::<u32>().ok()?;
-    length.parse().ok().filter(|length| *length <= MAX_SEALED)
-}
-
-fn nonsense() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "it answers what was not asked")
-}
-
-/// A line without its end.
-async fn line<R: AsyncRead + Unpin>(from: &mut BufReader<R>) -> io::Result<Vec<u8>> {
-    let mut line = Vec::new();
-    from.take(MAX_LINE).read_until(b'\n', &mut line).await?;
-    match line.strip_suffix(b"\r\n") {
-        Some(text) => Ok(text.to_vec()),
-        None if line.is_empty() => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it hung up")),
-        None => Err(nonsense()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -476,34 +314,6 @@ mod tests {
         }
         for text in ["", "memcached.example.com", "unix:", "unix:x", "1.2.3.4:99999", "/run/x"] {
             assert!(text.parse::<Server>().is_err(), "{text}");
-        }
-    }
-
-    #[tokio::test]
-    async fn answers_are_read_and_everything_else_is_refused() {
-        async fn read(answer: &[u8]) -> Result<Option<Vec<u8>>, io::ErrorKind> {
-            let value = value(&mut BufReader::new(answer), "key").await;
-            value.map_err(|error| error.kind())
-        }
-        use io::ErrorKind::{InvalidData, UnexpectedEof};
-        assert_eq!(read(b"END\r\n").await, Ok(None));
-        assert_eq!(read(b"VALUE key 0 4\r\na\r\nb\r\nEND\r\n").await, Ok(Some(b"a\r\nb".to_vec())));
-        for (bad, why) in [
-            (&b""[..], UnexpectedEof),
-            (b"EN", InvalidData),
-            (b"ERROR\r\n", InvalidData),
-            (b"SERVER_ERROR out of memory\r\n", InvalidData),
-            (b"VALUE other 0 1\r\na\r\nEND\r\n", InvalidData),
-            (b"VALUE keys 0 1\r\na\r\nEND\r\n", InvalidData),
-            (b"VALUE key 0 -1\r\n\r\nEND\r\n", InvalidData),
-            (b"VALUE key 0 99999999\r\n", InvalidData),
-            (b"VALUE key 0 99999999999999999999\r\n", InvalidData),
-            (b"VALUE key 0 5\r\nabc", UnexpectedEof),
-            (b"VALUE key 0 1\r\nabc\r\nEND\r\n", InvalidData),
-            (b"VALUE key 0 1\r\na\r\nVALUE key 0 1\r\na\r\nEND\r\n", InvalidData),
-            (&[b'x'; 5000], InvalidData),
-        ] {
-            assert_eq!(read(bad).await, Err(why), "{}", String::from_utf8_lossy(bad));
         }
     }
 

@@ -19,11 +19,14 @@ use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hmac;
+use data_encoding::HEXLOWER;
 use tlspool_validate::sources::{Outcome, Query};
 use zeroize::Zeroizing;
 
 /// Layout of values and derivation of names; others are not read.
 const VERSION: u8 = 1;
+/// Before all names.
+const PREFIX: &str = "tlspool1:";
 
 /// Bytes before the ciphertext.
 const HEAD: usize = 1 + 8;
@@ -102,7 +105,10 @@ pub struct Name([u8; 32]);
 impl Name {
     /// As memcached has it: visible ASCII, fewer than 250 bytes.
     pub fn key(&self) -> String {
-        self.0.iter().fold(String::from("tlspool1:"), |text, byte| format!("{text}{byte:02x}"))
+        let mut key = String::with_capacity(PREFIX.len() + 2 * self.0.len());
+        key.push_str(PREFIX);
+        HEXLOWER.encode_append(&self.0, &mut key);
+        key
     }
 
     /// Bytes that are spread evenly.

@@ -28,7 +28,8 @@ fn cached(outcome: Option<Outcome>, timeout: Duration) -> Cached<Counting> {
 }
 
 fn options(ignore_caches: bool) -> Options {
-    Options { deadline: Instant::now() + Duration::from_secs(9), ignore_caches }
+    let caches = if ignore_caches { Caches::Ignore } else { Caches::Use };
+    Options { deadline: Instant::now() + Duration::from_secs(9), caches }
 }
 
 fn query() -> Query {
@@ -96,6 +97,27 @@ async fn ignoring_caches_reads_nothing_and_writes() {
     let found = cached.look_up(&query(), options(false)).await;
     assert_eq!(found.origin, Origin::Memory);
     assert_eq!(cached.sources().asked.get(), 2);
+}
+
+#[tokio::test]
+async fn what_is_at_hand_is_told_at_once() {
+    let cached = cached(Some(present()), Duration::from_mins(5));
+    assert_eq!(cached.at_hand(&query(), options(false)), None);
+    let until = options(false).deadline;
+    assert_eq!(cached.recall(&[query()], until).await, [Recalled::default()]);
+    cached.look_up(&query(), options(false)).await;
+    let found = cached.at_hand(&query(), options(false)).expect("it is remembered");
+    assert_eq!((found.outcome, found.origin), (present(), Origin::Memory));
+    let recalled = cached.recall(&[query()], until).await.remove(0);
+    assert_eq!(recalled.outcome, Some(present()));
+    assert!(recalled.left > Duration::from_mins(4));
+    // Unless caches do not count.
+    for caches in [Caches::Ignore, Caches::Missed] {
+        let options = Options { caches, ..options(false) };
+        assert_eq!(cached.at_hand(&query(), options), None);
+        assert_eq!(cached.look_up(&query(), options).await.origin, Origin::Live);
+    }
+    assert_eq!(cached.sources().asked.get(), 3);
 }
 
 #[test]

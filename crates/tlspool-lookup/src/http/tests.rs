@@ -6,7 +6,7 @@ use tokio::task::spawn_local;
 
 use super::*;
 use crate::names::{LocalBoxFuture, LookupFailure, Proven, Srv, TlsaSet};
-use tlspool_validate::sources::Transport;
+use tlspool_validate::sources::{Caches, Transport};
 
 /// Everybody lives at these addresses.
 struct Hosts(Vec<IpAddr>);
@@ -95,7 +95,7 @@ fn internal() -> Settings {
 async fn fetch(http: &Http<Hosts>, url: &str) -> Found {
     let deadline = Instant::now() + Duration::from_secs(20);
     let query = Query::Crl { url: url.into() };
-    http.look_up(&query, Options { deadline, ignore_caches: false }).await
+    http.look_up(&query, Options { deadline, caches: Caches::Use }).await
 }
 
 fn failure(found: &Found) -> &str {
@@ -221,7 +221,7 @@ fn a_server_that_hangs_is_given_up() {
         let http = http(internal());
         let query = Query::Crl { url: format!("http://h.example:{port}/") };
         let deadline = Instant::now() + Duration::from_millis(100);
-        let found = http.look_up(&query, Options { deadline, ignore_caches: false }).await;
+        let found = http.look_up(&query, Options { deadline, caches: Caches::Use }).await;
         assert!(failure(&found).contains("deadline"), "{found:?}");
     });
 }
@@ -332,7 +332,7 @@ fn a_responder_of_openssl_answers() {
         let query = Query::Ocsp { url: format!("http://127.0.0.1:{port}"), request };
         let deadline = Instant::now() + Duration::from_secs(20);
         let found =
-            http(internal()).look_up(&query, Options { deadline, ignore_caches: false }).await;
+            http(internal()).look_up(&query, Options { deadline, caches: Caches::Use }).await;
         let Outcome::Present(Answer::Ocsp(response)) = &found.outcome else { panic!("{found:?}") };
         std::fs::write(path.join("response.der"), response).unwrap();
         openssl(

@@ -12,13 +12,15 @@ use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
-use tlspool_validate::sources::{Found, Looking, Options, Origin, Outcome, Query, Sources};
+use tlspool_validate::sources::{
+    Found, Looking, Options, Origin, Outcome, Query, Recalled, Recalling, Sources,
+};
 use tokio::net::UnixDatagram;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::timeout;
 
-use super::message::{self, Answer, Assembly, CHUNK, Counters, Request, RequestFrame};
+use super::message::{self, Answer, Assembly, CHUNK, Counters, MAX_RECALL, Request, RequestFrame};
 
 /// How long a restart of the look-up process may take before look-ups fail for want of it.
 pub(super) const AWAY: Duration = Duration::from_secs(5);
@@ -124,30 +126,75 @@ impl LookupClient {
     pub async fn status(&self, wait: Duration) -> Result<Counters, String> {
         match self.ask(Request::Status, Instant::now() + wait).await? {
             Answer::Status(counters) => Ok(counters),
-            Answer::Found(_) => Err(OTHER_ANSWER.into()),
+            Answer::Found(_) | Answer::Recalled(_) => Err(OTHER_ANSWER.into()),
         }
     }
 
     async fn find(&self, query: &Query, options: Options) -> Found {
         let begun = Instant::now();
-        let Options { deadline, ignore_caches } = options;
-        let request = Request::Ask { query: query.clone(), ignore_caches };
+        let Options { deadline, caches } = options;
+        let request = Request::Ask { query: query.clone(), caches };
         let failed = |why| {
             let outcome = Outcome::Failed(why);
             Found { outcome, origin: Origin::Live, elapsed: begun.elapsed(), steps: Vec::new() }
         };
         match self.ask(request, deadline).await {
             Ok(Answer::Found(found)) => found,
-            Ok(Answer::Status(_)) => failed(OTHER_ANSWER.into()),
+            Ok(_) => failed(OTHER_ANSWER.into()),
             Err(why) => failed(why),
         }
     }
 
+    /// What is remembered of `queries`, in their order. They are sent now, and the answer can wait to be wanted;
+    /// dropping what is returned takes them back. If the process cannot be asked, nothing is remembered.
+    pub fn recalling(
+        &self,
+        queries: &[Query],
+        deadline: Instant,
+    ) -> impl Future<Output = Vec<Recalled>> + use<> {
+        let count = queries.len();
+        let request = Request::Recall { queries: queries.to_vec() };
+        let begun = if count > MAX_RECALL {
+            Err(format!("{count} questions are too many at once"))
+        } else {
+            self.begin(request, deadline)
+        };
+        async move {
+            let answer = match begun {
+                Ok(asked) => asked.answer().await,
+                Err(why) => Err(why),
+            };
+            let why = match answer {
+                Ok(Answer::Recalled(recalled)) if recalled.len() == count => return recalled,
+                Ok(_) => OTHER_ANSWER.to_owned(),
+                Err(why) => why,
+            };
+            vec![Recalled { steps: vec![why], ..Recalled::default() }; count]
+        }
+    }
+
     async fn ask(&self, request: Request, deadline: Instant) -> Result<Answer, String> {
-        let shared = &*self.shared;
-        let (id, replied) = shared.begin(request, deadline)?;
-        let _forget = Forget { shared, id };
-        match timeout(deadline.saturating_duration_since(Instant::now()), replied).await {
+        self.begin(request, deadline)?.answer().await
+    }
+
+    fn begin(&self, request: Request, deadline: Instant) -> Result<Asked, String> {
+        let (id, replied) = self.shared.begin(request, deadline)?;
+        let forget = Forget { shared: self.shared.clone(), id };
+        Ok(Asked { replied, deadline, _forget: forget })
+    }
+}
+
+/// A request that was sent. Dropping it takes it back.
+struct Asked {
+    replied: oneshot::Receiver<Result<Answer, &'static str>>,
+    deadline: Instant,
+    _forget: Forget,
+}
+
+impl Asked {
+    async fn answer(self) -> Result<Answer, String> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        match timeout(left, self.replied).await {
             Ok(Ok(answer)) => answer.map_err(str::to_owned),
             Ok(Err(_)) => Err(GONE.into()),
             Err(_) => Err("the look-up process did not answer in time".into()),
@@ -160,6 +207,10 @@ const OTHER_ANSWER: &str = "the look-up process answers another question";
 impl Sources for LookupClient {
     fn look_up<'a>(&'a self, query: &'a Query, options: Options) -> Looking<'a> {
         Box::pin(self.find(query, options))
+    }
+
+    fn recall<'a>(&'a self, queries: &'a [Query], deadline: Instant) -> Recalling<'a> {
+        Box::pin(self.recalling(queries, deadline))
     }
 }
 
@@ -368,12 +419,12 @@ async fn receive(
 }
 
 /// Removes a request that nobody waits for any more, and says so to the process.
-struct Forget<'a> {
-    shared: &'a Shared,
+struct Forget {
+    shared: Rc<Shared>,
     id: u32,
 }
 
-impl Drop for Forget<'_> {
+impl Drop for Forget {
     fn drop(&mut self) {
         let mut state = self.shared.state.borrow_mut();
         // One that still waits to be sent becomes a cancellation of nothing, which does no harm.

@@ -12,12 +12,14 @@
 //! does the look-up process.
 
 use serde::{Deserialize, Serialize};
-use tlspool_validate::sources::{Found, Outcome, Query};
+use tlspool_validate::sources::{Caches, Found, Outcome, Query, Recalled};
 
 /// The largest request; it fits the send buffer that a socket gets by default.
 pub const MAX_REQUEST: usize = 64 * 1024;
 /// The largest answer: room for a long revocation list.
 pub const MAX_ANSWER: usize = 16 << 20;
+/// Questions in one [`Request::Recall`]. What a cache holds of that many fits an answer.
+pub const MAX_RECALL: usize = 8;
 /// Bytes of an answer in one datagram.
 pub const CHUNK: usize = 60_000;
 
@@ -32,8 +34,13 @@ pub enum Request {
     Ask {
         /// What.
         query: Query,
-        /// What is remembered does not count.
-        ignore_caches: bool,
+        /// What of the caches counts.
+        caches: Caches,
+    },
+    /// What is remembered of these, [`MAX_RECALL`] at most? Nothing is looked up.
+    Recall {
+        /// Of these.
+        queries: Vec<Query>,
     },
     /// Nobody waits any more for the request with the same id.
     Cancel,
@@ -46,6 +53,8 @@ pub enum Request {
 pub enum Answer {
     /// To `Ask`.
     Found(Found),
+    /// To `Recall`: for each question, in their order.
+    Recalled(Vec<Recalled>),
     /// To `Status`.
     Status(Counters),
 }
@@ -119,7 +128,7 @@ pub(crate) fn patch_remaining(datagram: &mut [u8], remaining_ms: u32) {
     }
 }
 
-/// The datagrams of an answer. What is larger than [`MAX_ANSWER`] becomes a failure.
+/// The datagrams of an answer. What is larger than [`MAX_ANSWER`] becomes a failure, or is not remembered.
 pub fn encode_answer(id: u32, answer: &Answer) -> Vec<Vec<u8>> {
     let encode = |answer: &Answer| postcard::to_extend(answer, id.to_le_bytes().to_vec());
     let too_large = |found: &Found| {
@@ -127,11 +136,13 @@ pub fn encode_answer(id: u32, answer: &Answer) -> Vec<Vec<u8>> {
         Answer::Found(Found { outcome: Outcome::Failed(text), ..found.clone() })
     };
     let mut bytes = encode(answer).unwrap_or_default();
-    if let Answer::Found(found) = answer
-        && (bytes.len() > MAX_ANSWER || bytes.is_empty())
-    {
-        let steps = Vec::new();
-        bytes = encode(&too_large(&Found { steps, ..found.clone() })).unwrap_or_default();
+    if bytes.len() > MAX_ANSWER || bytes.is_empty() {
+        let smaller = match answer {
+            Answer::Found(found) => too_large(&Found { steps: Vec::new(), ..found.clone() }),
+            Answer::Recalled(all) => Answer::Recalled(vec![Recalled::default(); all.len()]),
+            Answer::Status(counters) => Answer::Status(*counters),
+        };
+        bytes = encode(&smaller).unwrap_or_default();
     }
     let count = bytes.len().div_ceil(CHUNK);
     let mark = |n| if n == 0 { FIRST } else { 0 } | if n + 1 == count { LAST } else { 0 };
@@ -238,8 +249,10 @@ mod tests {
 
     #[test]
     fn requests_read_back() {
-        let asks = queries().into_iter().map(|query| Request::Ask { query, ignore_caches: true });
-        for (id, request) in asks.chain([Request::Cancel, Request::Status]).enumerate() {
+        let asks =
+            queries().into_iter().map(|query| Request::Ask { query, caches: Caches::Ignore });
+        let recall = Request::Recall { queries: queries() };
+        for (id, request) in asks.chain([recall, Request::Cancel, Request::Status]).enumerate() {
             let frame = RequestFrame { id: id as u32, remaining_ms: 77, request };
             let mut datagram = frame.encode().unwrap();
             assert_eq!(RequestFrame::decode(&datagram).as_ref(), Ok(&frame));
@@ -256,7 +269,7 @@ mod tests {
     #[test]
     fn a_request_beyond_its_bound_is_refused() {
         let query = Query::Ocsp { url: String::new(), request: vec![0; MAX_REQUEST] };
-        let request = Request::Ask { query, ignore_caches: false };
+        let request = Request::Ask { query, caches: Caches::Use };
         assert_eq!(RequestFrame { id: 1, remaining_ms: 1, request }.encode(), Err(Malformed));
     }
 
@@ -276,6 +289,16 @@ mod tests {
             let answer = Answer::Found(found(Outcome::Present(present)));
             assert_eq!(assembled(&encode_answer(9, &answer)), Ok(Some((9, answer))));
         }
+        let outcome = Some(Outcome::Absent("no".into()));
+        let (left, elapsed) = (Duration::from_secs(7), Duration::from_micros(3));
+        let recalled = Recalled { outcome, left, elapsed, steps: vec!["one".into()] };
+        let answer = Answer::Recalled(vec![recalled.clone(), Recalled::default()]);
+        assert_eq!(assembled(&encode_answer(9, &answer)), Ok(Some((9, answer))));
+        let large = Some(Outcome::Present(sources::Answer::Crl(vec![5; MAX_ANSWER])));
+        let answer =
+            Answer::Recalled(vec![recalled, Recalled { outcome: large, ..<_>::default() }]);
+        let nothing = Answer::Recalled(vec![Recalled::default(); 2]);
+        assert_eq!(assembled(&encode_answer(9, &answer)), Ok(Some((9, nothing))));
         let answer = Answer::Status(Counters { queries: 3, ..Counters::default() });
         assert_eq!(assembled(&encode_answer(9, &answer)), Ok(Some((9, answer))));
     }

@@ -8,16 +8,20 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tlspool_validate::sources::{Found, Options, Origin, Outcome, Query, Sources};
+use futures_util::FutureExt;
+use tlspool_validate::sources::{Found, Options, Origin, Outcome, Query, Recalled, Sources};
 use tokio::net::UnixDatagram;
 use tokio::sync::Mutex;
 use tokio::task::{AbortHandle, JoinSet, spawn_local};
 use tokio::time::timeout;
 
-use super::message::{Answer, Counters, MAX_REQUEST, Request, RequestFrame, encode_answer};
+use super::message::{
+    Answer, Counters, MAX_RECALL, MAX_REQUEST, Request, RequestFrame, encode_answer,
+};
 
 /// No look-up takes longer, whatever its asker says.
 const MAX_WAIT: Duration = Duration::from_mins(10);
@@ -89,10 +93,9 @@ impl<S: Sources + 'static> Server<S> {
 
     async fn handle(self: &Rc<Self>, channel: &Rc<Channel>, frame: RequestFrame) {
         let RequestFrame { id, remaining_ms, request } = frame;
+        let deadline = Instant::now() + Duration::from_millis(remaining_ms.into()).min(MAX_WAIT);
         match request {
-            Request::Ask { query, ignore_caches } => {
-                let deadline =
-                    Instant::now() + Duration::from_millis(remaining_ms.into()).min(MAX_WAIT);
+            Request::Ask { query, caches } => {
                 let under_way = channel.under_way.borrow().len();
                 if under_way >= self.limits.per_channel {
                     self.count(|counters| counters.refused += 1);
@@ -101,13 +104,20 @@ impl<S: Sources + 'static> Server<S> {
                     channel.answer(id, &Answer::Found(failed(text, Instant::now()))).await;
                     return;
                 }
-                let options = Options { deadline, ignore_caches };
+                let options = Options { deadline, caches };
                 let task = spawn_local(self.clone().look_up(channel.clone(), id, query, options));
-                let before = channel.under_way.borrow_mut().insert(id, task.abort_handle());
-                if let Some(before) = before {
-                    tracing::warn!("a number was used for two look-ups at once");
-                    before.abort();
+                channel.began(id, task.abort_handle());
+            }
+            Request::Recall { queries } => {
+                let under_way = channel.under_way.borrow().len();
+                if under_way >= self.limits.per_channel || queries.len() > MAX_RECALL {
+                    // The bound is told when they are looked up.
+                    let nothing = vec![Recalled::default(); queries.len().min(MAX_RECALL)];
+                    channel.answer(id, &Answer::Recalled(nothing)).await;
+                    return;
                 }
+                let task = spawn_local(self.clone().recall(channel.clone(), id, queries, deadline));
+                channel.began(id, task.abort_handle());
             }
             Request::Cancel => {
                 let task = channel.under_way.borrow_mut().remove(&id);
@@ -143,21 +153,47 @@ impl<S: Sources + 'static> Server<S> {
             }
             Err(_) => failed("no answer in time".into(), begun),
         };
+        self.count_outcome(&found.outcome, found.origin);
+        channel.answer(id, &Answer::Found(found)).await;
+        channel.under_way.borrow_mut().remove(&id);
+    }
+
+    /// Says what is remembered. Less is done for it than for a look-up, as it is done for most handshakes: no
+    /// task more, and no timer, because a cache keeps to its deadline.
+    async fn recall(
+        self: Rc<Self>,
+        channel: Rc<Channel>,
+        id: u32,
+        queries: Vec<Query>,
+        deadline: Instant,
+    ) {
+        let _counted = Counted::new(&self.counters);
+        let recalling = AssertUnwindSafe(self.sources.recall(&queries, deadline)).catch_unwind();
+        let recalled = recalling.await.unwrap_or_else(|_| {
+            tracing::error!("reading a cache ended with a fault of the program");
+            vec![Recalled::default(); queries.len()]
+        });
+        for outcome in recalled.iter().filter_map(|recalled| recalled.outcome.as_ref()) {
+            self.count_outcome(outcome, Origin::Memcached);
+        }
+        channel.answer(id, &Answer::Recalled(recalled)).await;
+        channel.under_way.borrow_mut().remove(&id);
+    }
+
+    fn count_outcome(&self, outcome: &Outcome, origin: Origin) {
         self.count(|counters| {
             counters.queries += 1;
-            match found.outcome {
+            match outcome {
                 Outcome::Present(_) => counters.present += 1,
                 Outcome::Absent(_) => counters.absent += 1,
                 Outcome::Failed(_) => counters.failed += 1,
             }
-            match found.origin {
+            match origin {
                 Origin::Live => {}
                 Origin::Memory => counters.from_memory += 1,
                 Origin::Memcached => counters.from_memcached += 1,
             }
         });
-        channel.answer(id, &Answer::Found(found)).await;
-        channel.under_way.borrow_mut().remove(&id);
     }
 
     fn count(&self, change: impl FnOnce(&mut Counters)) {
@@ -168,6 +204,14 @@ impl<S: Sources + 'static> Server<S> {
 }
 
 impl Channel {
+    /// A request is under way, and ends if nobody waits for it.
+    fn began(&self, id: u32, task: AbortHandle) {
+        if let Some(before) = self.under_way.borrow_mut().insert(id, task) {
+            tracing::warn!("a number was used for two look-ups at once");
+            before.abort();
+        }
+    }
+
     async fn answer(&self, id: u32, answer: &Answer) {
         let _writing = self.writing.lock().await;
         for datagram in encode_answer(id, answer) {

@@ -7,10 +7,13 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use tlspool_validate::sources::{Answer, Found, Looking, Options, Origin, Outcome, Query, Sources};
+use tlspool_validate::sources::{
+    Answer, Caches, Found, Looking, Options, Origin, Outcome, Query, Recalled, Recalling, Sources,
+};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_local, yield_now};
 
+use super::message::MAX_RECALL;
 use super::{Limits, LookupClient, serve};
 
 const LONG: Duration = Duration::from_mins(1);
@@ -41,7 +44,7 @@ impl Fake {
         let Query::Crl { url } = query else { unreachable!() };
         *self.asked.borrow_mut().entry(url.clone()).or_default() += 1;
         self.changed.notify_waiters();
-        self.ignored_caches.set(options.ignore_caches);
+        self.ignored_caches.set(options.caches == Caches::Ignore);
         let mut guard = GivenUp(Some(self));
         let (kind, argument) = url.split_once(':').unwrap();
         let mut bytes = url.clone().into_bytes();
@@ -81,6 +84,24 @@ impl Sources for Fake {
     fn look_up<'a>(&'a self, query: &'a Query, options: Options) -> Looking<'a> {
         Box::pin(self.find(query, options))
     }
+
+    /// Remembers what it would answer; "gone:…" is not remembered.
+    fn recall<'a>(&'a self, queries: &'a [Query], deadline: Instant) -> Recalling<'a> {
+        Box::pin(async move {
+            let mut recalled = Vec::new();
+            for query in queries {
+                let Query::Crl { url } = query else { unreachable!() };
+                if url.starts_with("gone:") {
+                    recalled.push(Recalled::default());
+                    continue;
+                }
+                let options = Options { deadline, caches: Caches::Use };
+                let Found { outcome, elapsed, steps, .. } = self.find(query, options).await;
+                recalled.push(Recalled { outcome: Some(outcome), left: LONG, elapsed, steps });
+            }
+            recalled
+        })
+    }
 }
 
 fn pair() -> (OwnedFd, OwnedFd) {
@@ -101,7 +122,7 @@ fn process(client: &LookupClient, per_channel: usize) -> (Rc<Fake>, JoinHandle<(
 }
 
 fn within(time: Duration) -> Options {
-    Options { deadline: Instant::now() + time, ignore_caches: false }
+    Options { deadline: Instant::now() + time, caches: Caches::Use }
 }
 
 fn crl(url: &str) -> Query {
@@ -151,7 +172,7 @@ fn answers_come_in_any_order_with_all_they_say() {
         assert_eq!((found.origin, found.steps), (Origin::Memory, vec!["a step".to_owned()]));
         assert_eq!(found.elapsed, Duration::from_millis(3));
         assert!(!fake.ignored_caches.get());
-        client.look_up(&crl("echo:3"), Options { ignore_caches: true, ..within(LONG) }).await;
+        client.look_up(&crl("echo:3"), Options { caches: Caches::Ignore, ..within(LONG) }).await;
         assert!(fake.ignored_caches.get());
         fake.go.notify_one();
         assert_eq!(present(&slow.await.unwrap()), b"wait:1");
@@ -231,6 +252,69 @@ fn who_gives_up_ends_the_look_up() {
     });
 }
 
+/// Which of these are remembered.
+async fn remembered(client: &LookupClient, urls: &[&str]) -> Vec<bool> {
+    let queries: Vec<Query> = urls.iter().map(|url| crl(url)).collect();
+    let recalled = client.recall(&queries, Instant::now() + LONG).await;
+    recalled.iter().map(|recalled| recalled.outcome.is_some()).collect()
+}
+
+#[test]
+fn what_is_remembered_comes_in_one_answer() {
+    run(async {
+        let client = LookupClient::off();
+        assert_eq!(remembered(&client, &["echo:1", "echo:2"]).await, [false; 2]);
+        let (fake, _serving) = process(&client, 3);
+        assert_eq!(remembered(&client, &["echo:1", "gone:2", "echo:3"]).await, [true, false, true]);
+        let counters = client.status(LONG).await.unwrap();
+        let counted = (counters.queries, counters.present, counters.from_memcached);
+        assert_eq!((counted, counters.under_way), ((2, 2, 2), 0));
+        // The answer waits until it is wanted.
+        let early = client.recalling(&[crl("echo:early")], Instant::now() + LONG);
+        present(&ask(&client, "echo:late").await);
+        assert_eq!(fake.times("echo:early"), 1);
+        assert!(early.await[0].outcome.is_some());
+        // A fault of the program is one of the process, not of who asks.
+        assert_eq!(remembered(&client, &["panic:1", "echo:4"]).await, [false; 2]);
+        // What is under way is bounded, and so is the number of questions.
+        let slow: Vec<_> =
+            (0..3).map(|n| asking(&client, &format!("wait:{n}"), within(LONG))).collect();
+        fake.until(|fake| fake.times("wait:2") == 1).await;
+        assert_eq!(remembered(&client, &["echo:5"]).await, [false]);
+        fake.go.notify_waiters();
+        for asking in slow {
+            present(&asking.await.unwrap());
+        }
+        let many = ["echo:6"; MAX_RECALL + 1];
+        assert_eq!(remembered(&client, &many).await, [false; MAX_RECALL + 1]);
+        assert_eq!(remembered(&client, &many[1..]).await, [true; MAX_RECALL]);
+    });
+}
+
+#[test]
+fn who_does_not_want_to_know_any_more_takes_the_questions_back() {
+    run(async {
+        let client = LookupClient::off();
+        let (fake, serving) = process(&client, 100);
+        // Even if it has never waited for the answer.
+        let recalling = client.recalling(&[crl("never:1")], Instant::now() + LONG);
+        fake.until(|fake| fake.times("never:1") == 1).await;
+        drop(recalling);
+        fake.until(|fake| fake.given_up.get() == 1).await;
+        assert_eq!(client.status(LONG).await.unwrap().cancelled, 1);
+        // A process that dies is asked again when it is back.
+        let recalling = client.recalling(&[crl("wait:1")], Instant::now() + LONG);
+        fake.until(|fake| fake.times("wait:1") == 1).await;
+        serving.abort();
+        let _ = serving.await;
+        yield_now().await;
+        let (fake, _serving) = process(&client, 100);
+        fake.until(|fake| fake.times("wait:1") == 1).await;
+        fake.go.notify_one();
+        assert!(recalling.await[0].outcome.is_some());
+    });
+}
+
 #[test]
 fn a_fault_in_a_source_fails_one_look_up() {
     run(async {
@@ -300,7 +384,7 @@ fn a_worker_that_does_not_read_holds_up_itself_only() {
         // As many questions as the channel holds, with answers that it does not hold.
         for id in 1.. {
             let query = crl("big:100000");
-            let request = super::message::Request::Ask { query, ignore_caches: false };
+            let request = super::message::Request::Ask { query, caches: Caches::Use };
             let frame = super::message::RequestFrame { id, remaining_ms: 60_000, request };
             if deaf.try_send(&frame.encode().unwrap()).is_err() {
                 assert!(id > 10, "the channel holds too few for this test");

@@ -15,7 +15,9 @@ use lru::LruCache;
 use serde::{Serialize, Serializer};
 use tlspool_identity::DoNai;
 use tlspool_store::{AuthorizationRow, Effect, Role, Roles, Store, StoreError};
-use tlspool_validate::sources::{Answer, Authorizer, Opinion, Options, Outcome, Query, Sources};
+use tlspool_validate::sources::{
+    Answer, Authorizer, Caches, Opinion, Options, Outcome, Query, Sources,
+};
 
 use super::identities::Identities;
 use crate::config::{Ask, Authorization, Config, Ruling};
@@ -185,7 +187,7 @@ async fn ask(
         server: meeting.role == Role::Server,
     };
     // Nothing of it is ever remembered.
-    let found = sources.look_up(&query, Options { deadline, ignore_caches: true }).await;
+    let found = sources.look_up(&query, Options { deadline, caches: Caches::Ignore }).await;
     let whose = || match (authorizer, &settings.program) {
         (Authorizer::Program, Some(program)) => program.socket.to_string(),
         (Authorizer::Program, None) => "the program".to_owned(),

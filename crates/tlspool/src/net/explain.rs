@@ -15,7 +15,7 @@ use tlspool_engine::{
 };
 use tlspool_identity::DoNai;
 use tlspool_validate::policy::Expression;
-use tlspool_validate::sources::{Options, Transport};
+use tlspool_validate::sources::{Caches, Options, Transport};
 use tlspool_validate::{
     Applicable, Endpoint, Inquiry, KeyId, Negotiated, OpenPgpCertificate, OpenPgpLimits, Peer,
     PolicyValidator, Refused, Side, Tables, Validated,
@@ -248,8 +248,8 @@ impl ExplainingHost<'_> {
     async fn fetch(&self, shown: fingerprint::Shown<'_>) -> Result<OpenPgpCertificate, Refusal> {
         let trusted = self.validator.openpgp_trust();
         let known = trusted.find(self.question.service, shown.fingerprint).cloned();
-        let (deadline, ignore_caches) = (self.deadline, self.question.ignore_caches);
-        let options = Options { deadline, ignore_caches };
+        let caches = if self.question.ignore_caches { Caches::Ignore } else { Caches::Use };
+        let options = Options { deadline: self.deadline, caches };
         fingerprint::find(&shown, known, Some(self.question.remote), self.sources, options)
             .await
             .map_err(|why| unfit(&why))

@@ -13,7 +13,7 @@ use tlspool_engine::{
 use tlspool_identity::DoNai;
 use tlspool_openpgp::{Certificate as OpenPgpCertificate, KeyId, Limits};
 use tlspool_store::{AccessError, CertificateSource, Kind, LocalIdentity, Role};
-use tlspool_validate::sources::Options;
+use tlspool_validate::sources::{Caches, Options};
 use tlspool_validate::{Endpoint, Inquiry, Negotiated, Peer, Validated};
 use tlspool_wire::{Body, PoolError, Starttls, StarttlsFlags, Text};
 
@@ -22,6 +22,7 @@ use super::chooser::Remember;
 use super::client::{CallbackFailure, Client};
 use super::disclosure::Disclosure;
 use super::fingerprint;
+use super::foresight::Foresight;
 use super::identities::{self, Asker};
 use super::worker::Worker;
 
@@ -51,6 +52,8 @@ pub(crate) struct RequestHost {
     pub(crate) deadline: Option<tokio::time::Instant>,
     /// The peer's port, if it matters and there is one.
     pub(crate) endpoint: Option<Endpoint>,
+    /// What validation looks up, as far as it is known before.
+    pub(crate) foresight: Foresight,
     /// The peer that was judged before our own name was known.
     pub(crate) judged_early: Option<ShownByPeer>,
     /// What was found out.
@@ -234,7 +237,7 @@ impl RequestHost {
     }
 
     /// Our own name, as far as it is known.
-    fn own_name(&self) -> Option<DoNai> {
+    pub(crate) fn own_name(&self) -> Option<DoNai> {
         let shown = self.outcome.credential.as_ref();
         shown.and_then(|shown| DoNai::parse(&shown.name).ok()).or_else(|| self.local.clone())
     }
@@ -287,8 +290,12 @@ impl RequestHost {
     ) -> Result<OpenPgpCertificate, Refusal> {
         let known = self.worker.trusted_openpgp(self.request.service.as_str(), shown.fingerprint);
         let options = Options {
-            deadline: self.deadline.map_or_else(far, tokio::time::Instant::into_std),
-            ignore_caches: self.request.flags.contains(StarttlsFlags::IGNORE_CACHES),
+            deadline: self.until(),
+            caches: if self.request.flags.contains(StarttlsFlags::IGNORE_CACHES) {
+                Caches::Ignore
+            } else {
+                Caches::Use
+            },
         };
         let lookups = &self.worker.lookups;
         fingerprint::find(&shown, known, self.remote.as_ref(), lookups, options)
@@ -323,10 +330,11 @@ impl RequestHost {
             },
             stapled_ocsp: &shown.ocsp,
             now: UnixTime::now(),
-            deadline: self.deadline.map_or_else(far, tokio::time::Instant::into_std),
+            deadline: self.until(),
             trace,
         };
-        let result = self.worker.validate(&inquiry).await;
+        let result = self.worker.validate(&inquiry, &self.foresight).await;
+        self.foresight.forget();
         let trace = match &result {
             Ok(validated) => validated.trace.as_ref(),
             Err(refused) => refused.trace.as_ref(),
@@ -356,7 +364,7 @@ impl RequestHost {
             service: self.request.service.as_str().into(),
         };
         let settings = self.worker.settings();
-        let deadline = self.deadline.map_or_else(far, tokio::time::Instant::into_std);
+        let deadline = self.until();
         let decision = authorization::decide(
             &settings.config.authorization,
             &self.worker.identities,
@@ -397,6 +405,11 @@ impl RequestHost {
                 self.refuse(PoolError::LocalidUnknown, text)
             }),
         }
+    }
+
+    /// When what is looked up or decided has to be there.
+    pub(crate) fn until(&self) -> std::time::Instant {
+        self.deadline.map_or_else(far, tokio::time::Instant::into_std)
     }
 
     pub(crate) fn wants_check(&self) -> bool {

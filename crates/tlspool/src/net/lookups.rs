@@ -1,15 +1,15 @@
 //! A worker's way to the look-up process, with what is remembered on this side of it: what one worker has
 //! learnt, all know, and no process has to be asked.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tlspool_lookup::cache::{Cached, Memory};
 use tlspool_lookup::process::{Counters, LookupClient};
-use tlspool_validate::sources::{Looking, Options, Query, Sources};
+use tlspool_validate::sources::{Found, Looking, Options, Query, Recalled, Sources};
 
 use super::settings::Settings;
 use crate::config::Config;
@@ -44,6 +44,8 @@ impl Remembered {
 pub(crate) struct Lookups {
     client: LookupClient,
     cached: Rc<RefCell<Rc<Cached<LookupClient>>>>,
+    /// What is remembered is beyond the look-up process.
+    afar: Rc<Cell<bool>>,
 }
 
 impl Lookups {
@@ -54,12 +56,29 @@ impl Lookups {
             client.expect();
         }
         let cached = Rc::new(RefCell::new(cached(&client, settings)));
-        Self { client, cached }
+        let afar = Rc::new(Cell::new(afar(&settings.config)));
+        Self { client, cached, afar }
     }
 
     /// The settings have changed.
     pub(crate) fn reload(&self, settings: &Settings) {
         self.cached.replace(cached(&self.client, settings));
+        self.afar.set(afar(&settings.config));
+    }
+
+    /// Whether it takes a journey to learn what is remembered: memcached does, the memory of this process does not.
+    pub(crate) fn remember_afar(&self) -> bool {
+        self.afar.get()
+    }
+
+    /// What memcached remembers of `queries`, in their order. They are sent now, and the answer can wait until it is
+    /// wanted.
+    pub(crate) fn recalling(
+        &self,
+        queries: &[Query],
+        deadline: Instant,
+    ) -> impl Future<Output = Vec<Recalled>> + use<> {
+        self.client.recalling(queries, deadline)
     }
 
     /// The look-up process was started; without a channel: there is none any more.
@@ -79,6 +98,10 @@ impl Lookups {
     }
 }
 
+fn afar(config: &Config) -> bool {
+    config.looks_up() && !in_memory(config)
+}
+
 fn cached(client: &LookupClient, settings: &Settings) -> Rc<Cached<LookupClient>> {
     let Remembered { memory, lifetime } = &settings.remembered;
     Rc::new(Cached::with_memory(client.clone(), memory.clone(), *lifetime))
@@ -88,5 +111,9 @@ impl Sources for Lookups {
     fn look_up<'a>(&'a self, query: &'a Query, options: Options) -> Looking<'a> {
         let cached = self.cached.borrow().clone();
         Box::pin(async move { cached.look_up(query, options).await })
+    }
+
+    fn at_hand(&self, query: &Query, options: Options) -> Option<Found> {
+        self.cached.borrow().at_hand(query, options)
     }
 }

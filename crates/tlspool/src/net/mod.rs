@@ -15,6 +15,7 @@ mod connection;
 mod disclosure;
 pub(crate) mod explain;
 mod fingerprint;
+mod foresight;
 mod host;
 mod identities;
 mod info;

@@ -13,7 +13,8 @@ use tlspool_identity::DoNai;
 use tlspool_keys::TokenStatus;
 use tlspool_lookup::process::Counters;
 use tlspool_openpgp::Certificate;
-use tlspool_validate::{Inquiry, Refused, Validated};
+use tlspool_validate::sources::{Query, Sources};
+use tlspool_validate::{Expected, Inquiry, Refused, Validated};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 
@@ -119,9 +120,18 @@ impl Worker {
 
     /// Is this peer believed? By the anchors that were in force at the latest
     /// [`Self::trust_digest`], and the policies of now.
-    pub(crate) async fn validate(&self, inquiry: &Inquiry<'_>) -> Result<Validated, Refused> {
+    pub(crate) async fn validate(
+        &self,
+        inquiry: &Inquiry<'_>,
+        sources: &dyn Sources,
+    ) -> Result<Validated, Refused> {
         let validator = self.trust.validator();
-        validator.validate(inquiry, &WorkerTables(&self.identities), &self.lookups).await
+        validator.validate(inquiry, &WorkerTables(&self.identities), sources).await
+    }
+
+    /// What validation will most probably look up about a peer.
+    pub(crate) fn foresee(&self, expected: &Expected<'_>) -> Vec<Query> {
+        self.trust.validator().foresee(expected, &WorkerTables(&self.identities))
     }
 
     /// The trusted OpenPGP key with this fingerprint, if there is one for the service.

@@ -19,7 +19,8 @@ use tlspool_engine::{
     handshake,
 };
 use tlspool_identity::DoNai;
-use tlspool_store::Role;
+use tlspool_store::{Kind, Role};
+use tlspool_validate::sources::CredentialKind;
 use tlspool_wire::{Body, Packet, PoolError, Starttls, StarttlsFlags as Flags};
 use tokio::sync::mpsc;
 use tokio::time::{Instant as TokioInstant, timeout_at};
@@ -32,6 +33,7 @@ use self::renegotiate::Part;
 pub(crate) use self::renegotiate::Wish;
 use super::client::{Client, InFlight};
 use super::disclosure::{self, Disclosure};
+use super::foresight::Foresight;
 use super::host::{Outcome, RequestHost, callback_text};
 use super::identities::Asker;
 use super::limits::Totals;
@@ -281,6 +283,7 @@ async fn stand_up(
         callback_timeout: settings.config.limits.callback_timeout,
         deadline,
         endpoint,
+        foresight: Foresight::new(worker.lookups.clone()),
         judged_early: None,
         outcome: Outcome { plaintext, ..Outcome::default() },
     };
@@ -301,6 +304,13 @@ async fn stand_up(
     let mut twelve = privacy::wishes(&settings.config, &case);
     // Nobody else does DTLS.
     twelve.insist |= cipher.carriage.is_dtls();
+    if authentication != PeerAuthentication::Ignored {
+        // A server answers with what its client offers first; clients mostly have X.509.
+        let openpgp = role == Role::Client
+            && twelve.openpgp
+            && rows.first().is_none_or(|row| row.kind == Kind::OpenPgp);
+        host.foresee(if openpgp { CredentialKind::OpenPgp } else { CredentialKind::X509 });
+    }
     let server = host.remote.as_ref().map(|name| name.domain().to_owned());
     let job = Job {
         role: match role {

@@ -18,6 +18,7 @@ use super::relay::Relay;
 use super::{Failure, NO_LIMIT, rules};
 use crate::net::client::{Client, InFlight};
 use crate::net::disclosure::{self, Disclosure};
+use crate::net::foresight::Foresight;
 use crate::net::host::{Outcome, RequestHost};
 use crate::net::identities::Asker;
 use crate::net::limits::Totals;
@@ -136,6 +137,7 @@ impl SessionOrders {
             callback_timeout: settings.config.limits.callback_timeout,
             deadline,
             endpoint: self.endpoint,
+            foresight: Foresight::new(worker.lookups.clone()),
             judged_early: None,
             outcome: Outcome::default(),
         };
