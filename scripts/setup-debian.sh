@@ -21,8 +21,8 @@ packages="$packages slapd ldap-utils sq memcached"
 packages="$packages nsd ldnsutils unbound bind9-dnsutils"
 # authorization: a RADIUS server
 packages="$packages freeradius"
-# tests: Python programs, manual pages, the core dump, network namespaces
-packages="$packages python3 mandoc gdb procps iproute2"
+# tests: Python programs, manual pages, the core dump, network namespaces; machines with users of their own
+packages="$packages python3 mandoc gdb procps iproute2 systemd uidmap"
 
 missing=
 for package in $packages; do

@@ -31,7 +31,8 @@ objectclass ( pgp:24 NAME 'pgpKeyInfo' STRUCTURAL MUST pgpCertID MAY ( pgpUserID
 
 /// Who may change the directory, with which password; for [`Slapd::modify`].
 const MANAGER: &str = "cn=manager";
-const PASSWORD: &str = "314159";
+/// Its password.
+pub const PASSWORD: &str = "314159";
 
 /// Some programs cannot be found by a user's search path.
 const SLAPD: &str = "/usr/sbin/slapd";
@@ -207,7 +208,8 @@ impl Slapd {
                 let ports = [self.port, self.ldaps];
                 ports.iter().all(|port| TcpStream::connect((&*self.address, *port)).is_ok())
             } else {
-                self.search("", "(objectClass=*)").ok
+                // There is no entry of that name, but somebody who says so.
+                !self.search("", "(objectClass=*)").err.contains("Can't contact LDAP server")
             };
             if connected {
                 return;

@@ -92,8 +92,11 @@ impl Terminal {
     /// Waits for its end.
     pub fn end(mut self) -> (ExitStatus, String) {
         let ended = ends_in_time(&self.child);
-        let text = self.shown.text.lock().unwrap_or_else(PoisonError::into_inner).0.clone();
-        assert!(ended, "it does not end: {text}");
+        let text = self.shown.text.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(ended, "it does not end: {}", text.0);
+        // What it wrote last is read a moment later.
+        let all = self.shown.more.wait_timeout_while(text, LIMIT, |text| !text.1);
+        let text = all.unwrap_or_else(PoisonError::into_inner).0.0.clone();
         let status = self.child.wait().expect("it is our child");
         (status, text)
     }

@@ -130,8 +130,9 @@ impl ZoneSet {
         self.address.unwrap_or_else(|| [127, 0, 0, place as u8].into())
     }
 
-    /// Signs and serves them.
-    pub fn serve(mut self) -> Zones {
+    /// Signs them, for a server that the caller starts: the file of a zone is `NAME.zone` (`root.zone`), and signed
+    /// `NAME.zone.served`; beside them are the keys, and the root's DS record in `anchor`. Returns the names, too.
+    pub fn sign(&mut self) -> (TempDir, Vec<String>) {
         let folder = TempDir::new().expect("a folder");
         self.complete();
         let names: Vec<String> = self.zones.keys().cloned().collect();
@@ -146,6 +147,12 @@ impl ZoneSet {
             let host = self.host(depth(&name));
             signer.make(&name, parent, spec, host);
         }
+        (folder, names)
+    }
+
+    /// Signs and serves them.
+    pub fn serve(mut self) -> Zones {
+        let (folder, names) = self.sign();
         let port = free_port();
         let deepest = names.iter().map(|name| depth(name)).max().unwrap_or(0);
         let groups = if self.separate { deepest + 1 } else { 1 };
