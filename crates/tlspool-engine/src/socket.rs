@@ -15,7 +15,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendFlags, Shutdown,
     SocketType, getpeername, recv, recvmsg, send, sendmsg, shutdown,
 };
-use tlspool_sctp::{Info, Received};
+use tlspool_sctp::{Info, Received, Streams};
 use tokio::io::unix::AsyncFd;
 
 /// Most bytes of a stream in one message of SCTP, when nothing says where records begin.
@@ -70,25 +70,28 @@ pub enum Arrived {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
     /// Not a socket at all.
-    #[error("the descriptor is not a socket")]
+    #[error("the descriptor is not a socket; pass a connected one")]
     NotASocket,
     /// Listening, or connected to nothing.
-    #[error("the socket is not connected")]
+    #[error("the socket is not connected; pass a connected one")]
     NotConnected,
     /// A socket that carries no byte stream, where one is needed.
-    #[error("the socket is not a stream socket")]
+    #[error("the socket is not a stream socket; for datagrams set ipproto 17 and the flag DTLS")]
     NotAStream,
     /// A socket that carries no datagrams, where it should.
-    #[error("the socket is not a datagram socket")]
+    #[error("the socket is not a datagram socket; ipproto 17 needs one")]
     NotDatagrams,
     /// A byte stream, where messages are to be kept.
-    #[error("the socket keeps no messages")]
+    #[error("the socket keeps no messages; pass a SEQPACKET, datagram or SCTP socket")]
     NotMessages,
     /// Not a socket of SCTP, where one is needed.
-    #[error("the socket is not an SCTP socket")]
+    #[error("the socket is not an SCTP socket; ipproto 132 needs one")]
     NotSctp,
     /// An association without the stream.
-    #[error("the association has no stream {stream} in both directions, only the first {least}")]
+    #[error(
+        "the association has no stream {stream} in both directions, only the first {least}; ask for more \
+         (SCTP_INITMSG)"
+    )]
     NoStream {
         /// What was asked for.
         stream: u16,
@@ -147,18 +150,31 @@ pub fn check_sctp(fd: BorrowedFd<'_>) -> Result<(), Unusable> {
 /// Checks that `fd` is a connected SCTP socket that has `stream` in both directions.
 pub fn check_stream(fd: BorrowedFd<'_>, stream: u16) -> Result<(), Unusable> {
     check_sctp(fd)?;
-    let streams = tlspool_sctp::streams(fd).map_err(Unusable::Option)?;
+    has_stream(tlspool_sctp::streams(fd).map_err(Unusable::Option)?, stream)
+}
+
+fn has_stream(streams: Streams, stream: u16) -> Result<(), Unusable> {
     let least = streams.inward.min(streams.outward);
     if stream < least { Ok(()) } else { Err(Unusable::NoStream { stream, least }) }
 }
 
-/// Checks that `fd` is fit for plaintext; with `messages`, for such that keep their boundaries.
-pub fn check_plaintext(fd: BorrowedFd<'_>, messages: bool) -> Result<(), Unusable> {
+/// Checks that `fd` is fit for plaintext; with `messages`, for such that keep their boundaries. If it is SCTP, bytes
+/// need `stream`.
+pub fn check_plaintext(
+    fd: BorrowedFd<'_>,
+    stream: u16,
+    messages: bool,
+) -> Result<SocketType, Unusable> {
     let kind = check(fd, false)?;
-    if messages && kind == SocketType::STREAM && !tlspool_sctp::is_sctp(fd) {
-        return Err(Unusable::NotMessages);
+    if !tlspool_sctp::is_sctp(fd) {
+        let fits = !messages || kind != SocketType::STREAM;
+        return if fits { Ok(kind) } else { Err(Unusable::NotMessages) };
     }
-    Ok(())
+    // An association that is over may have left something to read.
+    if !messages && let Ok(streams) = tlspool_sctp::streams(fd) {
+        has_stream(streams, stream)?;
+    }
+    Ok(kind)
 }
 
 /// Checks that `fd` is a connected SCTP socket that authenticates chunks in both directions.
@@ -214,13 +230,12 @@ impl Socket {
         stream: u16,
         messages: bool,
     ) -> Result<Self, Unusable> {
-        let kind = check(fd.as_fd(), false)?;
+        let kind = check_plaintext(fd.as_fd(), stream, messages)?;
         if tlspool_sctp::is_sctp(&fd) {
             let bytes = Kind::SctpStream { stream, records: false };
             return Self::register_sctp(fd, if messages { Kind::SctpMessages } else { bytes });
         }
         match kind {
-            SocketType::STREAM if messages => Err(Unusable::NotMessages),
             SocketType::STREAM => Self::register(fd, Kind::Stream),
             _ => Self::register(fd, Kind::Packets),
         }

@@ -48,6 +48,7 @@ pub(crate) struct Options {
     pub(crate) sctp: Option<u16>,
     /// Associations: TLS on this stream of SCTP
     #[arg(short = 'y', long, value_name = "STREAM", group = "transport")]
+    #[arg(value_parser = clap::value_parser!(u16).range(..=65534))]
     pub(crate) sctp_stream: Option<u16>,
     /// With -y: plaintext is TCP
     #[arg(long, requires = "sctp_stream", conflicts_with_all = ["sctp", "udp"])]
@@ -176,6 +177,19 @@ mod tests {
         assert!(Options::try_parse_from(["tlstunnel", "-l", "a:1", "-r", "b:2"]).is_err());
         let both = ["tlstunnel", "-c", "-s", "-l", "a:1", "-r", "b:2"];
         assert!(Options::try_parse_from(both).is_err());
+    }
+
+    #[test]
+    fn streams_have_numbers() {
+        let streams = |how: [&str; 2]| {
+            let args = ["tlstunnel", "-s", "-l", "a:1", "-r", "b:2"];
+            Options::try_parse_from(args.into_iter().chain(how)).ok().map(|o| o.streams())
+        };
+        assert_eq!(streams(["-y", "65534"]), Some(65535));
+        assert_eq!(streams(["-y", "65535"]), None);
+        // Each message says which.
+        assert_eq!(streams(["-x", "65535"]), Some(STREAMS));
+        assert_eq!(streams(["-x", "7"]), Some(8));
     }
 
     #[test]

@@ -159,17 +159,17 @@ fn descriptors_that_do_not_fit() {
         (null(), "not a socket"),
         (std::fs::File::open(&folder).unwrap().into(), "not a socket"),
         (std::io::pipe().unwrap().0.into(), "not a socket"),
-        (unconnected.unwrap(), "not connected"),
+        (unconnected.unwrap(), "not connected; pass a connected one"),
         (TcpListener::bind("127.0.0.1:0").unwrap().into(), "not connected"),
         (UnixListener::bind(scene.house.path("l")).unwrap().into(), "not connected"),
         (UdpSocket::bind("127.0.0.1:0").unwrap().into(), "not connected"),
-        (connected_udp.into(), "not a stream"),
+        (connected_udp.into(), "not a stream socket; for datagrams"),
     ];
     for (fd, words) in misfits {
         let refusal = raw.refused(starttls(), &[fd.as_fd()]);
         scene.told(refusal, E::CipherSocketNeeded, words);
     }
-    let not_sctp = (132, E::CipherSocketNeeded, "not an SCTP socket");
+    let not_sctp = (132, E::CipherSocketNeeded, "not an SCTP socket; ipproto 132");
     let udp_without_dtls = (17, E::RecordMalformed, "DTLS");
     let unknown = (99, E::RecordMalformed, "ipproto 99");
     for (ipproto, error, words) in [udp_without_dtls, not_sctp, unknown] {

@@ -10,6 +10,9 @@ use tlspool_tests::sctp::{End, Kind, Listener, dial, pair};
 
 use super::messages::Two;
 
+/// What helps if an association has too few.
+const MORE_STREAMS: &str = "ask for more (SCTP_INITMSG)";
+
 /// The number and the words with which a request is refused.
 fn refusal(house: &House, request: StarttlsRequest, socket: OwnedFd) -> (PoolError, String) {
     let error = house.pool().starttls(request, socket, Plaintext::pair()).unwrap_err();
@@ -67,7 +70,7 @@ fn wrong_sockets_and_streams_are_refused() {
     let near = dial(listener.address, Kind::Plain, 9);
     let _far = listener.accept();
     let (_, words) = refusal(&house, StarttlsRequest::server().sctp(5), near);
-    assert!(words.contains("no stream 5"), "{words}");
+    assert!(words.contains("no stream 5") && words.ends_with(MORE_STREAMS), "{words}");
     // Bytes have no boundaries. (The pool says so at once if the socket comes along, which it does when the
     // connection has seen one request.)
     let (near, _far) = pair(Kind::Authenticated);
@@ -76,6 +79,17 @@ fn wrong_sockets_and_streams_are_refused() {
     let request = StarttlsRequest::server().sctp_messages(0);
     let error = pool.starttls(request, near, Plaintext::given(tcp.into())).unwrap_err();
     assert_eq!(error.pool_error(), Some(PoolError::PlainSocketNeeded), "{error}");
+    assert!(error.to_string().contains("pass a SEQPACKET, datagram or SCTP socket"), "{error}");
+    // A plaintext association without the stream.
+    let near = dial(listener.address, Kind::Plain, 9);
+    let few = Listener::open(Kind::Plain, 2);
+    let _ours = dial(few.address, Kind::Plain, 2);
+    let request = StarttlsRequest::server().sctp(4);
+    let error = pool.starttls(request, near, Plaintext::given(few.accept())).unwrap_err();
+    assert_eq!(error.pool_error(), Some(PoolError::PlainSocketNeeded), "{error}");
+    let words = error.to_string();
+    assert!(words.contains("the plaintext side: the association has no stream 4"), "{words}");
+    assert!(words.ends_with(MORE_STREAMS), "{words}");
     // One that is connected to nobody.
     let lonely = rustix::net::socket(
         rustix::net::AddressFamily::INET,

@@ -7,7 +7,8 @@ use std::process::Command;
 use std::thread;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
-use tlspool_client::wire::message::MAX_MESSAGE;
+use tlspool_client::wire::MessageHeader;
+use tlspool_client::wire::message::{MAX_MESSAGE, MessageFlags};
 use tlspool_sctp::Info;
 use tlspool_tests::binaries::program;
 use tlspool_tests::net::{dial, free_port};
@@ -100,18 +101,36 @@ fn a_stream_of_dtls_for_programs_on_unix_sockets() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("near");
     let service = echo.address.to_string();
-    let way = Way::new(path.to_str().unwrap(), &service, &["-x", "7"], [&[], &[]]);
-    let program = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
-    connect(&program, &SocketAddrUnix::new(&path).unwrap()).unwrap();
-    let program = std::os::unix::net::UnixDatagram::from(program);
-    program.set_read_timeout(Some(tlspool_tests::LIMIT)).unwrap();
-    for message in [&b"one"[..], b"another", &[3; MAX_MESSAGE]] {
-        program.send(message).unwrap();
-        let mut buffer = vec![0; MAX_MESSAGE + 1];
-        let n = program.recv(&mut buffer).unwrap();
-        assert_eq!(&buffer[..n], message, "{}", way.said());
+    // With the last one, each message has a header that says its stream.
+    let ppid = [0, 0, 0, 46];
+    let header = MessageHeader { stream: 99, flags: MessageFlags::UNORDERED, ppid }.encode();
+    for (stream, header) in [("7", &[][..]), ("65535", &header)] {
+        let way = Way::new(path.to_str().unwrap(), &service, &["-x", stream], [&[], &[]]);
+        let program = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+        connect(&program, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        let program = std::os::unix::net::UnixDatagram::from(program);
+        program.set_read_timeout(Some(tlspool_tests::LIMIT)).unwrap();
+        for message in [&b"one"[..], b"another", &[3; MAX_MESSAGE]] {
+            let message = [header, message].concat();
+            program.send(&message).unwrap();
+            let mut buffer = vec![0; message.len() + 1];
+            let n = program.recv(&mut buffer).unwrap();
+            assert_eq!(buffer[..n], message, "{}", way.said());
+        }
+        drop(program);
+        way.stop();
     }
-    drop(program);
+}
+
+#[test]
+#[ignore = "in the VM"]
+fn a_service_without_the_stream_is_told_apart_in_the_log() {
+    let echo = Echo::start(5);
+    let near = at(sctp::free_port());
+    let way = Way::new(&near.to_string(), &echo.address.to_string(), &["-y", "9"], [&[], &[]]);
+    let end = End::dial(near, 10);
+    assert_eq!(end.next(), None);
+    way.tunnels[0].await_words("the plaintext side: the association has no stream 9");
     way.stop();
 }
 

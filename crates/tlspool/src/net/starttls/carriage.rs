@@ -68,6 +68,11 @@ impl Carriage {
         }
     }
 
+    /// Whether plaintext has to keep the boundaries of its messages.
+    fn has_messages(self) -> bool {
+        matches!(self, Self::DtlsSctp(_))
+    }
+
     /// Whether the socket is fit for it.
     pub(super) fn check(self, socket: &OwnedFd) -> Result<(), Failure> {
         let usable = match self {
@@ -92,30 +97,22 @@ impl Carriage {
 
     /// Whether a socket is fit for the plaintext of it.
     pub(super) fn check_plaintext(self, socket: &OwnedFd) -> Result<(), Failure> {
-        let messages = matches!(self, Self::DtlsSctp(_));
-        socket::check_plaintext(socket.as_fd(), messages).map_err(plain)
+        let checked = socket::check_plaintext(socket.as_fd(), self.stream(), self.has_messages());
+        checked.map(drop).map_err(plain)
     }
 
     /// The application's side.
     pub(super) fn plaintext(self, socket: OwnedFd) -> Result<Socket, Failure> {
-        let messages = matches!(self, Self::DtlsSctp(_));
-        Socket::plaintext_beside_sctp(socket, self.stream(), messages).map_err(plain)
+        Socket::plaintext_beside_sctp(socket, self.stream(), self.has_messages()).map_err(plain)
     }
 }
 
 fn cipher(unusable: Unusable) -> Failure {
-    let text = match unusable {
-        Unusable::TakesUnauthenticated | Unusable::PeerUnauthenticated | Unusable::Option(_) => {
-            unusable.to_string()
-        }
-        _ => format!("{unusable}; pass a connected one"),
-    };
-    Failure::new(PoolError::CipherSocketNeeded, text)
+    Failure::new(PoolError::CipherSocketNeeded, unusable.to_string())
 }
 
 fn plain(unusable: Unusable) -> Failure {
-    let text = format!("the plaintext side: {unusable}; pass a connected one");
-    Failure::new(PoolError::PlainSocketNeeded, text)
+    Failure::new(PoolError::PlainSocketNeeded, format!("the plaintext side: {unusable}"))
 }
 
 #[cfg(test)]
