@@ -11,7 +11,7 @@ packages="$packages softhsm2 libnss3 libnss3-tools opensc"
 packages="$packages openssl gnutls-bin curl"
 # the same as libraries, for what their programs do not offer
 packages="$packages libssl-dev libgnutls28-dev"
-# SCTP and bad weather: a kernel to run tests on, what it starts with, tools for the network
+# SCTP and bad weather: a kernel to run tests on, what it starts with; tools for the network, and its namespaces
 packages="$packages user-mode-linux busybox-static cpio kmod iproute2 socat"
 # OpenPGP: another implementation
 packages="$packages gnupg"
@@ -21,8 +21,8 @@ packages="$packages slapd ldap-utils sq memcached"
 packages="$packages nsd ldnsutils unbound bind9-dnsutils"
 # authorization: a RADIUS server
 packages="$packages freeradius"
-# tests: Python programs, manual pages, the core dump, network namespaces; machines with users of their own
-packages="$packages python3 mandoc gdb procps iproute2 systemd uidmap"
+# tests: Python programs, manual pages, the core dump; machines with users of their own
+packages="$packages python3 mandoc gdb procps systemd uidmap"
 
 missing=
 for package in $packages; do

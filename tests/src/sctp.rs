@@ -3,8 +3,10 @@
 use std::io::IoSliceMut;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -236,10 +238,12 @@ impl Packet {
     }
 }
 
-/// Listens to all of SCTP that arrives at 127.0.0.1.
+/// Listens to all of SCTP that arrives at 127.0.0.1, until it is dropped.
 #[derive(Debug)]
 pub struct Capture {
     packets: Arc<Mutex<Vec<Packet>>>,
+    over: Arc<AtomicBool>,
+    listening: Option<JoinHandle<()>>,
 }
 
 impl Capture {
@@ -250,21 +254,40 @@ impl Capture {
         let raw = raw.expect("a raw socket");
         // More than any test sends.
         sockopt::set_socket_recv_buffer_size_force(&raw, 32 << 20).expect("we are root");
-        let packets = Arc::new(Mutex::new(Vec::new()));
-        let heard = Arc::clone(&packets);
-        thread::spawn(move || {
+        // So often it looks whether it is over.
+        let often = Some(Duration::from_millis(100));
+        sockopt::set_socket_timeout(&raw, sockopt::Timeout::Recv, often).expect("a time limit");
+        let (packets, over) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let (heard, is_over) = (Arc::clone(&packets), Arc::clone(&over));
+        let listening = thread::spawn(move || {
             let mut buffer = vec![0; 1 << 16];
-            while let Ok((length, _)) = recv(&raw, &mut buffer[..], RecvFlags::empty()) {
+            while !is_over.load(Ordering::Relaxed) {
+                let length = match recv(&raw, &mut buffer[..], RecvFlags::empty()) {
+                    Ok((length, _)) => length,
+                    Err(Errno::AGAIN | Errno::INTR) => continue,
+                    Err(error) => panic!("the capture: {error}"),
+                };
                 let packet = Packet::read(&buffer[..length]).expect("a packet of SCTP");
                 heard.lock().unwrap_or_else(PoisonError::into_inner).push(packet);
             }
         });
-        Self { packets }
+        Self { packets, over, listening: Some(listening) }
     }
 
     /// What was heard from and to `port` so far.
     pub fn of(&self, port: u16) -> Vec<Packet> {
         let packets = self.packets.lock().unwrap_or_else(PoisonError::into_inner);
         packets.iter().filter(|p| p.ports.0 == port || p.ports.1 == port).cloned().collect()
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if self.listening.take().is_some_and(|listening| listening.join().is_err())
+            && !thread::panicking()
+        {
+            panic!("the capture has missed something");
+        }
     }
 }

@@ -124,43 +124,52 @@ impl Framing {
             Self::Stream(stream) => Some(Info { stream, ..Info::default() }),
             Self::Header => {
                 let (header, _) = MessageHeader::split(header)?;
-                Some(Info {
-                    stream: header.stream,
-                    ppid: u32::from_ne_bytes(header.ppid),
-                    unordered: header.flags.contains(MessageFlags::UNORDERED),
-                })
+                Some(info_of(header))
             }
         }
     }
 
     /// What is told of a message, if it has a header.
     pub(super) fn header(self, info: Info) -> Option<[u8; MessageHeader::LENGTH]> {
-        let flags = if info.unordered { MessageFlags::UNORDERED } else { MessageFlags::default() };
-        let header = MessageHeader { stream: info.stream, flags, ppid: info.ppid.to_ne_bytes() };
-        (self == Self::Header).then(|| header.encode())
+        (self == Self::Header).then(|| header_of(info).encode())
     }
+}
+
+/// What a header says of its message.
+pub fn info_of(header: MessageHeader) -> Info {
+    Info {
+        stream: header.stream,
+        ppid: u32::from_ne_bytes(header.ppid),
+        unordered: header.flags.contains(MessageFlags::UNORDERED),
+    }
+}
+
+/// The header that says this of a message.
+pub fn header_of(info: Info) -> MessageHeader {
+    let flags = if info.unordered { MessageFlags::UNORDERED } else { MessageFlags::default() };
+    MessageHeader { stream: info.stream, flags, ppid: info.ppid.to_ne_bytes() }
 }
 
 /// Puts messages together that come in parts.
 #[derive(Debug, Default)]
-pub(super) struct Parts {
+pub struct Parts {
     bytes: Vec<u8>,
 }
 
 impl Parts {
     /// Whether the message at hand is the first part of its own.
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
     /// Adds a part, up to somewhat more than `most` bytes of all: what is longer is no message.
-    pub(super) fn add(&mut self, part: &[u8], most: usize) {
+    pub fn add(&mut self, part: &[u8], most: usize) {
         let room = (most + 1).saturating_sub(self.bytes.len());
         self.bytes.extend_from_slice(&part[..part.len().min(room)]);
     }
 
     /// The message, once it is whole.
-    pub(super) fn take(&mut self) -> Vec<u8> {
+    pub fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.bytes)
     }
 }

@@ -27,10 +27,11 @@ use crate::config::{Engine, PeerAuthentication};
 use crate::handshake::{HandshakeError, Job, Role, Summary};
 use crate::tickets::Scope;
 
-use self::association::{Association, Parts};
+use self::association::Association;
 
 pub use tls12::Anonymous;
 
+pub use association::{Parts, header_of, info_of};
 pub use relay::{Manner, Order, Orders, Outcome, Terms, run};
 pub(crate) use shake::{client, server};
 pub(crate) use store::Store;
@@ -86,11 +87,7 @@ pub struct Session {
     early: VecDeque<(Vec<u8>, Info)>,
     /// What it runs over, if that is SCTP.
     association: Option<Association>,
-    /// A message of SCTP that is not whole.
-    parts: Parts,
     peer_closed: bool,
-    /// The socket is at its end.
-    ended: bool,
 }
 
 impl std::fmt::Debug for Session {
@@ -109,9 +106,7 @@ impl Session {
             fingerprint: job.twelve.fingerprint,
             early: VecDeque::new(),
             association: None,
-            parts: Parts::default(),
             peer_closed: false,
-            ended: false,
         }
     }
 

@@ -10,7 +10,7 @@ use tls12::{Alert, ChooseCredential, Closed, Connection, Output, SignRequest, Ve
 use tlspool_sctp::Info;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::association::Association;
+use super::association::{Association, Parts};
 use super::{Session, certificate_of, client_config, credential_of, explain, server_config};
 use crate::ask::{Agreed, Credential, Host, PeerCredential, Refusal, ShownByPeer};
 use crate::config::{Engine, PeerAuthentication};
@@ -241,6 +241,15 @@ fn alert_for(error: &CertificateError) -> Alert {
     }
 }
 
+/// What comes from the peer while hands are shaken.
+#[derive(Default)]
+struct Inlet {
+    /// A message of SCTP that is not whole.
+    parts: Parts,
+    /// The socket is at its end.
+    ended: bool,
+}
+
 impl Session {
     /// Runs until the connection is established.
     async fn shake<H: Host>(
@@ -249,11 +258,12 @@ impl Session {
         errand: &mut Errand<'_, H>,
     ) -> Result<(), HandshakeError> {
         let mut out = Vec::new();
+        let mut inlet = Inlet::default();
         loop {
             match self.connection.poll_output(&mut out) {
                 Output::NewKeys => self.new_keys(socket)?,
                 Output::SendChangeOfKeys => {
-                    self.change_keys(socket, &out).await?;
+                    self.change_keys(socket, &mut inlet, &out).await?;
                     out.clear();
                 }
                 Output::OldKeysDone => self.old_keys_done(socket)?,
@@ -277,8 +287,12 @@ impl Session {
                         Closed::Cleanly => HandshakeError::PeerClosed,
                     }));
                 }
-                Output::WaitUntil(time) => drop(self.receive(socket, Some(time)).await?),
-                Output::Idle => drop(self.receive(socket, None).await?),
+                Output::WaitUntil(time) => {
+                    self.receive(socket, &mut inlet, Some(time)).await?;
+                }
+                Output::Idle => {
+                    self.receive(socket, &mut inlet, None).await?;
+                }
                 // Of a handshake that has not begun yet.
                 Output::Renegotiated(_) | Output::RenegotiationRefused => {}
                 question => self.answer(question, errand).await,
@@ -359,10 +373,15 @@ impl Session {
 
     /// Sends a ChangeCipherSpec once the peer has all that went before, and changes keys (RFC 6083 sections 4.7
     /// and 4.8).
-    async fn change_keys(&mut self, socket: &Socket, change: &[u8]) -> Result<(), HandshakeError> {
+    async fn change_keys(
+        &mut self,
+        socket: &Socket,
+        inlet: &mut Inlet,
+        change: &[u8],
+    ) -> Result<(), HandshakeError> {
         tlspool_sctp::tell_dryness(socket.sctp()).map_err(std::io::Error::from)?;
-        while !self.receive(socket, None).await? {
-            if self.ended {
+        while !self.receive(socket, inlet, None).await? {
+            if inlet.ended {
                 return Err(HandshakeError::PeerClosed);
             }
         }
@@ -375,6 +394,7 @@ impl Session {
     async fn receive(
         &mut self,
         socket: &Socket,
+        inlet: &mut Inlet,
         until: Option<Instant>,
     ) -> Result<bool, HandshakeError> {
         let mut buffer = vec![0; if socket.is_packets() { DATAGRAM } else { READ_SIZE }];
@@ -395,18 +415,18 @@ impl Session {
         match received {
             Ok(Arrived::Dry) => return Ok(true),
             Ok(Arrived::End) => {
-                self.ended = true;
+                inlet.ended = true;
                 self.connection.handle_end();
             }
             Ok(Arrived::Bytes { length, info, whole, .. }) => {
                 let mut bytes = &buffer[..length];
                 let message;
-                if !whole || !self.parts.is_empty() {
-                    self.parts.add(bytes, tls12::MAX_RECORD);
+                if !whole || !inlet.parts.is_empty() {
+                    inlet.parts.add(bytes, tls12::MAX_RECORD);
                     if !whole {
                         return Ok(false);
                     }
-                    message = self.parts.take();
+                    message = inlet.parts.take();
                     bytes = &message;
                 }
                 self.connection.set_tag(info.to_bits());
