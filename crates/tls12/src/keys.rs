@@ -188,6 +188,7 @@ mod tests {
         assert_eq!(exporter.export(b"key expansion", None, &mut with), Err(ExportError));
         let long = vec![0; 1 << 16];
         assert_eq!(exporter.export(b"x", Some(&long), &mut with), Err(ExportError));
+        assert_eq!(exporter.export(b"x", None, &mut vec![0; MAX_EXPORT]), Ok(()));
         assert_eq!(exporter.export(b"x", None, &mut vec![0; MAX_EXPORT + 1]), Err(ExportError));
         assert_eq!(exporter.export(b"x", None, &mut []), Ok(()));
         assert_eq!(exporter.tls_unique(), &[7; 12]);

@@ -2,7 +2,7 @@
 //!
 //! Nothing is decided here, and nothing consumed: whoever serves the client gets all bytes.
 
-use crate::codec::{CertificateType, ClientHello, kind};
+use crate::codec::{CertificateType, ClientHello, kind, length24};
 use crate::record::{HEADER, content};
 use crate::suite::Suite;
 
@@ -48,7 +48,7 @@ pub fn peek(bytes: &[u8]) -> Peek {
     if found != kind::CLIENT_HELLO {
         return Peek::Other;
     }
-    let length = usize::from(high) << 16 | usize::from(mid) << 8 | usize::from(low);
+    let length = length24([high, mid, low]);
     if length > LONGEST {
         return Peek::Other;
     }
@@ -159,9 +159,14 @@ mod tests {
 
     /// A hello in one record, with these extensions.
     fn with_extensions(extensions: &[u8]) -> Vec<u8> {
+        with(&[0, 0, 2, 0xC0, 0x2C, 1, 0], extensions)
+    }
+
+    /// Likewise, with session id, suites and compression as they stand there.
+    fn with(middle: &[u8], extensions: &[u8]) -> Vec<u8> {
         let mut body = vec![3, 3];
         body.extend([7; 32]);
-        body.extend([0, 0, 2, 0xC0, 0x2C, 1, 0]);
+        body.extend(middle);
         body.extend((extensions.len() as u16).to_be_bytes());
         body.extend(extensions);
         let length = (body.len() as u32).to_be_bytes();
@@ -192,6 +197,23 @@ mod tests {
     }
 
     #[test]
+    fn tls13_in_a_hello_that_is_none_does_not_count() {
+        let session = |length: u8| {
+            let id = vec![5; length.into()];
+            [&[length][..], &id, &[0, 2, 0xC0, 0x2C, 1, 0]].concat()
+        };
+        for (middle, counts) in [
+            (session(32), true),
+            (session(33), false),
+            (vec![0, 0, 0, 1, 0], false),
+            (vec![0, 0, 2, 0xC0, 0x2C, 0], false),
+        ] {
+            let seen = peek(&with(&middle, &[0, 43, 0, 3, 2, 3, 4]));
+            assert_eq!(matches!(seen, Peek::Hello(_)), counts, "{middle:?}");
+        }
+    }
+
+    #[test]
     fn waits_for_a_whole_hello_and_for_nothing_else() {
         let bytes = hello(ClientConfig::default());
         for cut in 0..bytes.len() {
@@ -202,6 +224,11 @@ mod tests {
         assert_eq!(peek(&[22, 2, 3, 0, 4, 1, 0, 0, 0]), Peek::Other);
         // Another record, or too much, before a whole message.
         assert_eq!(peek(&[22, 3, 3, 0, 2, 1, 0, 23, 3, 3, 0, 0]), Peek::Other);
+        assert_eq!(peek(&[22, 3, 3, 0, 4, 1, 1, 0, 0]), Peek::More);
         assert_eq!(peek(&[22, 3, 3, 0, 4, 1, 1, 0, 1]), Peek::Other);
+        // Its length has three bytes, each of which counts.
+        let short = [&[22, 3, 3, 1, 3, 1, 0, 1, 0][..], &[0; 255]].concat();
+        assert_eq!(peek(&short), Peek::More);
+        assert_eq!(peek(&[&short[..], &[22, 3, 3, 0, 1, 0]].concat()), Peek::Other);
     }
 }

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use crate::codec::framed;
+use crate::codec::{framed, length24};
 use crate::crypto::{RecordKey, TAG_LEN};
 use crate::error::{Alert, Error};
 
@@ -208,10 +208,7 @@ impl Stream {
 
     /// Takes what the peer sent.
     pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        if self.taken > 0 {
-            self.incoming.drain(..self.taken);
-            self.taken = 0;
-        }
+        self.incoming.drain(..std::mem::take(&mut self.taken));
         if self.incoming.len() + bytes.len() > MAX_INCOMING {
             return Err(Error::TooMuch("bytes at once"));
         }
@@ -276,7 +273,7 @@ impl Stream {
     fn next_message(&mut self) -> Result<Option<Message>, Error> {
         let waiting = &self.messages[self.message_taken..];
         let [_, a, b, c, ..] = *waiting else { return Ok(None) };
-        let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        let length = length24([a, b, c]);
         if length > MAX_MESSAGE {
             return Err(Error::TooMuch("bytes in a handshake message"));
         }

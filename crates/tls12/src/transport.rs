@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::crypto::RecordKey;
 use crate::dtls::{self, Content, FlightEnd, SealError, Timeout};
 use crate::error::{Alert, Error};
-use crate::record::{HEADER, Incoming, MAX_RECORD, Message, Protection, Stream};
+use crate::record::{Incoming, MAX_RECORD, Message, Protection, Stream};
 
 /// Data that may wait while a question does, in bytes; what else the peer sends is lost, as datagrams may be.
 const MAX_WAITING: usize = 256 * 1024;
@@ -387,8 +387,7 @@ impl Transport {
 
     pub(crate) fn open(&mut self, record: &mut [u8]) -> Result<(u8, Range<usize>), Error> {
         match self {
-            Self::Stream(stream) if record.len() >= HEADER => stream.open(record),
-            Self::Stream(_) => Err(Error::BadRecord),
+            Self::Stream(stream) => stream.open(record),
             Self::Datagram(_) => Err(Error::Misuse("a datagram is opened as a whole")),
         }
     }

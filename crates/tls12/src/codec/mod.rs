@@ -56,6 +56,11 @@ pub(crate) const fn name(kind: u8) -> &'static str {
     }
 }
 
+/// A length of three bytes.
+pub(crate) const fn length24([high, middle, low]: [u8; 3]) -> usize {
+    u32::from_be_bytes([0, high, middle, low]) as usize
+}
+
 /// Reads a message from its front; every error names the message.
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
@@ -100,8 +105,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn u24(&mut self) -> Result<usize, Error> {
-        let [a, b, c] = self.array()?;
-        Ok(usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c))
+        self.array().map(length24)
     }
 
     pub(crate) fn u32(&mut self) -> Result<u32, Error> {
@@ -286,6 +290,7 @@ mod tests {
 
     #[test]
     fn reads_within_bounds_only() {
+        assert_eq!([[1, 0, 0], [0, 1, 0], [1, 2, 3]].map(length24), [65_536, 256, 66_051]);
         let mut reader = Reader::new("x", &[2, 1, 2, 0, 1, 9, 0, 0, 1]);
         assert_eq!(reader.vec8(), Ok(&[1, 2][..]));
         assert_eq!(reader.vec16(), Ok(&[9][..]));

@@ -1,6 +1,7 @@
 //! Two transports and the network between them, with a fake clock. The handshakes are shapes: messages of the
 //! right kinds in the right order, with nothing in them.
 
+mod repetition;
 mod world;
 
 use std::collections::{HashSet, VecDeque};
@@ -259,6 +260,7 @@ fn what_anybody_can_send_ends_nothing() {
     assert!(world.client.data.is_empty() && world.server.data.is_empty());
     let counters = world.client.transport.counters();
     assert_eq!((counters.malformed, counters.other_epoch, counters.resent), (1, 1, 0));
+    assert_eq!((counters.senseless, counters.repeated), (6, 0));
 }
 
 #[test]

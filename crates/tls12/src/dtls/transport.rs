@@ -568,7 +568,7 @@ impl Transport {
                     return Ok(Some(Transmit { len, content }));
                 }
             }
-            if len > 0 && flight.next_content().is_some() {
+            if flight.next_content().is_some() {
                 break;
             }
         }

@@ -3,6 +3,7 @@
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
+mod data;
 mod hellos;
 mod messages;
 mod proofs;

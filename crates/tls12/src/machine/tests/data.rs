@@ -1,0 +1,65 @@
+//! The data path of a relay that does what it may not, and alerts over datagrams.
+
+use std::time::Instant;
+
+use super::*;
+use crate::dtls::{self, Mode};
+use crate::record::MAX_RECORD;
+
+/// Client and server of DTLS, open.
+fn datagrams(mode: Mode) -> Pair {
+    let now = Instant::now();
+    let settings = dtls::Config { mode, ..dtls::Config::default() };
+    let client = Connection::datagram_client(&Arc::new(client_config()), settings.clone(), now);
+    let server = Connection::datagram_server(Arc::new(server_config()), settings, None, now);
+    let side = |connection| Side::new(connection, vec![credential(1, Shape::X509)]);
+    let mut pair = Pair { client: side(client.unwrap()), server: side(server) };
+    (pair.client.now, pair.server.now) = (now, now);
+    pair.run_datagrams(FAIR, &mut Dice(1));
+    assert!(pair.client.established && pair.server.established);
+    pair
+}
+
+#[test]
+fn nothing_is_sealed_while_something_else_waits_or_nothing_may_be() {
+    let no = Err(Error::Misuse("no data can be sealed now"));
+    let mut room = vec![0; MAX_RECORD];
+    let mut pair = pair_of(client_config(), server_config());
+    assert_eq!(pair.server.connection.seal(&mut room, 1), no);
+    pair.run();
+    // HelloRequest waits; data after it is fine once it is out.
+    let server = &mut pair.server;
+    server.connection.renegotiate(None).unwrap();
+    assert!(server.connection.may_send());
+    assert_eq!(server.connection.seal(&mut room, 1), no);
+    server.act();
+    assert!(server.connection.seal(&mut room, 1).is_ok());
+    server.connection.close();
+    server.act();
+    assert_eq!(server.connection.seal(&mut room, 1), no);
+}
+
+#[test]
+fn a_record_shorter_than_its_header_is_none() {
+    for length in 0..5 {
+        let mut pair = pair_of(client_config(), server_config());
+        pair.run();
+        let server = &mut pair.server;
+        let mut record = [23, 3, 3, 0, 0];
+        let opened = server.connection.open(&mut record[..length], server.now);
+        assert_eq!(opened, Err(Error::BadRecord));
+    }
+}
+
+#[test]
+fn alerts_over_datagrams_are_what_their_level_says() {
+    for mode in [Mode::Udp, Mode::Sctp] {
+        let mut pair = datagrams(mode);
+        pair.server.connection.core.transport.queue_alert(Alert::USER_CANCELED).unwrap();
+        pair.run_datagrams(FAIR, &mut Dice(1));
+        assert_eq!((pair.client.error(), pair.server.error()), (None, None));
+        pair.server.connection.abort(Alert::ACCESS_DENIED);
+        pair.run_datagrams(FAIR, &mut Dice(1));
+        assert_eq!(pair.client.error(), Some(&Error::PeerAlert(Alert::ACCESS_DENIED)));
+    }
+}
