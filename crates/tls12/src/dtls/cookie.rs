@@ -170,7 +170,7 @@ impl<'a> Hello<'a> {
 /// What is counted by `N` bytes of length at the beginning, and what follows.
 fn counted<const N: usize>(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<N>()?;
-    let length = length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+    let length = length.iter().fold(0, |length, byte| length * 256 + usize::from(*byte));
     rest.split_at_checked(length)
 }
 
@@ -179,6 +179,14 @@ mod tests {
     use super::*;
 
     const MINUTE: Duration = Duration::from_mins(1);
+
+    #[test]
+    fn both_bytes_of_a_length_count() {
+        let bytes = [&[1, 2][..], &[7; 300]].concat();
+        assert_eq!(counted::<2>(&bytes).map(|(of, rest)| (of.len(), rest.len())), Some((258, 42)));
+        assert_eq!(counted::<1>(&bytes).map(|(of, rest)| (of.len(), rest.len())), Some((1, 300)));
+        assert_eq!(counted::<2>(&bytes[..259]), None);
+    }
 
     /// A hello as short as can be.
     fn hello(record_seq: u8, message_seq: u8, cookie: &[u8], random: u8) -> Vec<u8> {

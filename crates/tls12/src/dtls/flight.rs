@@ -280,6 +280,7 @@ mod tests {
     fn records_are_of_their_kind_epoch_and_version() {
         let mut flight = Flight::default();
         flight.push(0, 0, CLIENT_HELLO, b"hello");
+        assert!(flight.uses(0) && !flight.uses(1));
         flight.push(0, 1, 16, b"key");
         flight.push_change_cipher_spec(0);
         flight.push(1, 2, 20, b"finished");
@@ -347,7 +348,9 @@ mod tests {
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         assert_eq!(timer.deadline(), None);
-        // After loss the next flight begins with half of it; without, the one after begins anew.
+        // After loss the next flight begins with half of it, however often the answer is told; without, the one
+        // after begins anew.
+        timer.stop();
         timer.stop();
         timer.start(true, now);
         assert_eq!(timer.deadline(), Some(now + 30 * second));

@@ -89,9 +89,7 @@ impl Partial {
         let from = self.pieces.partition_point(|piece| piece.end < new.start);
         let to = self.pieces.partition_point(|piece| piece.start <= new.end);
         let end = HEADER + new.end;
-        if self.raw.len() < end {
-            self.raw.resize(end, 0);
-        }
+        self.raw.resize(self.raw.len().max(end), 0);
         self.raw[HEADER + new.start..end].copy_from_slice(fragment.body);
         // What touches becomes one piece.
         if let Some(touched) = self.pieces.get(from..to).filter(|touched| !touched.is_empty()) {
@@ -342,6 +340,21 @@ mod tests {
         for seq in 0..2 {
             assert_eq!(inbox.pop().unwrap(), whole(11, seq, &body));
         }
+    }
+
+    #[test]
+    fn what_finds_no_room_leaves_what_is_there() {
+        let max = 1000;
+        let mut inbox = Inbox::new(0, max);
+        assert_eq!(add(&mut inbox, 11, max, 0, 0, &vec![7; max]), Fate::Taken);
+        assert_eq!(add(&mut inbox, 11, max, 1, 0, &vec![7; max - 200]), Fate::Taken);
+        assert_eq!(add(&mut inbox, 11, 300, 2, 0, &[8; 100]), Fate::Taken);
+        assert_eq!(add(&mut inbox, 11, 300, 2, 100, &[8; 200]), Fate::Dropped);
+        inbox.pop().unwrap();
+        assert_eq!(add(&mut inbox, 11, 300, 2, 100, &[8; 200]), Fate::Taken);
+        assert_eq!(add(&mut inbox, 11, max, 1, max - 200, &[7; 200]), Fate::Taken);
+        inbox.pop().unwrap();
+        assert_eq!(inbox.pop().unwrap(), whole(11, 2, &[8; 300]));
     }
 
     #[test]

@@ -348,6 +348,9 @@ mod tests {
         record(&mut writer, ALERT, &[1, 0]);
         let mut one_more = [0; 64];
         assert_eq!(writer.seal(ALERT, VERSION, &mut one_more), Err(SealError::Exhausted));
+        // 65,536 numbers are kept for alerts and a last handshake.
+        assert!(!Writer::new(1, Some(key()), LAST_SEQ - 65_536).may_seal());
+        assert!(Writer::new(1, Some(key()), LAST_SEQ - 65_537).may_seal());
         let mut writer = Writer::new(1, Some(key()), 0);
         assert!(writer.may_seal());
         writer.blocks = GCM_BLOCKS;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::dtls::{self, Mode};
-use crate::record::MAX_RECORD;
+use crate::record::{MAX_IDLE, MAX_RECORD};
 
 /// Client and server of DTLS, open.
 fn datagrams(mode: Mode) -> Pair {
@@ -62,4 +62,15 @@ fn alerts_over_datagrams_are_what_their_level_says() {
         pair.run_datagrams(FAIR, &mut Dice(1));
         assert_eq!(pair.client.error(), Some(&Error::PeerAlert(Alert::ACCESS_DENIED)));
     }
+}
+
+#[test]
+fn warnings_over_datagrams_are_counted() {
+    let mut pair = datagrams(Mode::Sctp);
+    for n in 0..=MAX_IDLE {
+        assert_eq!(pair.client.error(), None, "{n}");
+        pair.server.connection.core.transport.queue_alert(Alert::USER_CANCELED).unwrap();
+        pair.run_datagrams(FAIR, &mut Dice(1));
+    }
+    assert_eq!(pair.client.error(), Some(&Error::Flood));
 }
