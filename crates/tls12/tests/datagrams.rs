@@ -113,8 +113,9 @@ fn a_server_that_asks_for_cookies_without_end() {
         let mut request = vec![22, 254, 255, 0, 0, 0, 0, 0, 0, 0, seq, 0, 12 + 4];
         request.extend([3, 0, 0, 4, 0, seq, 0, 0, 0, 0, 0, 4, 254, 255, 1, seq]);
         client.input(&request);
+        // Keys of cookies may change once or twice while it asks.
+        assert_eq!(client.error(), (seq >= 3).then_some(&Error::Flood), "{seq}");
     }
-    assert_eq!(client.error(), Some(&Error::Flood));
 }
 
 #[test]

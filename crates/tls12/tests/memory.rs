@@ -227,6 +227,7 @@ fn resumption() {
     for side in [&pair.client, &pair.server] {
         let summary = side.connection.summary().unwrap();
         assert!(summary.resumed && summary.peer.is_some() && side.signatures == 0);
+        assert_eq!(summary.peer_key, P256.spki);
         // Trust may have changed since.
         assert!(side.verified.len() == 1 && side.verified[0].resumed);
     }

@@ -73,13 +73,12 @@ impl Handshake {
                 };
                 let (tx, rx) = secrets.record_keys()?;
                 core.prepare_rx(rx, &secrets)?;
+                // Without a new ticket the old one stays good.
                 let completion = Completion {
                     peer: session.peer.clone(),
                     peer_key: key,
                     shown: session.shown.clone(),
                     resumed: true,
-                    // Without a new ticket the old one stays good.
-                    client_session: None,
                     ..self.completion(secrets, &agreed)
                 };
                 let keyed = Keyed {

@@ -6,15 +6,20 @@ use super::*;
 use crate::dtls::{self, Mode};
 use crate::record::{MAX_IDLE, MAX_RECORD};
 
-/// Client and server of DTLS, open.
-fn datagrams(mode: Mode) -> Pair {
-    let now = Instant::now();
+/// Client and server of DTLS.
+fn datagram_pair(mode: Mode, now: Instant) -> Pair {
     let settings = dtls::Config { mode, ..dtls::Config::default() };
     let client = Connection::datagram_client(&Arc::new(client_config()), settings.clone(), now);
     let server = Connection::datagram_server(Arc::new(server_config()), settings, None, now);
     let side = |connection| Side::new(connection, vec![credential(1, Shape::X509)]);
     let mut pair = Pair { client: side(client.unwrap()), server: side(server) };
     (pair.client.now, pair.server.now) = (now, now);
+    pair
+}
+
+/// The same, open.
+fn datagrams(mode: Mode) -> Pair {
+    let mut pair = datagram_pair(mode, Instant::now());
     pair.run_datagrams(FAIR, &mut Dice(1));
     assert!(pair.client.established && pair.server.established);
     pair
@@ -73,4 +78,33 @@ fn warnings_over_datagrams_are_counted() {
         pair.run_datagrams(FAIR, &mut Dice(1));
     }
     assert_eq!(pair.client.error(), Some(&Error::Flood));
+}
+
+#[test]
+fn over_sctp_the_old_key_is_kept_until_the_peer_is_done() {
+    let now = Instant::now();
+    let mut pair = datagram_pair(Mode::Sctp, now);
+    let pass = |from: &mut Side, to: &mut Side| {
+        from.act();
+        std::mem::take(&mut from.packets).iter().for_each(|packet| to.input(packet));
+    };
+    pass(&mut pair.client, &mut pair.server);
+    pass(&mut pair.server, &mut pair.client);
+    pass(&mut pair.client, &mut pair.server);
+    assert_eq!(pair.client.keys, ["new", "change"]);
+    assert_eq!(pair.server.keys, ["new", "change", "done"]);
+    pass(&mut pair.server, &mut pair.client);
+    assert_eq!(pair.client.keys, ["new", "change", "done"]);
+    assert!(pair.client.established && pair.server.established);
+}
+
+#[test]
+fn what_is_over_waits_for_nothing() {
+    let mut pair = datagram_pair(Mode::Udp, Instant::now());
+    pair.client.act();
+    assert!(pair.client.wait_until.is_some());
+    pair.client.connection.close();
+    pair.client.act();
+    assert_eq!(pair.client.error(), Some(&Error::Refused(Alert::USER_CANCELED)));
+    assert_eq!(pair.client.wait_until, None);
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::codec::CertificateRequest;
 use crate::crypto::Group;
-use crate::record::MAX_IDLE;
+use crate::record::{MAX_IDLE, content};
 
 fn with_liar(mut pair: Pair, liar: Liar) -> Pair {
     pair.server.connection.core.liar = Some(liar);
@@ -56,6 +56,38 @@ fn a_session_is_resumed_with_its_own_suite_or_not_at_all() {
     let pair = with_liar(pair, alter_server_hello(move |hello| hello.suite = other));
     let expected = Error::Illegal("another cipher suite for a resumed session");
     assert_eq!(pair.client.error(), Some(&expected));
+}
+
+#[test]
+fn a_session_is_offered_only_where_it_fits() {
+    let current = Arc::new(crate::TicketKey::generate().unwrap());
+    let tickets = crate::TicketKeys { current, previous: vec![], lifetime: 600 };
+    let answer = ServerConfig { tickets: Some(Arc::new(tickets)), ..ServerConfig::default() };
+    let mut pair = pair_of(ClientConfig { wants_session: true, ..client_config() }, answer.clone());
+    pair.run();
+    let session = pair.client.session.take();
+    let suite = pair.client.connection.summary().unwrap().suite;
+    let offers = |connection: &Connection| {
+        let Some(Step::Client(handshake)) = &connection.handshake else { panic!() };
+        !handshake.hello_for_tests().session_id.is_empty()
+    };
+    let fits = ClientConfig { session, ..client_config() };
+    assert!(offers(&Connection::client(&Arc::new(fits.clone())).unwrap()));
+    let changes: [&dyn Fn(&mut Common); 3] = [
+        &|common| common.anonymous = Anonymous::Precursor,
+        &|common| common.suites.retain(|other| *other != suite),
+        &|common| common.certificate_types = vec![CertificateType::OpenPgp],
+    ];
+    for change in changes {
+        let mut other = fits.clone();
+        change(&mut other.common);
+        assert!(!offers(&Connection::client(&Arc::new(other)).unwrap()));
+    }
+    let mut pair = pair_of(fits, answer);
+    pair.run();
+    assert!(pair.client.connection.summary().unwrap().resumed);
+    pair.client.connection.renegotiate(None).unwrap();
+    assert!(!offers(&pair.client.connection));
 }
 
 #[test]
@@ -238,6 +270,41 @@ fn warnings_change_nothing_but_not_without_end() {
             }
         }
     }
+}
+
+#[test]
+fn no_renegotiation_is_fatal_if_it_says_so() {
+    let mut pair = pair_of(client_config(), server_config());
+    pair.run();
+    let prefix = pair.server.connection.prefix();
+    let mut record = vec![0; 64];
+    record[prefix..prefix + 2].copy_from_slice(&[2, Alert::NO_RENEGOTIATION.0]);
+    let sealed = pair.server.connection.core.transport.seal(content::ALERT, &mut record, 2);
+    pair.client.input(&record[..sealed.unwrap()]);
+    assert_eq!(pair.client.error(), Some(&Error::PeerAlert(Alert::NO_RENEGOTIATION)));
+}
+
+#[test]
+fn no_renegotiation_refuses_only_what_we_asked_for_and_nothing_that_runs() {
+    // The server asks for it, and refuses what it asked for: that means nothing.
+    let mut pair = pair_of(client_config(), server_config());
+    pair.run();
+    pair.server.connection.renegotiate(None).unwrap();
+    pair.server.act();
+    pair.server.connection.core.transport.queue_alert(Alert::NO_RENEGOTIATION).unwrap();
+    pair.run();
+    assert!(!pair.client.refused && pair.client.renegotiated.len() == 1);
+    // The server has joined already.
+    let mut pair = pair_of(client_config(), server_config());
+    pair.run();
+    pair.client.connection.renegotiate(None).unwrap();
+    pair.client.act();
+    let hello = std::mem::take(&mut pair.client.sent);
+    pair.server.input(&hello);
+    pair.server.connection.core.transport.queue_alert(Alert::NO_RENEGOTIATION).unwrap();
+    pair.run();
+    assert!(!pair.client.refused && pair.client.renegotiated.len() == 1);
+    pair.check_open();
 }
 
 #[test]
