@@ -209,7 +209,8 @@ mod tests {
             (vec![0, 0, 2, 0xC0, 0x2C, 0], false),
         ] {
             let seen = peek(&with(&middle, &[0, 43, 0, 3, 2, 3, 4]));
-            assert_eq!(matches!(seen, Peek::Hello(_)), counts, "{middle:?}");
+            let tls13 = matches!(seen, Peek::Hello(Offer { tls13: true, .. }));
+            assert_eq!(tls13, counts, "{middle:?}");
         }
     }
 

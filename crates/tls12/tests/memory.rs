@@ -62,6 +62,25 @@ fn one_byte_at_a_time() {
 }
 
 #[test]
+fn a_key_signs_in_the_way_that_the_peer_takes() {
+    let mut offer = client();
+    offer.common.schemes = vec![SignatureScheme::RsaPkcs1Sha256];
+    let mut pair = Pair::with(offer, vec![], server(), vec![credential(0, Shape::X509)]);
+    assert_eq!(RSA.schemes[0], SignatureScheme::RsaPssRsaeSha256);
+    pair.run();
+    pair.check_open();
+}
+
+#[test]
+fn a_client_that_wants_no_session_gets_none() {
+    let answer = ServerConfig { tickets: Some(tickets()), ..server() };
+    let mut pair = Pair::new(client(), answer);
+    pair.run();
+    pair.check_open();
+    assert!(pair.client.session.is_none());
+}
+
+#[test]
 fn client_authentication() {
     for key in 0..3 {
         for auth in [ClientAuth::None, ClientAuth::Requested, ClientAuth::Required] {

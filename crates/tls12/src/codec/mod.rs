@@ -289,6 +289,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_message_has_a_name_of_its_own() {
+        let kinds = [0, 1, 2, 3, 4, 11, 12, 13, 14, 15, 16, 20, 99];
+        let names: std::collections::HashSet<_> = kinds.map(name).into();
+        assert_eq!(names.len(), kinds.len());
+        assert_eq!(name(kind::FINISHED), "Finished");
+    }
+
+    #[test]
     fn reads_within_bounds_only() {
         assert_eq!([[1, 0, 0], [0, 1, 0], [1, 2, 3]].map(length24), [65_536, 256, 66_051]);
         let mut reader = Reader::new("x", &[2, 1, 2, 0, 1, 9, 0, 0, 1]);

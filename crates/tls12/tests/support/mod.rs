@@ -442,6 +442,9 @@ impl Pair {
         assert_eq!(client.suite, server.suite);
         assert_eq!(client.alpn, server.alpn);
         assert_eq!(client.private, server.private);
+        for summary in [client, server] {
+            assert_eq!(summary.peer_key, summary.peer.as_ref().map(spki_of).unwrap_or_default());
+        }
         assert_eq!(client.peer, server.shown.as_ref().map(|c| c.certificate.clone()));
         assert_eq!(server.peer, client.shown.as_ref().map(|c| c.certificate.clone()));
         assert_eq!(self.client.connection.role(), Role::Client);

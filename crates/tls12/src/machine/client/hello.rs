@@ -108,7 +108,7 @@ impl Handshake {
         let Some(&suite) = self.suites.iter().find(|suite| suite.code == hello.suite) else {
             return Err(Error::Illegal("a cipher suite that was not offered"));
         };
-        check_binding(core, self.renegotiation, extensions.renegotiation_info.as_deref())?;
+        check_binding(core, extensions.renegotiation_info.as_deref())?;
         if !extensions.extended_master_secret {
             return Err(Error::Insufficient("no extended master secret (RFC 7627)"));
         }
@@ -178,9 +178,9 @@ impl Handshake {
 }
 
 /// RFC 5746 sections 3.4 and 3.5.
-fn check_binding(core: &Core, renegotiation: bool, info: Option<&[u8]>) -> Result<(), Error> {
+fn check_binding(core: &Core, info: Option<&[u8]>) -> Result<(), Error> {
     match (&core.session, info) {
-        (Some(session), Some(info)) if renegotiation => {
+        (Some(session), Some(info)) => {
             let expected = [session.client_verify, session.server_verify].concat();
             if equal(&expected, info) {
                 Ok(())
@@ -189,8 +189,8 @@ fn check_binding(core: &Core, renegotiation: bool, info: Option<&[u8]>) -> Resul
             }
         }
         (Some(_), None) => Err(Error::Renegotiation("no renegotiation_info")),
-        (_, Some([])) => Ok(()),
-        (_, Some(_)) => Err(Error::Renegotiation("renegotiation_info in a first handshake")),
-        (_, None) => Err(Error::Insufficient("no secure renegotiation (RFC 5746)")),
+        (None, Some([])) => Ok(()),
+        (None, Some(_)) => Err(Error::Renegotiation("renegotiation_info in a first handshake")),
+        (None, None) => Err(Error::Insufficient("no secure renegotiation (RFC 5746)")),
     }
 }

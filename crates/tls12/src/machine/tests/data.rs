@@ -86,7 +86,9 @@ fn over_sctp_the_old_key_is_kept_until_the_peer_is_done() {
     let mut pair = datagram_pair(Mode::Sctp, now);
     let pass = |from: &mut Side, to: &mut Side| {
         from.act();
-        std::mem::take(&mut from.packets).iter().for_each(|packet| to.input(packet));
+        for packet in std::mem::take(&mut from.packets) {
+            to.input(&packet);
+        }
     };
     pass(&mut pair.client, &mut pair.server);
     pass(&mut pair.server, &mut pair.client);
@@ -107,4 +109,30 @@ fn what_is_over_waits_for_nothing() {
     pair.client.act();
     assert_eq!(pair.client.error(), Some(&Error::Refused(Alert::USER_CANCELED)));
     assert_eq!(pair.client.wait_until, None);
+}
+
+#[test]
+fn versions_of_hellos() {
+    // Versions of DTLS count down, and none was called 1.1.
+    let now = Instant::now();
+    let datagrams = &datagram_pair(Mode::Udp, now).server.connection;
+    let stream = &pair_of(client_config(), server_config()).server.connection;
+    for (version, of_stream, of_datagrams) in [
+        ([3, 1], false, false),
+        ([3, 2], false, false),
+        ([3, 3], true, false),
+        ([3, 4], true, false),
+        ([2, 3], false, false),
+        ([4, 3], false, false),
+        ([254, 255], false, false),
+        ([254, 254], false, false),
+        ([254, 253], false, true),
+        ([254, 252], false, true),
+        ([253, 253], false, false),
+        ([255, 253], false, false),
+    ] {
+        let speaks =
+            |connection: &Connection| connection.core.transport.check_version(version) == Ok(());
+        assert_eq!((speaks(stream), speaks(datagrams)), (of_stream, of_datagrams), "{version:?}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::codec::CertificateRequest;
-use crate::crypto::Group;
+use crate::crypto::{Group, SignatureScheme};
 use crate::record::{MAX_IDLE, content};
 
 fn with_liar(mut pair: Pair, liar: Liar) -> Pair {
@@ -101,6 +101,19 @@ fn a_server_that_asks_for_what_the_client_cannot_sign() {
     let pair = with_liar(pair_of(client_config(), server_config()), request());
     assert_eq!(pair.server.error(), Some(&Error::NoCertificate));
     assert!(pair.client.signatures == 0);
+}
+
+#[test]
+fn a_server_that_takes_one_kind_of_key() {
+    for (key_type, takes) in
+        [(1, SignatureScheme::RsaPssRsaeSha256), (64, SignatureScheme::EcdsaSecp256r1Sha256)]
+    {
+        let mut request = CertificateRequest::new(CertificateType::X509, vec![0x0804, 0x0403]);
+        request.key_types = vec![key_type];
+        let asks = alter(kind::CERTIFICATE_REQUEST, move |body| *body = request.encode());
+        let pair = with_liar(pair_of(client_config(), server_config()), asks);
+        assert_eq!(pair.client.chosen[0].schemes, [takes]);
+    }
 }
 
 #[test]
