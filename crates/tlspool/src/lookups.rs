@@ -47,6 +47,13 @@ pub(crate) fn sources(config: &Config) -> Result<Cached<Lookups>, String> {
     Ok(Cached::new(lookups, cache_settings(config)?))
 }
 
+/// Does what a command has to ask of others, in this process.
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().build_local(tokio::runtime::LocalOptions::default());
+    runtime.map_err(|error| error.to_string())?.block_on(work)
+}
+
 /// The look-ups of a command that looks up by itself; every one fails if none are configured.
 pub(crate) struct OwnLookUps(Option<Cached<Lookups>>);
 

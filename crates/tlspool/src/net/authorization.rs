@@ -21,7 +21,7 @@ use tlspool_validate::sources::{
 
 use super::identities::Identities;
 use crate::config::{Ask, Authorization, Config, Ruling};
-use crate::lookups::OwnLookUps;
+use crate::lookups::{OwnLookUps, block_on};
 
 /// Questions of which a worker remembers the rule that decides.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
@@ -159,11 +159,7 @@ pub(crate) async fn decide(
 /// Decides in this process, which asks by itself: for commands.
 pub(crate) fn decide_here(config: &Config, meeting: &Meeting) -> Result<Decision, String> {
     let tables = RefCell::new(Identities::new(config.database.to_path_buf()));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build_local(tokio::runtime::LocalOptions::default())
-        .map_err(|error| error.to_string())?;
-    runtime.block_on(async {
+    block_on(async {
         let sources = OwnLookUps::new(config)?;
         let deadline = Instant::now() + config.limits.handshake_timeout;
         Ok(decide(&config.authorization, &tables, &sources, meeting, deadline).await)

@@ -15,12 +15,12 @@ use aws_lc_rs::digest;
 use lru::LruCache;
 use tlspool_engine::{CertificateType, Refusal};
 use tlspool_identity::{DoNai, DomainPart, Selector};
-use tlspool_store::{AccessError, LocalIdentity, Mode, Role, Store, StoreError};
+use tlspool_store::{AccessError, LocalIdentity, Role, Store, StoreError};
 use tlspool_wire::{LidentryFlags as Flags, StarttlsFlags};
 
 use super::chooser::{Choice, NoChoice, Question, Remember};
 use super::host::{RequestHost, kind_of};
-use super::identities::Identities;
+use super::identities::{Identities, write};
 use super::limits::Uid;
 
 /// Remotes whose rows a worker remembers.
@@ -310,19 +310,13 @@ pub(crate) async fn remember(
     choice: Option<(Remember, Option<DoNai>)>,
 ) {
     let Some((Remember { remote, place, reorder }, local)) = choice else { return };
-    let path = identities.borrow().path().to_owned();
     let shown = remote.to_string();
-    // Another writer may hold the lock for seconds; that must not stop this thread.
-    let written = tokio::task::spawn_blocking(move || {
-        let mut store = Store::open(path, Mode::ReadWrite)?;
+    let written = write(identities, move |store| {
         store.remember_disclosure(&remote, uid, local.as_ref(), place, reorder)
     });
     match written.await {
-        Ok(Ok(())) => tracing::info!(remote = shown, uid, "remembered whom to show"),
-        Ok(Err(error)) => {
-            tracing::error!(remote = shown, uid, "a choice was not remembered: {error}");
-        }
-        Err(_) => tracing::error!(remote = shown, uid, "a choice was not remembered"),
+        Ok(()) => tracing::info!(remote = shown, uid, "remembered whom to show"),
+        Err(error) => tracing::error!(remote = shown, uid, "a choice was not remembered: {error}"),
     }
 }
 

@@ -28,7 +28,7 @@ use super::policies::WorkerTables;
 use super::settings::Settings;
 use super::trust::{SharedAnchors, Trust};
 use crate::config::Config;
-use crate::lookups::OwnLookUps;
+use crate::lookups::{OwnLookUps, block_on};
 
 /// Whom to ask about, and how.
 pub(crate) struct Question<'a> {
@@ -86,11 +86,7 @@ pub(crate) fn applicable(
 pub(crate) fn explain(config: &Config, question: &Question<'_>) -> Result<Explained, String> {
     let settings = Settings::new(config.clone(), None)?;
     let (stream, address) = connect(question.connect, config.limits.handshake_timeout)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build_local(tokio::runtime::LocalOptions::default())
-        .map_err(|error| error.to_string())?;
-    runtime.block_on(judge(&settings, question, stream, address))
+    block_on(judge(&settings, question, stream, address))
 }
 
 /// The first address of `place` that takes a connection.

@@ -1,6 +1,7 @@
 //! The local identities that requests may use: looked up in the database, kept while it is
 //! unchanged. Each worker has its own.
 
+use std::cell::RefCell;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -15,7 +16,7 @@ use tlspool_identity::x509::Legacy;
 use tlspool_identity::{DoNai, matches, x509};
 use tlspool_openpgp::Limits;
 use tlspool_store::{
-    AccessError, Caller, LocalIdentity, Role, Store, StoreError, TrustAnchorRow, fingerprint,
+    AccessError, Caller, LocalIdentity, Mode, Role, Store, StoreError, TrustAnchorRow, fingerprint,
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
@@ -48,6 +49,23 @@ impl Asker {
     fn caller(&self) -> Caller<'_> {
         let Peer { uid, groups, .. } = &self.peer;
         Caller { uid: *uid, gids: groups, program: self.program.as_deref() }
+    }
+}
+
+/// Changes the database; an error is in words. Another writer may hold the lock for seconds, which must not stop a worker's
+/// thread, so another thread writes.
+pub(crate) async fn write(
+    identities: &RefCell<Identities>,
+    change: impl FnOnce(&mut Store) -> Result<(), StoreError> + Send + 'static,
+) -> Result<(), String> {
+    let path = identities.borrow().path().to_owned();
+    let written = tokio::task::spawn_blocking(move || {
+        let mut store = Store::open(path, Mode::ReadWrite)?;
+        change(&mut store)
+    });
+    match written.await {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("the thread that writes has ended".to_owned()),
     }
 }
 

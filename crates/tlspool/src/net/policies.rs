@@ -3,7 +3,6 @@
 
 use std::cell::RefCell;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,12 +10,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use aws_lc_rs::digest;
 use lru::LruCache;
 use tlspool_identity::DoNai;
-use tlspool_store::{Kind, Mode, PolicyRow, PolicySide, Store, StoreError};
+use tlspool_store::{Kind, PolicyRow, PolicySide, Store, StoreError};
 use tlspool_validate::policy::Expression;
 use tlspool_validate::sources::CredentialKind;
 use tlspool_validate::{Applicable, Commit, Side, Tables};
 
-use super::identities::Identities;
+use super::identities::{Identities, write};
 
 /// Names whose policies, and whose pins, a worker remembers.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
@@ -174,10 +173,7 @@ pub(crate) async fn commit(
     if commits.is_empty() {
         return Ok(());
     }
-    let path: PathBuf = identities.borrow().path().to_owned();
-    // Another writer may hold the lock for seconds; that must not stop this thread.
-    let written = tokio::task::spawn_blocking(move || {
-        let mut store = Store::open(path, Mode::ReadWrite)?;
+    let written = write(identities, |store| {
         commits.into_iter().try_for_each(|commit| {
             let Commit::Pin { name, kind, fingerprint } = commit;
             let kind = match kind {
@@ -189,9 +185,5 @@ pub(crate) async fn commit(
             Ok(())
         })
     });
-    let failed = |why: String| format!("the first sight of the peer cannot be pinned: {why}");
-    match written.await {
-        Ok(result) => result.map_err(|error: StoreError| failed(error.to_string())),
-        Err(_) => Err(failed("the thread that writes has ended".to_owned())),
-    }
+    written.await.map_err(|why| format!("the first sight of the peer cannot be pinned: {why}"))
 }

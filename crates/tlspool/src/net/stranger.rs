@@ -43,11 +43,7 @@ pub(crate) fn judge(
         ..config.validation.policy_settings(true)
     };
     let validator = PolicyValidator::new(Arc::new(anchors), Legacy::Refuse, settings);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build_local(tokio::runtime::LocalOptions::default())
-        .map_err(|error| error.to_string())?;
-    runtime.block_on(async {
+    lookups::block_on(async {
         if config.dns.is_none() {
             return Err("look-ups are not configured: there is no [dns] section".to_owned());
         }
