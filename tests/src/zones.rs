@@ -20,8 +20,9 @@ use std::process::Command;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::authority::Leaf;
 use crate::net::free_port;
-use crate::process::{Process, run};
+use crate::process::{Process, openssl, run};
 
 /// How a zone is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,6 +209,43 @@ impl Zones {
     pub fn said(&self) -> String {
         self.servers.iter().map(Process::said).collect()
     }
+}
+
+/// `[dns]` of a configuration, with these zones as the only server.
+pub fn dns(zones: &Zones) -> String {
+    let (address, anchor) = (zones.address(), zones.anchor());
+    format!("[dns]\nforwarders = [\"{address}\"]\nroot_anchor = \"{}\"\n", anchor.display())
+}
+
+/// The data of a TLSA record for the very certificate, by digest.
+pub fn tlsa(leaf: &Leaf) -> String {
+    format!("3 0 1 {}", tlsa_data(leaf, 0, 1))
+}
+
+/// What a TLSA record with this selector and matching type has of a certificate, in hexadecimal.
+pub fn tlsa_data(leaf: &Leaf, selector: u8, matching: u8) -> String {
+    let file = leaf.certificate.with_extension("selected");
+    let selected = file.to_str().expect("temporary paths are text");
+    let in_der = ["-outform", "DER", "-out", selected];
+    if selector == 0 {
+        openssl(&[&["x509", "-in", leaf.certificate()], &in_der[..]].concat());
+    } else {
+        let key = openssl(&["x509", "-in", leaf.certificate(), "-noout", "-pubkey"]);
+        let pem = leaf.certificate.with_extension("pub");
+        std::fs::write(&pem, key).expect("a file");
+        let pem = pem.to_str().expect("temporary paths are text");
+        openssl(&[&["pkey", "-pubin", "-in", pem], &in_der[..]].concat());
+    }
+    let digest = match matching {
+        0 => {
+            let bytes = std::fs::read(&file).expect("it was written");
+            return bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+        }
+        1 => "-sha256",
+        _ => "-sha512",
+    };
+    let said = openssl(&["dgst", digest, "-r", selected]);
+    said.split_once(' ').expect("a digest and a name").0.to_owned()
 }
 
 fn depth(name: &str) -> usize {

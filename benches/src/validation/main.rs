@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::cast_precision_loss)] // counts of a few seconds are far below 2^52
 
+#[path = "../../../tests/tests/live/crowd.rs"]
+mod crowd;
 #[path = "../../../tests/tests/lookup/fake.rs"]
 #[allow(dead_code)] // shared with tests
 mod fake;
@@ -24,8 +26,8 @@ use clap::{Parser, ValueEnum};
 use serde_json::Value;
 use tlspool_client::{Plaintext, StarttlsFlags, StarttlsRequest};
 use tlspool_tests::net::dial;
-use tlspool_tests::zones::{Signing, ZoneSet, Zones};
-use tlspool_tests::{Daemon, Entries, House, Leaf, Memcached, Slapd, openssl};
+use tlspool_tests::zones::{Signing, ZoneSet, Zones, dns, tlsa};
+use tlspool_tests::{Daemon, Entries, House, Memcached, Slapd};
 
 const NAME: &str = "example.com";
 
@@ -85,18 +87,6 @@ struct Caller {
 struct Round {
     median: f64,
     cpu: f64,
-}
-
-/// The section `[dns]` for these zones.
-fn dns(zones: &Zones) -> String {
-    let (address, anchor) = (zones.address(), zones.anchor());
-    format!("[dns]\nforwarders = [\"{address}\"]\nroot_anchor = \"{}\"\n", anchor.display())
-}
-
-/// TLSA data for a certificate: usage 3, the whole of it, SHA-256.
-fn tlsa(leaf: &Leaf) -> String {
-    let said = openssl(&["x509", "-in", leaf.certificate(), "-noout", "-fingerprint", "-sha256"]);
-    format!("3 0 1 {}", said.split_once('=').expect("a digest").1.trim().replace(':', ""))
 }
 
 /// The server's pool, which takes every connection.

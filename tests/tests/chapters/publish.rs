@@ -6,8 +6,8 @@ use std::fs;
 
 use rustix::process::Signal;
 use tlspool_tests::slapd::{PASSWORD, Setup};
-use tlspool_tests::zones::{Signing, ZoneSet};
-use tlspool_tests::{Authority, Entries, Leaf, PIN, Process, Slapd, Terminal, openssl};
+use tlspool_tests::zones::{Signing, ZoneSet, tlsa_data};
+use tlspool_tests::{Authority, Entries, Leaf, PIN, Process, Slapd, Terminal};
 
 use crate::machine::Machine;
 use crate::page::{Step, assert_shown, steps};
@@ -112,15 +112,6 @@ fn directory(machine: &Machine) -> (Slapd, Leaf) {
     (slapd, leaf)
 }
 
-/// The digest of a certificate's key, as in a record 3 1 1.
-fn digest(leaf: &Leaf) -> String {
-    let file = leaf.certificate.with_extension("spki");
-    let key = openssl(&["x509", "-in", leaf.certificate(), "-noout", "-pubkey"]);
-    fs::write(&file, pem::parse(key).unwrap().into_contents()).unwrap();
-    let said = openssl(&["dgst", "-sha256", "-r", file.to_str().unwrap()]);
-    said.split(' ').next().unwrap().to_owned()
-}
-
 #[test]
 fn from_a_stranger_who_refuses_to_a_key_that_was_stolen() {
     let machine = followed();
@@ -159,7 +150,7 @@ fn from_a_stranger_who_refuses_to_a_key_that_was_stolen() {
             }
             Step::Lines(lines) => {
                 assert!(lines[0].starts_with("_ldap._tcp.example.com. "), "{lines:?}");
-                let text = lines.join("\n").replace("...", &digest(&ldap));
+                let text = lines.join("\n").replace("...", &tlsa_data(&ldap, 1, 1));
                 zone.change(|file| file + &text + "\n");
                 continue;
             }

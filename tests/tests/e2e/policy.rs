@@ -8,7 +8,7 @@ use tlspool_client::StarttlsRequest;
 use tlspool_tests::app::call;
 use tlspool_tests::authority::Leaf;
 use tlspool_tests::net::free_port;
-use tlspool_tests::zones::{Signing, ZoneSet};
+use tlspool_tests::zones::{Signing, ZoneSet, dns, tlsa};
 use tlspool_tests::{Authority, House, Process, openssl, web};
 
 /// `openssl s_server` at `port`.
@@ -82,11 +82,6 @@ fn the_first_sight_is_pinned_and_binds() {
 }
 
 /// A TLSA record's data: the whole certificate, SHA-256.
-fn digest(leaf: &Leaf) -> String {
-    let said = openssl(&["x509", "-in", leaf.certificate(), "-noout", "-fingerprint", "-sha256"]);
-    said.split_once('=').unwrap().1.trim().replace(':', "")
-}
-
 #[test]
 fn dane_vouches_and_contradicts() {
     let house = House::new();
@@ -99,16 +94,12 @@ fn dane_vouches_and_contradicts() {
     let _unpublished = serve(ports[2], &trusted, &[]);
     let records = [
         "www A 127.0.0.1".to_owned(),
-        format!("_{}._tcp.www TLSA 3 0 1 {}", ports[0], digest(&leaf)),
-        format!("_{}._tcp.www TLSA 3 0 1 {}", ports[1], digest(&leaf)),
+        format!("_{}._tcp.www TLSA {}", ports[0], tlsa(&leaf)),
+        format!("_{}._tcp.www TLSA {}", ports[1], tlsa(&leaf)),
     ];
     let records: Vec<&str> = records.iter().map(String::as_str).collect();
     let zones = ZoneSet::new().zone("example.com", Signing::Nsec, &records).serve();
-    house.configure(&format!(
-        "log = {{ level = \"debug\" }}\n[dns]\nforwarders = [\"{}\"]\nroot_anchor = \"{}\"\n",
-        zones.address(),
-        zones.anchor().display()
-    ));
+    house.configure(&format!("log = {{ level = \"debug\" }}\n{}", dns(&zones)));
     let daemon = house.start();
     // Nobody certified it, but its domain publishes it.
     assert_eq!(refusal(&house, ports[0], ""), None);

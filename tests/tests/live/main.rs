@@ -19,6 +19,7 @@ mod streams;
 
 mod caches;
 mod crash;
+mod crowd;
 mod mission;
 mod openpgp;
 mod predicates;
@@ -29,17 +30,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use tlspool_tests::zones::Zones;
-use tlspool_tests::{House, Leaf, Memcached, is_root, openssl, run};
-
-/// `[dns]` with these zones as the only server.
-fn dns(zones: &Zones) -> String {
-    format!(
-        "[dns]\nforwarders = [\"{}\"]\nroot_anchor = \"{}\"\n",
-        zones.address(),
-        zones.anchor().display()
-    )
-}
+use tlspool_tests::zones::{dns, tlsa};
+use tlspool_tests::{House, Memcached, is_root, run};
 
 /// `[cache]` with this memcached, whose values are under this key.
 fn cache(house: &House, memcached: &Memcached, key: &str) -> String {
@@ -51,12 +43,6 @@ fn cache(house: &House, memcached: &Memcached, key: &str) -> String {
         assert!(said.ok, "{}", said.err);
     }
     format!("[cache]\nservers = [\"{}\"]\nkey_file = \"{}\"\n", memcached.server, file.display())
-}
-
-/// The data of a TLSA record for the very certificate, by digest.
-fn tlsa(leaf: &Leaf) -> String {
-    let said = openssl(&["x509", "-in", leaf.certificate(), "-noout", "-fingerprint", "-sha256"]);
-    format!("3 0 1 {}", said.split_once('=').expect("a digest").1.trim().replace(':', ""))
 }
 
 /// A number of the status, seen from the whole.

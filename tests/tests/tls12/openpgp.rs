@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 
 use tlspool_client::{PoolError, StarttlsFlags, StarttlsRequest};
 use tlspool_tests::app::{Server, call};
-use tlspool_tests::zones::{Signing, ZoneSet};
+use tlspool_tests::zones::{Signing, ZoneSet, dns};
 use tlspool_tests::{Entries, House, Slapd, run};
 
 /// Makes an OpenPGP identity with its keys on a token of `house`, known to `other`.
@@ -121,11 +121,7 @@ fn a_fingerprint_is_looked_up_in_the_directory() {
                 ],
             )
             .serve();
-        let clients = House::with(&format!(
-            "{more}\nremotes = [\"example.com\"]\n[dns]\nforwarders = [\"{}\"]\nroot_anchor = \"{}\"\n",
-            zones.address(),
-            zones.anchor().display()
-        ));
+        let clients = House::with(&format!("{more}\nremotes = [\"example.com\"]\n{}", dns(&zones)));
         let (serving, calling) = (servers.start(), clients.start());
         let ignoring = || StarttlsRequest::server().flags(StarttlsFlags::IGNORE_REMOTEID);
         let server = Server::greeter(servers.pool(), ignoring());

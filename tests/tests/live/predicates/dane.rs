@@ -1,37 +1,16 @@
 //! The rows of DANE: usages, selectors and matchings, and the mistakes that others made (RFC 7671).
 
+use tlspool_tests::Authority;
 use tlspool_tests::authority::Leaf;
-use tlspool_tests::zones::{Signing, ZoneSet};
-use tlspool_tests::{Authority, openssl};
+use tlspool_tests::zones::{Signing, ZoneSet, tlsa_data};
 
-use super::world::{Meet, chain_file, der, leaf, meet_pools, pools, serve};
+use super::world::{Meet, chain_file, leaf, meet_pools, pools, serve};
 use super::{Absent, Failed, False, True, Truth, is_as_told, services};
 use crate::dns;
 
-/// The data that a record of this selector and matching has for a certificate.
-fn data(leaf: &Leaf, selector: u8, matching: u8) -> String {
-    let selected = if selector == 0 {
-        der(leaf)
-    } else {
-        let key = openssl(&["x509", "-in", leaf.certificate(), "-noout", "-pubkey"]);
-        pem::parse(key).unwrap().into_contents()
-    };
-    let digest = |algorithm: &str| {
-        let file = leaf.certificate.with_extension("selected");
-        std::fs::write(&file, &selected).unwrap();
-        let said = openssl(&["dgst", algorithm, "-r", file.to_str().unwrap()]);
-        said.split(' ').next().unwrap().to_owned()
-    };
-    match matching {
-        0 => selected.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")),
-        1 => digest("-sha256"),
-        _ => digest("-sha512"),
-    }
-}
-
 /// A record's data for a certificate.
 fn record(usage: u8, selector: u8, matching: u8, leaf: &Leaf) -> String {
-    format!("{usage} {selector} {matching} {}", data(leaf, selector, matching))
+    format!("{usage} {selector} {matching} {}", tlsa_data(leaf, selector, matching))
 }
 
 #[test]
@@ -87,7 +66,7 @@ fn every_row_of_the_dane_list() {
     add("ee-elsewhere", True, wrong_name, vec![record(3, 1, 1, &elsewhere)]);
     add("ta-elsewhere", False, wrong_name, vec![record(2, 0, 1, &stranger_ca)]);
     // Digests of a wrong length, and unknown numbers, are skipped; any match wins.
-    let whole = data(&own, 0, 1);
+    let whole = tlsa_data(&own, 0, 1);
     let short = format!("3 0 1 {}", &whole[2..]);
     let unknown = ["9 0 1", "3 9 1", "3 0 9"].map(|numbers| format!("{numbers} {whole}"));
     add("short", Absent, bare, vec![short.clone()]);

@@ -204,7 +204,7 @@ pub(super) fn publish(
         text.push('\n');
     }
     if !args.dns {
-        text += &entries(args, &shown);
+        text += &entries(args, &shown)?;
     }
     out.write_all(text.as_bytes()).map_err(AdminError::Output)?;
     note(format_args!(
@@ -255,24 +255,39 @@ fn records(
     Ok(lines.join("\n") + "\n")
 }
 
-/// Entries of the directory, in LDIF.
-fn entries(args: &PublishArgs, shown: &[(&LocalIdentity, Credential)]) -> String {
+/// Entries of the directory, in LDIF; an OpenPGP certificate has one, whichever of its keys are identities.
+fn entries(
+    args: &PublishArgs,
+    shown: &[(&LocalIdentity, Credential)],
+) -> Result<String, AdminError> {
     let mut ldif = Ldif::default();
     let mut certificates: Vec<&[u8]> = Vec::new();
+    let mut openpgp: Vec<(&LocalIdentity, Certificate)> = Vec::new();
     for (row, credential) in shown {
         match credential {
             Credential::X509(chain) => {
                 certificates.extend(chain.first().map(Vec::as_slice));
             }
             Credential::OpenPgp(certificate) => {
-                let space = args.key_space.clone();
-                let space = space.unwrap_or_else(|| base_of(row.name.domain()));
-                ldif.openpgp(certificate, &space, args.replace);
+                let is_it = |known: &Certificate| known.fingerprint() == certificate.fingerprint();
+                match openpgp.iter_mut().find(|(_, known)| is_it(known)) {
+                    // Either copy may have what the other lacks.
+                    Some((_, known)) => {
+                        let both = known.merge(certificate);
+                        *known = both.map_err(|error| AdminError::Usage(error.to_string()))?;
+                    }
+                    None => openpgp.push((row, certificate.clone())),
+                }
             }
         }
+    }
+    for (row, certificate) in openpgp {
+        let space = args.key_space.clone();
+        let space = space.unwrap_or_else(|| base_of(row.name.domain()));
+        ldif.openpgp(&certificate, &space, args.replace);
     }
     if let ([(row, _), ..], false) = (shown, certificates.is_empty()) {
         ldif.x509(&row.name, &certificates, args.entry.as_deref(), args.replace);
     }
-    ldif.into_text()
+    Ok(ldif.into_text())
 }
