@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::cast_precision_loss)] // counts of a few seconds are far below 2^52
 
+#[path = "../../../crates/tls12/tests/interop/anybody.rs"]
+mod anybody;
 mod libssl;
 mod own;
 mod rustls_pair;

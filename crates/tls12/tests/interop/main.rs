@@ -2,6 +2,7 @@
 //! what the document says. With INTEROP_WRITE=1 in the environment the document is written anew.
 #![allow(missing_docs)]
 
+mod anybody;
 mod helper;
 mod ours;
 mod rows;
