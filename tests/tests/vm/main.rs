@@ -4,6 +4,7 @@
 //! in the modules. The guest sees the file system of this machine; what it writes goes nowhere.
 
 mod auth;
+mod authorization;
 mod interop;
 mod libssl;
 mod messages;
