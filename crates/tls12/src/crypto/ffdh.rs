@@ -230,6 +230,17 @@ mod tests {
         value.div_rem_vartime(&by).0.resize(WIDE)
     }
 
+    #[test]
+    fn exponents_are_as_long_as_the_group_is_strong() {
+        for (group, bits) in
+            [(Group::Ffdhe2048, 256), (Group::Modp3072, 320), (Group::Ffdhe4096, 384)]
+        {
+            let longest =
+                (0..20).map(|_| FfPrivate::generate(group).unwrap().exponent.bits()).max();
+            assert!(longest.is_some_and(|longest| longest <= bits && longest > bits - 20));
+        }
+    }
+
     const GUARD: u32 = 64;
 
     /// floor(2^bits e), by its series.

@@ -712,6 +712,12 @@ mod tests {
             assert!(early.push(b"x", 0) && !early.push(b"x", 0));
             assert_eq!(early.pop().map(|(record, _)| record.len()), Some(bytes - 1));
             assert!(early.push(&vec![7; bytes - 1], 0));
+            let mut early = Early::new(mode);
+            for _ in 0..2 {
+                assert!(early.push(&vec![7; bytes / 2], 0));
+            }
+            early.pop().unwrap();
+            assert!(early.push(&vec![7; bytes / 2], 0) && !early.push(b"x", 0));
         }
     }
 }

@@ -121,6 +121,18 @@ fn alerts_in_the_epoch_that_begins_are_told() {
 }
 
 #[test]
+fn records_of_no_known_type_in_the_epoch_that_begins_are_counted() {
+    let mut world = before_the_last_flight();
+    let mut writer = super::super::record::Writer::new(1, Some(key(Side::Server, 1)), 100);
+    for counted in 1..=2 {
+        let mut datagram = vec![0; 13 + 8 + 5 + 16];
+        writer.seal(99, [254, 253], &mut datagram).unwrap();
+        world.client.hear(&mut datagram, world.now);
+        assert_eq!(world.client.transport.counters().senseless, counted);
+    }
+}
+
+#[test]
 fn warnings_that_anybody_can_send_mean_nothing_but_the_end() {
     for (alert, told) in [([1, 0], true), ([2, 0], true), ([2, 90], true), ([1, 90], false)] {
         let mut world = World::new(Weather { lost: 100, ..FAIR }, 1, &config());

@@ -136,3 +136,17 @@ fn versions_of_hellos() {
         assert_eq!((speaks(stream), speaks(datagrams)), (of_stream, of_datagrams), "{version:?}");
     }
 }
+
+#[test]
+fn datagrams_that_were_read_make_room_for_others() {
+    let mut pair = datagrams(Mode::Sctp);
+    for _ in 0..400 {
+        pair.client.connection.send(&[7; 1_000]).unwrap();
+        pair.client.act();
+        for packet in std::mem::take(&mut pair.client.packets) {
+            pair.server.input(&packet);
+        }
+        assert_eq!(pair.server.error(), None);
+    }
+    assert_eq!(pair.server.data.len(), 400_000);
+}

@@ -1,6 +1,7 @@
 //! Hellos that offer less, or choose what was not offered, and renegotiations that are not bound to what went before.
 
 use super::*;
+use crate::codec::ServerExtensions;
 use crate::suite::{EMPTY_RENEGOTIATION_INFO_SCSV, FALLBACK_SCSV};
 
 #[test]
@@ -138,4 +139,47 @@ fn a_man_in_the_middle_of_the_anonymous_phase_is_caught() {
     right.run();
     assert_eq!(right.server.error(), Some(&Error::Renegotiation("wrong renegotiation_info")));
     assert!(!right.server.established);
+}
+
+/// The extensions of the first ServerHello.
+fn answered(mut pair: Pair) -> (ServerExtensions, Pair) {
+    let seen = std::rc::Rc::new(std::cell::RefCell::new(None));
+    let keep = seen.clone();
+    pair.server.connection.core.liar = Some(Box::new(move |said, body| {
+        if said == kind::SERVER_HELLO {
+            let hello = ServerHello::decode(body, &offered()).unwrap();
+            keep.borrow_mut().get_or_insert(hello.extensions);
+        }
+        vec![(said, body.to_vec())]
+    }));
+    pair.run();
+    pair.check_open();
+    let extensions = seen.borrow_mut().take().unwrap();
+    (extensions, pair)
+}
+
+#[test]
+fn server_hellos_answer_what_was_asked_and_counts() {
+    let current = Arc::new(crate::TicketKey::generate().unwrap());
+    let tickets = crate::TicketKeys { current, previous: vec![], lifetime: 600 };
+    let answer = ServerConfig { tickets: Some(Arc::new(tickets)), ..ServerConfig::default() };
+    let asks = ClientConfig { wants_session: true, ..client_config() };
+    let (full, mut pair) = answered(pair_of(asks.clone(), answer.clone()));
+    assert!(full.server_name && full.ticket && full.point_formats.is_some());
+    // RFC 6066 section 3: not in a resumed session.
+    let session = pair.client.session.take();
+    let (resumed, pair) = answered(pair_of(ClientConfig { session, ..asks }, answer));
+    assert!(pair.client.connection.summary().unwrap().resumed);
+    assert!(!resumed.server_name);
+    // Points are of no use to finite fields.
+    let credentials = vec![credential(0, Shape::X509)];
+    let pair = Pair::with(proofs::dhe(), vec![], ServerConfig::default(), credentials);
+    let (finite, _) = answered(pair);
+    assert!(finite.server_name && finite.point_formats.is_none() && !finite.ticket);
+    // Nor is a name to a server that shows nothing.
+    let (mut offer, mut answer) = (client_config(), ServerConfig::default());
+    offer.common.anonymous = Anonymous::Final;
+    answer.common.anonymous = Anonymous::Final;
+    let (anonymous, _) = answered(Pair::with(offer, vec![], answer, vec![]));
+    assert!(!anonymous.server_name);
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::codec::{Params, ServerKeyExchange, decode_certificate};
 use crate::crypto::{Group, SignatureScheme};
 
-fn dhe() -> ClientConfig {
+pub(super) fn dhe() -> ClientConfig {
     let mut config = client_config();
     config.common.suites = vec![Suite::from_code(0x009E).unwrap()];
     config.common.groups = vec![Group::Ffdhe2048];

@@ -83,6 +83,12 @@ fn a_session_is_offered_only_where_it_fits() {
         change(&mut other.common);
         assert!(!offers(&Connection::client(&Arc::new(other)).unwrap()));
     }
+    // Without a session id the server could not say whether it resumes.
+    let mut pair = pair_of(fits.clone(), answer.clone());
+    lying_client(&mut pair, fits.clone(), alter_client_hello(|hello| hello.session_id.clear()));
+    pair.run();
+    pair.check_open();
+    assert!(!pair.client.connection.summary().unwrap().resumed);
     let mut pair = pair_of(fits, answer);
     pair.run();
     assert!(pair.client.connection.summary().unwrap().resumed);
