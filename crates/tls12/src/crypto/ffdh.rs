@@ -236,7 +236,7 @@ mod tests {
             [(Group::Ffdhe2048, 256), (Group::Modp3072, 320), (Group::Ffdhe4096, 384)]
         {
             let longest =
-                (0..20).map(|_| FfPrivate::generate(group).unwrap().exponent.bits()).max();
+                (0..20).map(|_| FfPrivate::generate(group).unwrap().exponent.bit_width()).max();
             assert!(longest.is_some_and(|longest| longest <= bits && longest > bits - 20));
         }
     }

@@ -353,6 +353,10 @@ mod tests {
         assert!(Writer::new(1, Some(key()), LAST_SEQ - 65_537).may_seal());
         let mut writer = Writer::new(1, Some(key()), 0);
         assert!(writer.may_seal());
+        for (sealed, blocks) in [(0, 2), (7, 4), (8, 7), (100, 15), (1_000, 80)] {
+            record(&mut writer, APPLICATION_DATA, &vec![0; sealed]);
+            assert_eq!(writer.blocks, blocks, "with {sealed} bytes, 8 of nonce and 16 of tag");
+        }
         writer.blocks = GCM_BLOCKS;
         assert!(!writer.may_seal());
         let chacha = RecordKey::new(Aead::ChaCha20Poly1305, &[0; 32], &[0; 12]).unwrap();
