@@ -150,3 +150,35 @@ fn datagrams_that_were_read_make_room_for_others() {
     }
     assert_eq!(pair.server.data.len(), 400_000);
 }
+
+#[test]
+fn keys_are_nobodys_business_but_over_sctp() {
+    let mut pair = datagram_pair(Mode::Udp, Instant::now());
+    assert!(!pair.client.connection.core.transport.may_seal());
+    pair.run_datagrams(FAIR, &mut Dice(1));
+    assert!(pair.client.established && pair.client.connection.core.transport.may_seal());
+    assert!(pair.client.keys.is_empty() && pair.server.keys.is_empty());
+    let mut pair = pair_of(client_config(), server_config());
+    assert!(!pair.client.connection.core.transport.may_seal());
+    pair.run();
+    pair.check_open();
+    assert!(pair.client.connection.core.transport.may_seal());
+    assert!(pair.client.keys.is_empty() && pair.server.keys.is_empty());
+}
+
+#[test]
+fn no_timer_runs_while_a_question_waits() {
+    let mut pair = datagram_pair(Mode::Udp, Instant::now());
+    pair.client.act();
+    for packet in std::mem::take(&mut pair.client.packets) {
+        pair.server.input(&packet);
+    }
+    let (client, now) = (&mut pair.client.connection, pair.client.now);
+    assert!(matches!(client.poll_output(&mut Vec::new()), Output::WaitUntil(_)));
+    for packet in std::mem::take(&mut pair.server.packets) {
+        client.handle_input(&packet, now);
+    }
+    assert!(matches!(client.poll_output(&mut Vec::new()), Output::Verify(_)));
+    assert!(client.is_asking());
+    assert!(matches!(client.poll_output(&mut Vec::new()), Output::Idle));
+}
