@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 use tlspool_validate::sources::{
     Found, Looking, Options, Origin, Outcome, Query, Recalled, Recalling, Sources,
 };
-use tokio::net::UnixDatagram;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::timeout;
 
 use super::message::{self, Answer, Assembly, CHUNK, Counters, MAX_RECALL, Request, RequestFrame};
+use super::socket::Socket;
 
 /// How long a restart of the look-up process may take before look-ups fail for want of it.
 pub(super) const AWAY: Duration = Duration::from_secs(5);
@@ -68,7 +68,7 @@ enum Link {
     /// It was away too long.
     Gone,
     /// There it is.
-    There(Rc<UnixDatagram>),
+    There(Rc<Socket>),
 }
 
 struct Pending {
@@ -101,11 +101,7 @@ impl LookupClient {
 
     /// This is the channel to the process, which was started just now.
     pub fn connect(&self, channel: OwnedFd) -> std::io::Result<()> {
-        // Datagrams over a connection is what both socket types do; only the kernel sees that it
-        // is SEQPACKET, which tells us when the other end is closed.
-        let channel = std::os::unix::net::UnixDatagram::from(channel);
-        channel.set_nonblocking(true)?;
-        let channel = UnixDatagram::from_std(channel)?;
+        let channel = Socket::new(channel)?;
         let mut state = self.shared.state.borrow_mut();
         state.lost();
         state.link = Link::There(Rc::new(channel));
@@ -273,12 +269,12 @@ impl Shared {
     }
 
     /// Whether this is still the channel, and not one that was connected in the meantime.
-    fn is_current(&self, channel: &Rc<UnixDatagram>) -> bool {
+    fn is_current(&self, channel: &Rc<Socket>) -> bool {
         matches!(&self.state.borrow().link, Link::There(now) if Rc::ptr_eq(now, channel))
     }
 
     /// The channel has ended by itself.
-    fn ended(&self, channel: &Rc<UnixDatagram>) {
+    fn ended(&self, channel: &Rc<Socket>) {
         if self.is_current(channel) {
             let mut state = self.state.borrow_mut();
             state.lost();
@@ -322,7 +318,7 @@ impl State {
     }
 
     /// Writes what waits; returns whether it is worth while to wait for room for the rest.
-    fn flush(&mut self, channel: &UnixDatagram) -> bool {
+    fn flush(&mut self, channel: &Socket) -> bool {
         while let Some(id) = self.unsent.pop_front() {
             let written = if let Some(request) = self.pending.get_mut(&id) {
                 message::patch_remaining(&mut request.datagram, remaining(request.deadline));
@@ -331,7 +327,7 @@ impl State {
                 written
             } else {
                 let cancel = RequestFrame { id, remaining_ms: 0, request: Request::Cancel };
-                cancel.encode().map_or(Ok(0), |datagram| channel.try_send(&datagram))
+                cancel.encode().map_or(Ok(()), |datagram| channel.try_send(&datagram))
             };
             if let Err(error) = written {
                 self.unsent.push_front(id);
@@ -373,7 +369,7 @@ async fn read(shared: Rc<Shared>) {
             biased;
             alive = receive(&shared, &channel, &mut buffer, &mut assembly.1) => alive,
             () = shared.changed.notified() => true,
-            _ = channel.writable(), if full => true,
+            () = channel.room(), if full => true,
         };
         if !alive {
             shared.ended(&channel);
@@ -391,12 +387,12 @@ async fn still_away(shared: &Shared) {
 /// Reads until the channel ends: returns false.
 async fn receive(
     shared: &Shared,
-    channel: &UnixDatagram,
+    channel: &Socket,
     buffer: &mut [u8],
     assembly: &mut Assembly,
 ) -> bool {
     loop {
-        match channel.try_recv(buffer) {
+        match channel.recv(buffer).await {
             Ok(0) => return false,
             Ok(length) => match assembly.take(&buffer[..length]) {
                 Ok(Some((id, answer))) => shared.dispatch(id, answer),
@@ -405,15 +401,8 @@ async fn receive(
                     tracing::error!(%malformed, "the look-up process cannot be understood");
                 }
             },
-            Err(error) => match error.kind() {
-                ErrorKind::Interrupted => {}
-                ErrorKind::WouldBlock => {
-                    if channel.readable().await.is_err() {
-                        return false;
-                    }
-                }
-                _ => return false,
-            },
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return false,
         }
     }
 }

@@ -8,6 +8,7 @@
 mod client;
 pub mod message;
 mod server;
+mod socket;
 
 pub use client::LookupClient;
 pub use message::Counters;

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use tlspool_validate::sources::{Found, Options, Origin, Outcome, Query, Recalled, Sources};
-use tokio::net::UnixDatagram;
 use tokio::sync::Mutex;
 use tokio::task::{AbortHandle, JoinSet, spawn_local};
 use tokio::time::timeout;
@@ -22,6 +21,7 @@ use tokio::time::timeout;
 use super::message::{
     Answer, Counters, MAX_RECALL, MAX_REQUEST, Request, RequestFrame, encode_answer,
 };
+use super::socket::Socket;
 
 /// No look-up takes longer, whatever its asker says.
 const MAX_WAIT: Duration = Duration::from_mins(10);
@@ -45,9 +45,7 @@ pub async fn serve<S: Sources + 'static>(
     let server = Rc::new(Server { sources, limits, counters: Cell::default() });
     let mut serving = JoinSet::new();
     for channel in channels {
-        let socket = std::os::unix::net::UnixDatagram::from(channel);
-        socket.set_nonblocking(true)?;
-        let socket = UnixDatagram::from_std(socket)?;
+        let socket = Socket::new(channel)?;
         let channel = Channel { socket, writing: Mutex::new(()), under_way: RefCell::default() };
         serving.spawn_local(server.clone().receive(Rc::new(channel)));
     }
@@ -64,7 +62,7 @@ struct Server<S> {
 
 /// The socket to one network worker.
 struct Channel {
-    socket: UnixDatagram,
+    socket: Socket,
     /// The datagrams of an answer follow each other.
     writing: Mutex<()>,
     under_way: RefCell<HashMap<u32, AbortHandle>>,

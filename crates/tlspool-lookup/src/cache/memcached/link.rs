@@ -1,6 +1,7 @@
 //! A connection to memcached: commands one way, answers in their order the other.
 
 use std::io;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, Sleep, sleep, timeout_at};
 
 use super::Server;
 use crate::cache::seal::MAX_VALUE;
@@ -46,7 +47,7 @@ impl Link {
     /// Asks for the values under `keys`; an error if it cannot be asked.
     pub(super) fn get(&self, keys: Vec<String>) -> Result<oneshot::Receiver<Values>, &'static str> {
         let (reply, answer) = oneshot::channel();
-        if self.commands.try_send(Command::Get { keys, reply }).is_err() {
+        if self.commands.try_send(Command::Get { keys, reply, asked: Instant::now() }).is_err() {
             return Err(if self.is_closed() { "it hung up" } else { "too many questions wait" });
         }
         Ok(answer)
@@ -73,30 +74,30 @@ impl Drop for Link {
 type Reply = oneshot::Sender<Values>;
 
 enum Command {
-    Get { keys: Vec<String>, reply: Reply },
+    Get { keys: Vec<String>, reply: Reply, asked: Instant },
     Set { key: String, seconds: u64, value: Vec<u8> },
 }
 
 /// What an answer is to.
 enum Due {
-    Get { keys: Vec<String>, reply: Reply },
+    Get { keys: Vec<String>, reply: Reply, asked: Instant },
     Set,
 }
 
 /// Connects.
 pub(super) async fn open(server: Server, wait: Duration) -> Result<Rc<Link>, String> {
-    let deadline = tokio::time::Instant::now() + wait;
+    let deadline = Instant::now() + wait;
     let opened = async {
         Ok::<_, io::Error>(match &server {
             Server::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
                 let (from, to) = stream.into_split();
-                link(from, to)
+                link(from, to, wait)
             }
             Server::Unix(path) => {
                 let (from, to) = UnixStream::connect(path).await?.into_split();
-                link(from, to)
+                link(from, to, wait)
             }
         })
     };
@@ -107,7 +108,7 @@ pub(super) async fn open(server: Server, wait: Duration) -> Result<Rc<Link>, Str
     }
 }
 
-fn link<R, W>(from: R, to: W) -> Link
+fn link<R, W>(from: R, to: W, wait: Duration) -> Link
 where
     R: AsyncRead + Unpin + Send + 'static,
     W: AsyncWrite + Unpin + Send + 'static,
@@ -116,7 +117,7 @@ where
     let (due, expected) = mpsc::unbounded_channel();
     let waiting = Arc::new(AtomicUsize::new(0));
     let writer = tokio::spawn(write(to, inbox, due, Arc::clone(&waiting)));
-    let reader = tokio::spawn(read(BufReader::new(from), expected, writer.abort_handle()));
+    let reader = tokio::spawn(read(BufReader::new(from), expected, writer.abort_handle(), wait));
     Link { commands, waiting, tasks: [writer.abort_handle(), reader.abort_handle()] }
 }
 
@@ -129,8 +130,9 @@ async fn write<W: AsyncWrite + Unpin>(
 ) {
     while let Some(command) = inbox.recv().await {
         let (bytes, answer) = match command {
-            Command::Get { keys, reply } => {
-                (format!("get {}\r\n", keys.join(" ")).into_bytes(), Due::Get { keys, reply })
+            Command::Get { keys, reply, asked } => {
+                let bytes = format!("get {}\r\n", keys.join(" ")).into_bytes();
+                (bytes, Due::Get { keys, reply, asked })
             }
             Command::Set { key, seconds, value } => {
                 waiting.fetch_sub(value.len(), Ordering::Relaxed);
@@ -144,32 +146,77 @@ async fn write<W: AsyncWrite + Unpin>(
     }
 }
 
-/// Reads answers, which come in the order of the commands. Ends the connection at the first that is none.
+/// Reads answers, which come in the order of the commands. Ends the connection at the first that is none, or does
+/// not come in time.
 async fn read<R: AsyncRead + Unpin>(
     mut from: BufReader<R>,
     mut expected: mpsc::UnboundedReceiver<Due>,
     writer: AbortHandle,
+    wait: Duration,
 ) {
+    let mut patience = Patience::new(wait);
     while let Some(due) = expected.recv().await {
-        match due {
+        let why = match due {
             Due::Set => {
                 // Whether it was stored or there was no room does not matter; that it is one line does.
-                if line(&mut from).await.is_err() {
-                    break;
+                let answer = patience.during(Instant::now(), line(&mut from)).await;
+                answer.err()
+            }
+            Due::Get { keys, reply, asked } => {
+                let answer = patience.during(asked, values(&mut from, &keys)).await;
+                let why = answer.as_ref().err().cloned();
+                let _ = reply.send(answer);
+                why
+            }
+        };
+        if let Some(why) = why {
+            // So that the next command finds the connection closed; the others that wait are told the same.
+            writer.abort();
+            expected.close();
+            while let Some(due) = expected.recv().await {
+                if let Due::Get { reply, .. } = due {
+                    let _ = reply.send(Err(why.clone()));
                 }
             }
-            Due::Get { keys, reply } => {
-                let values = values(&mut from, &keys).await;
-                let broken = values.is_err();
-                let _ = reply.send(values.map_err(|error| error.to_string()));
-                if broken {
-                    break;
+            return;
+        }
+    }
+    writer.abort();
+}
+
+/// How long answers may take. One timer does for all of them, because to set one costs two system calls: it is set
+/// anew only when it has run out, and looks then how long the answer of the moment may still take.
+struct Patience {
+    wait: Duration,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Patience {
+    fn new(wait: Duration) -> Self {
+        Self { wait, timer: Box::pin(sleep(wait)) }
+    }
+
+    /// Waits for an answer to what was asked then.
+    async fn during<T>(
+        &mut self,
+        asked: Instant,
+        answer: impl Future<Output = io::Result<T>>,
+    ) -> Result<T, String> {
+        let until = asked + self.wait;
+        let mut answer = pin!(answer);
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut answer => return answer.map_err(|error| error.to_string()),
+                () = &mut self.timer => {
+                    if Instant::now() >= until {
+                        return Err(format!("no answer within {} ms", self.wait.as_millis()));
+                    }
+                    self.timer.as_mut().reset(until);
                 }
             }
         }
     }
-    // So that the next command finds the connection closed.
-    writer.abort();
 }
 
 /// The answer to a `get`: the values that are there, each of one of `keys`, none more often than asked.
@@ -225,6 +272,49 @@ async fn line<R: AsyncRead + Unpin>(from: &mut BufReader<R>) -> io::Result<Vec<u
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_answer_has_its_time_though_they_share_a_timer() {
+        let second = Duration::from_secs(1);
+        let mut patience = Patience::new(second);
+        let after = |seconds: u32| async move {
+            sleep(second * seconds / 10).await;
+            Ok(seconds)
+        };
+        // The timer runs out in the middle of one of these, which has more time.
+        for _ in 0..5 {
+            assert_eq!(patience.during(Instant::now(), after(8)).await, Ok(8));
+        }
+        let begin = Instant::now();
+        let late = patience.during(begin, after(50)).await;
+        assert_eq!(late, Err("no answer within 1000 ms".to_owned()));
+        let took = begin.elapsed();
+        assert!(took >= second && took < second + Duration::from_millis(10), "{took:?}");
+        // What was asked a while ago has less.
+        let asked = Instant::now().checked_sub(second / 2).unwrap();
+        let begin = Instant::now();
+        assert!(patience.during(asked, after(8)).await.is_err());
+        assert!(begin.elapsed() < second * 6 / 10, "{:?}", begin.elapsed());
+        // One that is there does not wait for anything.
+        let there = patience.during(asked, async { Ok(()) }).await;
+        assert_eq!(there, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_who_wait_for_a_server_that_stalls_are_told() {
+        let (ours, _theirs) = tokio::io::duplex(1 << 16);
+        let (from, to) = tokio::io::split(ours);
+        let link = link(from, to, Duration::from_secs(1));
+        link.set("key".to_owned(), 1, b"value".to_vec());
+        let answers: Vec<_> = (0..3).map(|_| link.get(vec!["key".to_owned()]).unwrap()).collect();
+        for answer in answers {
+            assert_eq!(answer.await, Ok(Err("no answer within 1000 ms".to_owned())));
+        }
+        while !link.is_closed() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(link.get(vec!["key".to_owned()]).map(drop), Err("it hung up"));
+    }
 
     #[tokio::test]
     async fn answers_are_read_and_everything_else_is_refused() {
