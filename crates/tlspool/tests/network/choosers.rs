@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tlspool_client::{Error, PoolError, Session, StarttlsFlags, StarttlsRequest};
 use tlspool_identity::DoNai;
@@ -41,6 +41,14 @@ impl Chooser {
         let packet = self.read();
         assert!(matches!(packet.body, Body::Ping(_)), "{packet:?}");
         self
+    }
+
+    /// Ends its connection, and waits until the pool has noticed.
+    fn leave(self, house: &House) {
+        drop(self);
+        while house.flag("chooser") {
+            thread::yield_now();
+        }
     }
 
     fn write(&mut self, reqid: u16, cbid: u16, body: Body) {
@@ -127,12 +135,13 @@ fn a_program_chooses() {
     let ignoring = client().flags(StarttlsFlags::IGNORE_REMOTEID);
     assert_eq!(seen(shake(&house, ignoring)), "");
     // When it is gone, the table decides again.
-    drop(chooser);
     house.disclose(".", "jane@example.org");
-    while house.flag("chooser") {
-        thread::yield_now();
+    chooser.leave(&house);
+    // The pool sees a change of the table a few milliseconds later.
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while seen(shake(&house, client())) != "jane@example.org" {
+        assert!(Instant::now() < deadline, "the table does not decide");
     }
-    assert_eq!(seen(shake(&house, client())), "jane@example.org");
 }
 
 /// With LOCALID_CHECK a program's name is a proposal, and it has the last word.
@@ -222,7 +231,7 @@ fn a_choice_is_remembered_if_the_handshake_succeeds() {
     assert_eq!((rows.len(), rows[0].remote.as_str(), rows[0].user), (1, ".com", Some(uid)));
     // It is asked no more.
     assert_eq!(seen(shake(&house, client())), "john@example.org");
-    drop(chooser);
+    chooser.leave(&house);
 
     let mut chooser = Chooser::new(&house, Flags::default());
     for (flags, local, order) in [
@@ -281,7 +290,7 @@ fn a_program_that_dies_when_asked_has_refused() {
     let mut chooser = Chooser::new(&house, Flags::default());
     let shaking = shake(&house, client());
     chooser.asked();
-    drop(chooser);
+    chooser.leave(&house);
     let (error, text) = refused(shaking);
     assert_eq!(error, PoolError::LocalidRefused);
     assert!(text.contains("went away"), "{text}");
@@ -305,7 +314,7 @@ fn one_program_at_a_time() {
     assert_eq!(entry.flags, flags);
     chooser.choose(cbid, Flags::default(), "jane@example.org", "");
     assert_eq!(seen(shaking), "jane@example.org");
-    drop(chooser);
+    chooser.leave(&house);
     while house.flag("chooser") {
         thread::yield_now();
     }
