@@ -192,6 +192,9 @@ mod tests {
         assert_eq!(exporter.export(b"x", None, &mut vec![0; MAX_EXPORT + 1]), Err(ExportError));
         assert_eq!(exporter.export(b"x", None, &mut []), Ok(()));
         assert_eq!(exporter.tls_unique(), &[7; 12]);
-        assert!(exporter.tls_exporter().is_ok());
+        let mut binding = [0; 32];
+        exporter.export(b"EXPORTER-Channel-Binding", Some(b""), &mut binding).unwrap();
+        assert_eq!(exporter.tls_exporter(), Ok(binding));
+        assert!(binding != [0; 32] && binding != [1; 32]);
     }
 }

@@ -452,11 +452,6 @@ impl Transport {
         }
     }
 
-    /// Forgets what waits of data: it is not to be delivered.
-    pub fn drop_held_data(&mut self) {
-        self.held = Early::new(self.config.mode);
-    }
-
     // ---- the handshake's sending
 
     /// Adds a handshake message to the flight; the first one after a flight went out begins a new flight.

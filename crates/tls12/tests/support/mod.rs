@@ -439,6 +439,7 @@ impl Pair {
         assert_eq!(ends[0], ends[1]);
         let (client, server) =
             (self.client.connection.summary().unwrap(), self.server.connection.summary().unwrap());
+        assert_eq!(ends[0], client.peer);
         assert_eq!(client.suite, server.suite);
         assert_eq!(client.alpn, server.alpn);
         assert_eq!(client.private, server.private);

@@ -182,3 +182,17 @@ fn no_timer_runs_while_a_question_waits() {
     assert!(client.is_asking());
     assert!(matches!(client.poll_output(&mut Vec::new()), Output::Idle));
 }
+
+#[test]
+fn data_over_sctp_has_the_tag_of_its_message() {
+    let mut pair = datagrams(Mode::Sctp);
+    for tag in [7, 9] {
+        pair.client.connection.send(b"x").unwrap();
+        pair.client.act();
+        pair.server.connection.set_tag(tag);
+        for packet in std::mem::take(&mut pair.client.packets) {
+            pair.server.input(&packet);
+        }
+    }
+    assert_eq!(pair.server.messages, [(b"x".to_vec(), 7), (b"x".to_vec(), 9)]);
+}
