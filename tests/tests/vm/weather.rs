@@ -1,28 +1,36 @@
 //! DTLS over UDP through bad weather, which netem makes: a fifth of all packets is lost, a tenth comes twice, others
-//! come in another order. (A thousand handshakes through the same, in memory, are in the crate tls12.)
+//! come in another order. (The same in memory is in the crate tls12.)
 
 use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tlspool_client::{Plaintext, Session, StarttlsRequest};
 use tlspool_tests::run;
 
 use super::messages::Two;
 
-/// Handshakes; all at a time they take about a minute, most of it waiting.
-const HANDSHAKES: usize = 150;
+/// Handshakes.
+const HANDSHAKES: usize = 1000;
+/// So many begin at a time.
+const AT_A_TIME: usize = 250;
 /// So many of the sessions then carry messages.
 const SPEAKING: usize = 20;
 /// Messages of each of these.
-const MESSAGES: u32 = 400;
+const MESSAGES: u32 = 5000;
+/// So many of them leave at a time; then their sender waits until the other side has seen their end. More than the
+/// replay window holds, or a buffer of the kernel's, would be lost for another reason than the weather.
+const BURST: u32 = 16;
+/// What a socket's buffer holds, in bytes: some bursts, as netem makes of it what it likes.
+const BUFFER: usize = 1 << 20;
 /// All of it; a handshake that has bad luck waits for seconds more than once.
-const PATIENCE: Duration = Duration::from_mins(4);
+const PATIENCE: Duration = Duration::from_mins(8);
 
 /// What netem is told.
 const FOUL: &str = "delay 5ms 2ms loss 20% duplicate 10% reorder 25% 50%";
@@ -55,6 +63,9 @@ fn udp_pair() -> (UdpSocket, UdpSocket) {
     let far = UdpSocket::bind("127.0.0.1:0").unwrap();
     near.connect(far.local_addr().unwrap()).unwrap();
     far.connect(near.local_addr().unwrap()).unwrap();
+    for end in [&near, &far] {
+        sockopt::set_socket_recv_buffer_size_force(end, BUFFER).unwrap();
+    }
     (near, far)
 }
 
@@ -71,24 +82,33 @@ fn message(session: usize, n: u32) -> Vec<u8> {
     message
 }
 
-/// The number of the message after the last one.
-const LAST: u32 = MESSAGES;
-
-/// Sends all messages, and then the last one until the other side has seen it.
+/// Sends all messages; after each burst a mark, which has a number from [`MESSAGES`] on, until the other side has
+/// seen it.
 fn send_all(to: &UnixDatagram, session: usize) {
-    for n in 0..MESSAGES {
-        to.send(&message(session, n)).unwrap();
-    }
     let deadline = Instant::now() + PATIENCE;
-    let mut patience = Duration::from_millis(500);
-    loop {
-        assert!(Instant::now() < deadline, "the last message of {session} does not arrive");
-        to.send(&message(session, LAST)).unwrap();
-        to.set_read_timeout(Some(patience)).unwrap();
-        if to.recv(&mut [0; 4000]).is_ok() {
-            return;
+    let mut buffer = [0; 4000];
+    for first in (0..MESSAGES).step_by(BURST as usize) {
+        for n in first..MESSAGES.min(first + BURST) {
+            to.send(&message(session, n)).unwrap();
         }
-        patience *= 2;
+        let mark = message(session, MESSAGES + first);
+        let mut patience = Duration::from_millis(50);
+        'sent: loop {
+            assert!(Instant::now() < deadline, "{first} of {session} is not answered");
+            to.send(&mark).unwrap();
+            let until = Instant::now() + patience;
+            while let Some(left) = until.checked_duration_since(Instant::now()) {
+                to.set_read_timeout(Some(left.max(Duration::from_millis(1)))).unwrap();
+                // It may be the answer to the mark before, which came twice or was overtaken.
+                match to.recv(&mut buffer) {
+                    Ok(length) if buffer[..length] == mark => break 'sent,
+                    Ok(0) => panic!("session {session} has ended"),
+                    Ok(_) => {}
+                    Err(_) => break,
+                }
+            }
+            patience = (patience * 2).min(Duration::from_secs(5));
+        }
     }
 }
 
@@ -111,14 +131,60 @@ fn count(from: &UnixDatagram, session: usize, over: &AtomicBool) -> usize {
         };
         let n = u32::from_be_bytes(buffer[4..8].try_into().unwrap());
         assert_eq!(buffer[..length], message(session, n), "not whole, or another's");
-        if n == LAST {
-            // Sent again until this arrives.
-            from.send(&buffer[..length]).unwrap();
-        } else {
-            assert!(!std::mem::replace(&mut seen[n as usize], true), "{n} came twice");
+        match seen.get_mut(n as usize) {
+            Some(seen) => assert!(!std::mem::replace(seen, true), "{n} came twice"),
+            // A mark, which comes again until this arrives.
+            None => drop(from.send(&buffer[..length]).unwrap()),
         }
     }
     seen.iter().filter(|seen| **seen).count()
+}
+
+/// An end of a session: the plaintext, and what it is tied to.
+type End = (UnixDatagram, Session);
+
+/// One handshake between two pools, from both sides at the same time.
+fn shake(two: &Two) -> Result<(End, End), String> {
+    let (near, far) = udp_pair();
+    let (servers, clients) = (two.servers.pool(), two.clients.pool());
+    let server = thread::spawn(move || {
+        let request = StarttlsRequest::server().datagrams();
+        let mut session = servers.starttls(request, far.into(), Plaintext::pair())?;
+        Ok::<_, tlspool_client::Error>((plaintext(&mut session), session))
+    });
+    let request = StarttlsRequest::client("example.com").unwrap().datagrams();
+    let request = request.localid("john@example.org").unwrap();
+    let client = clients.starttls(request, near.into(), Plaintext::pair());
+    let client = client.map(|mut session| (plaintext(&mut session), session));
+    match (server.join().unwrap(), client) {
+        (Ok(server), Ok(client)) => Ok((server, client)),
+        (server, client) => Err(format!("server {:?}, client {:?}", server.err(), client.err())),
+    }
+}
+
+/// All handshakes, some at a time; ends of the first sessions.
+fn shake_all(two: &Two) -> Vec<(End, End)> {
+    let next = AtomicUsize::new(0);
+    let open = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= HANDSHAKES {
+                        return;
+                    }
+                    let ends = shake(two)
+                        .unwrap_or_else(|error| panic!("{number}: {error}\n{}", two.logs()));
+                    let mut open = open.lock().unwrap();
+                    if open.len() < SPEAKING {
+                        open.push(ends);
+                    }
+                }
+            });
+        }
+    });
+    open.into_inner().unwrap()
 }
 
 #[test]
@@ -127,42 +193,16 @@ fn handshakes_complete_and_messages_come_whole_once_or_not_at_all() {
     // For us, and the pools inherit it.
     let most = Some(1 << 16);
     setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).unwrap();
-    let two = Two::new("[limits]\nhandshake_timeout = \"5m\"");
+    let two = Two::new("[limits]\nhandshake_timeout = \"8m\"\ncallback_timeout = \"2m\"");
     let weather = Weather::begin(FOUL);
     let begun = Instant::now();
-    let sessions: Vec<_> = (0..HANDSHAKES)
-        .map(|number| {
-            let (near, far) = udp_pair();
-            let (servers, clients) = (two.servers.pool(), two.clients.pool());
-            let server = thread::spawn(move || {
-                let request = StarttlsRequest::server().datagrams();
-                let mut session = servers.starttls(request, far.into(), Plaintext::pair())?;
-                Ok::<_, tlspool_client::Error>((plaintext(&mut session), session))
-            });
-            let client = thread::spawn(move || {
-                let request = StarttlsRequest::client("example.com").unwrap().datagrams();
-                let request = request.localid("john@example.org").unwrap();
-                let mut session = clients.starttls(request, near.into(), Plaintext::pair())?;
-                Ok::<_, tlspool_client::Error>((plaintext(&mut session), session))
-            });
-            (number, server, client)
-        })
-        .collect();
-    let mut failures = Vec::new();
-    let mut open = Vec::new();
-    for (number, server, client) in sessions {
-        match (server.join().unwrap(), client.join().unwrap()) {
-            (Ok(server), Ok(client)) => open.push((number, server, client)),
-            (server, client) => failures.push((number, server.err(), client.err())),
-        }
-    }
-    assert!(failures.is_empty(), "{failures:?}\n{}", two.logs());
-    assert!(begun.elapsed() < PATIENCE);
+    let open = shake_all(&two);
     println!("{HANDSHAKES} of {HANDSHAKES} handshakes in {:?}", begun.elapsed());
-    let silent = open.split_off(SPEAKING);
+    let begun = Instant::now();
     let speaking: Vec<_> = open
         .into_iter()
-        .map(|(number, server, client)| {
+        .enumerate()
+        .map(|(number, (server, client))| {
             let over = Arc::new(AtomicBool::new(false));
             let is_over = Arc::clone(&over);
             let sending = thread::spawn(move || {
@@ -185,10 +225,9 @@ fn handshakes_complete_and_messages_come_whole_once_or_not_at_all() {
     }
     drop(weather);
     let all = SPEAKING * MESSAGES as usize;
-    println!("{came} of {all} messages came");
-    // A fifth is lost, of what came twice less; and what a buffer of the kernel's has no room for, when this
-    // machine is busy.
-    assert!((all / 4..all).contains(&came), "{came} of {all}");
-    drop((open, silent));
+    println!("{came} of {all} messages came in {:?}", begun.elapsed());
+    // A fifth is lost, of what came twice less; and some to a machine that is busy.
+    assert!((all * 60 / 100..all).contains(&came), "{came} of {all}");
+    drop(open);
     two.stop();
 }
