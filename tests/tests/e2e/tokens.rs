@@ -211,3 +211,21 @@ fn an_answer_that_nobody_needs_any_more_is_no_end_either() {
     unlocked(&house, &mut person, 2);
     new.stop();
 }
+
+#[test]
+fn a_handshake_that_gives_up_does_not_end_the_pin_program() {
+    let house = House::new();
+    locked(&house);
+    let daemon = house.start();
+    let mut person = person(&house);
+    let server = Server::greeter(house.pool(), open());
+    let peer = Process::start(&mut s_client(&house, &server.at(), "example.com", &[]));
+    person.await_words(QUESTION);
+    drop(peer);
+    server.outcome().unwrap_err();
+    house.await_section("tokens_waiting_for_pin", |waiting| *waiting == serde_json::json!([]));
+    // Nobody needs this answer.
+    person.tell("314159\n");
+    unlocked(&house, &mut person, 2);
+    daemon.stop();
+}

@@ -243,16 +243,18 @@ impl Client {
         outcome
     }
 
-    /// Hands an answer to whoever waits for it; `false` if nobody does.
+    /// Hands an answer to whoever asked; `false` if nobody did. Who asked may have given up in the meantime, which is
+    /// no fault of the program.
     pub(crate) fn answered(&self, reqid: u16, cbid: u16, answer: Answer) -> bool {
         let mut callbacks = self.callbacks.lock();
         match callbacks.waiting.get(&cbid) {
             Some(callback) if callback.reqid == reqid => {}
             _ => return false,
         }
-        let callback = callbacks.waiting.remove(&cbid);
-        drop(callbacks);
-        callback.is_some_and(|callback| callback.answer.send(answer).is_ok())
+        if let Some(callback) = callbacks.waiting.remove(&cbid) {
+            let _ = callback.answer.send(answer);
+        }
+        true
     }
 
     // ---- requests and sessions

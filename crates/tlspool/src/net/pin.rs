@@ -120,8 +120,9 @@ impl PinDesk {
                 timeout_us: u32::try_from(timeout.as_micros()).unwrap_or(u32::MAX),
                 ..question.clone()
             });
+            let asking = Asking { desk: self, client: &client };
             let answer = client.call_back(reqid, body, timeout).await;
-            self.finish(&client);
+            drop(asking);
             let Ok(answer) = answer else {
                 // It left or sleeps: the next program to register is asked instead.
                 self.client_left(&client);
@@ -151,6 +152,18 @@ impl PinDesk {
         {
             holder.due = None;
         }
+    }
+}
+
+/// A question is with a program; until this is dropped, as it is when nobody needs the answer any more.
+struct Asking<'a> {
+    desk: &'a PinDesk,
+    client: &'a Client,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.desk.finish(self.client);
     }
 }
 
