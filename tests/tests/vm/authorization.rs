@@ -122,12 +122,13 @@ fn rules_of_either_side() {
             &called.unwrap_err(),
             &format!("example.com is not authorized, by rule {no}"),
         );
-        // A session that is resumed is complete for the server first.
+        // A session that is resumed is complete for the server first; and it may still write when the client has left.
         match served {
             Ok(said) => assert_eq!(said, b"", "{way:?}"),
             Err(error) => {
                 let told = error.to_string();
-                assert!(told.contains("access denied") || told.contains("access_denied"), "{told}");
+                let reasons = ["access denied", "access_denied", "Broken pipe"];
+                assert!(reasons.iter().any(|reason| told.contains(reason)), "{told}");
             }
         }
         two.clients.good(&["authorize", "remove", &no]);
