@@ -31,6 +31,15 @@ fn p99(mut times: Vec<f64>) -> f64 {
     times[times.len() * 99 / 100]
 }
 
+/// Ends the handshakes of [`others`] when it is dropped, also if something fails beside them.
+struct Stopping<'a>(&'a AtomicBool);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Measures, with so many users; a section of the report.
 pub(crate) fn run(users: usize) -> String {
     let settings = "[tls]\ntickets = 0\nclient_cache = 0\n";
@@ -44,6 +53,7 @@ pub(crate) fn run(users: usize) -> String {
     let requests = crowd.requests();
     let (took, beside) = std::thread::scope(|scope| {
         let others = scope.spawn(|| others(house, &stop, 1));
+        let stopping = Stopping(&stop);
         let begun = Instant::now();
         let programs: Vec<_> = requests
             .chunks(users.div_ceil(PROGRAMS))
@@ -57,7 +67,7 @@ pub(crate) fn run(users: usize) -> String {
             .map(|program| program.join().expect("a thread of ours").expect("all are believed"))
             .collect();
         let took = begun.elapsed();
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         drop(done);
         (took, p99(others.join().expect("a thread of ours")))
     });
