@@ -129,6 +129,12 @@ unsafe extern "C" fn tlspool_async_request(
     }
 }
 
+/// Sends a request, with `opt_fd` unless that is negative.
+///
+/// # Safety
+///
+/// `pool` and `request` are NULL or structs of the program that nobody else uses meanwhile; `request` stays until it is
+/// answered or cancelled. `opt_fd` is open unless it is negative.
 unsafe fn start(pool: *mut AsyncPool, request: *mut Request, opt_fd: c_int) -> Result<(), Error> {
     let errno = |number| Error::Io(std::io::Error::from_raw_os_error(number));
     // SAFETY: structs of the program, the caller's promise; no other reference is alive here.
@@ -210,6 +216,10 @@ unsafe extern "C" fn tlspool_async_process(pool: *mut AsyncPool) -> bool {
 }
 
 /// The next request that was answered, its answer in place.
+///
+/// # Safety
+///
+/// `pool` is NULL or a struct of the program that nobody else uses meanwhile, and so are the requests that it knows.
 unsafe fn receive(pool: *mut AsyncPool) -> Result<Option<(*mut Request, Callback)>, Error> {
     let closed = || Error::Io(std::io::Error::from_raw_os_error(libc::ENOTCONN));
     // SAFETY: the caller's promise.

@@ -80,6 +80,10 @@ unsafe extern "C" fn tlspool_localid_service(
 }
 
 /// The pool at `path`, or the process's pool for NULL.
+///
+/// # Safety
+///
+/// `path` is NULL or a string that ends.
 unsafe fn pool_at(path: *const c_char) -> Pool {
     // SAFETY: the caller's promise.
     match unsafe { opt_path(path) } {

@@ -120,6 +120,11 @@ impl Call {
         }
     }
 
+    /// What is asked of the pool.
+    ///
+    /// # Safety
+    ///
+    /// `remote` is NULL or a string that ends, and so are the names that the program handed over.
     unsafe fn request(
         &self,
         roles: StarttlsFlags,
@@ -213,6 +218,11 @@ impl Call {
         Ok(())
     }
 
+    /// Writes the peer's name where the program wants it, if it fits.
+    ///
+    /// # Safety
+    ///
+    /// `peername` is NULL or has `peername_len` bytes that nobody else uses.
     unsafe fn store(&self, name: &Text<128>) {
         let name = name.as_str().as_bytes();
         if self.peername.is_null() || name.len() >= self.peername_len {

@@ -68,6 +68,11 @@ unsafe extern "C" fn tlspool_starttls(
 }
 
 /// The callback connects, and checks local identities if that was asked.
+///
+/// # Safety
+///
+/// `namedconnect` may be called with a record of a TLS Pool and `privdata`, from any thread, until this
+/// returns.
 unsafe fn with_callback(
     asked: Starttls,
     cryptfd: OwnedFd,
@@ -114,6 +119,10 @@ unsafe fn with_callback(
 }
 
 /// No callback: `*plainfd` is the pool's end, or -1 to get one end of a pair.
+///
+/// # Safety
+///
+/// `plainfd` points to an int that nobody else uses; a descriptor in it is open, and given away.
 unsafe fn with_descriptor(
     asked: Starttls,
     cryptfd: OwnedFd,
