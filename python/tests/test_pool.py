@@ -233,10 +233,12 @@ class Connections(unittest.TestCase):
     def test_restart_loss_and_draining(self):
         with FakePool() as fake:
             pool = Pool(fake.path)
-            ready = threading.Event()
+            connected, ready = threading.Event(), threading.Event()
 
             def script(fake):
-                fake.accept().sock.close()
+                first = fake.accept()
+                connected.wait()
+                first.sock.close()
                 fake.sock.close()
                 fake.listen()
                 ready.set()
@@ -260,6 +262,7 @@ class Connections(unittest.TestCase):
 
             fake.run(script)
             pool._link()
+            connected.set()
             ready.wait()
             self.assertEqual(pool.starttls_client(a_socket(), "one").remoteid, "one")
             with self.assertRaises(Lost):
