@@ -68,6 +68,44 @@ class Sessions(unittest.TestCase):
                 self.assertEqual([conn.recv(9) for _ in range(3)], [b"three", b"four", b""])
                 conn.close()
 
+    def test_streams_of_sctp(self):
+        class Association(socket.socket):
+            # The kernel at hand may have no SCTP.
+            proto = socket.IPPROTO_SCTP
+
+        def script(fake):
+            client = fake.accept()
+            for stream, flags, kind in (
+                (3, 0, socket.SOCK_STREAM),
+                (tlspool.EVERY_STREAM, Flag.DTLS, socket.SOCK_SEQPACKET),
+            ):
+                request, fds = client.receive()
+                state = Starttls.decode(request.data)
+                self.assertEqual((state.ipproto, state.streamid), (132, stream))
+                self.assertEqual(state.flags & Flag.DTLS, flags)
+                client.answer(request, _wire.PLAINTEXT_CONNECT, request.data, cbid=1)
+                _, plain = client.receive()
+                client.answer(request, _wire.STARTTLS, request.data)
+                os.close(fds[0])
+                with socket.socket(fileno=plain[0]) as pools:
+                    self.assertEqual(pools.type, kind)
+                    pools.sendall(pools.recv(100))
+
+        message = tlspool.Message(b"hello", stream=7, ppid=47, unordered=True)
+        with FakePool().run(script) as fake:
+            pool = Pool(fake.path)
+            for stream, flags in ((3, 0), (tlspool.EVERY_STREAM, Flag.DTLS)):
+                sock = Association(fileno=a_socket().detach())
+                conn = pool.starttls_client(sock, "example.com", stream=stream, flags=flags)
+                conn.send(message.encode())
+                self.assertEqual(tlspool.Message.decode(conn.recv(100)), message)
+                conn.close()
+            with self.assertRaisesRegex(ValueError, "stream"):
+                pool.starttls_client(a_socket(), "example.com", stream=0x10000)
+        self.assertEqual(message.encode()[4:], b"\0\0\0\x2fhello")
+        with self.assertRaises(ValueError):
+            tlspool.Message.decode(b"1234567")
+
     def test_a_session_is_renegotiated(self):
         def script(fake):
             client = fake.accept()

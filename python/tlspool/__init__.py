@@ -16,9 +16,10 @@ from typing import Callable, Optional, Union
 from ._errors import Error, Lost, NoPool, PoolError
 from ._location import config_variable, socket_path
 from ._pool import Connection, LocalidAnswer, LocalidRequest, PinRequest, Pool
-from ._wire import Facility, Flag, InfoKind, LidentryFlag
+from ._wire import EVERY_STREAM, Facility, Flag, InfoKind, LidentryFlag, Message
 
 __all__ = [
+    "EVERY_STREAM",
     "Connection",
     "Error",
     "Facility",
@@ -28,6 +29,7 @@ __all__ = [
     "LocalidAnswer",
     "LocalidRequest",
     "Lost",
+    "Message",
     "NoPool",
     "PinRequest",
     "Pool",

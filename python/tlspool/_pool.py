@@ -12,7 +12,7 @@ from . import _errors, _wire
 from ._errors import Error, Lost, NoPool, PoolError
 from ._link import Gone, Link
 from ._location import socket_path
-from ._wire import Facility, Flag, Lidentry, LidentryFlag, Pinentry, Record, Starttls
+from ._wire import EVERY_STREAM, Facility, Flag, Lidentry, LidentryFlag, Pinentry, Record, Starttls
 
 #: How often a request that was certainly not acted on is sent again.
 _ATTEMPTS = 4
@@ -36,8 +36,9 @@ Connect = Callable[[str, str], socket.socket]
 class Connection(socket.socket):
     """A socket with the plaintext of a TLS session, and what is known about the session.
 
-    End of file means that the peer ended the session properly, or over UDP that the session ended. The session ends when this object
-    and the pool's are gone, unless :attr:`Flag.FORK` was asked for.
+    End of file means that the peer ended the session properly, or over UDP or SCTP that the session
+    ended. The session ends when this object and the pool's are gone, unless :attr:`Flag.FORK` was
+    asked for.
     """
 
     #: The authenticated names; empty if there is none.
@@ -86,17 +87,22 @@ class Pool:
         localid: str = "",
         service: str = "",
         flags: int = 0,
+        stream: int = 0,
         timeout: Optional[float] = None,
         plaintext: Union[socket.socket, Connect, None] = None,
         check_localid: Optional[CheckLocalid] = None,
     ) -> Optional[Connection]:
         """Runs TLS over SOCK, as the client, and returns the plaintext as a :class:`Connection`.
 
-        Over a connected UDP socket it is DTLS: each message that is sent to the result is one
-        datagram, and each that is received is one. SOCK is closed in every case. The server must prove REMOTEID (``example.com`` or
+        SOCK is closed in every case. The server must prove REMOTEID (``example.com`` or
         ``john@example.com``), the domain of which is sent as server name. LOCALID is our name for
         a server that asks. FLAGS are of :class:`Flag`; TIMEOUT is in seconds, None is the pool's
         default.
+
+        Over a connected UDP socket it is DTLS: each message that is sent to the result is one
+        datagram, and each that is received is one. Over an SCTP association it is TLS on its stream
+        STREAM (RFC 3436), or with :attr:`Flag.DTLS` DTLS with messages of that stream (RFC 6083). Where
+        STREAM is :data:`EVERY_STREAM`, messages of DTLS are those of :class:`Message`, which say their stream.
 
         With PLAINTEXT, the pool sends the plaintext to that socket, or to the one that
         ``plaintext(localid, remoteid)`` returns after the handshake; the result is then None, and
@@ -104,7 +110,7 @@ class Pool:
         asked about each local name that is proposed.
         """
         roles = Flag.LOCALROLE_CLIENT | Flag.REMOTEROLE_SERVER
-        asked = _request(sock, roles | flags, localid, remoteid, service, timeout)
+        asked = _request(sock, roles | flags, stream, localid, remoteid, service, timeout)
         return self._starttls(sock, asked, plaintext, check_localid)
 
     def starttls_server(
@@ -116,6 +122,7 @@ class Pool:
         require: bool = True,
         service: str = "",
         flags: int = 0,
+        stream: int = 0,
         timeout: Optional[float] = None,
         plaintext: Union[socket.socket, Connect, None] = None,
         check_localid: Optional[CheckLocalid] = None,
@@ -128,7 +135,7 @@ class Pool:
         flags |= Flag.LOCALROLE_SERVER | Flag.REMOTEROLE_CLIENT
         if not require:
             flags |= Flag.REQUEST_REMOTEID
-        asked = _request(sock, flags, localid, remoteid, service, timeout)
+        asked = _request(sock, flags, stream, localid, remoteid, service, timeout)
         return self._starttls(sock, asked, plaintext, check_localid)
 
     def renegotiate(
@@ -437,6 +444,7 @@ class Pool:
 def _request(
     sock: socket.socket,
     flags: int,
+    stream: int,
     localid: str,
     remoteid: str,
     service: str,
@@ -446,9 +454,15 @@ def _request(
         ipproto = socket.IPPROTO_TCP
         if sock.type == socket.SOCK_DGRAM:
             ipproto, flags = socket.IPPROTO_UDP, flags | Flag.DTLS
+        elif sock.proto == socket.IPPROTO_SCTP:
+            ipproto = socket.IPPROTO_SCTP
+        if not 0 <= stream <= EVERY_STREAM:
+            raise ValueError(f"stream: 0 to {EVERY_STREAM}")
         names = localid, remoteid
         limit = _milliseconds(timeout)
-        asked = Starttls(int(flags), ipproto, *names, os.urandom(16), service, limit)
+        asked = Starttls(
+            int(flags), ipproto, *names, os.urandom(16), service, limit, streamid=stream
+        )
         asked.encode()
         return asked
     except BaseException:
@@ -479,8 +493,8 @@ def _plaintext_end(
     if plaintext is not None:
         return plaintext(state.localid, state.remoteid), None
     # Unlike a datagram socket, one of SEQPACKET tells that the other end is gone.
-    stream = state.ipproto == socket.IPPROTO_TCP
-    kind = socket.SOCK_STREAM if stream else socket.SOCK_SEQPACKET
+    messages = state.flags & Flag.DTLS
+    kind = socket.SOCK_SEQPACKET if messages else socket.SOCK_STREAM
     ours, pools = socket.socketpair(socket.AF_UNIX, kind)
     return pools, ours
 

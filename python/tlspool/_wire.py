@@ -195,6 +195,38 @@ class Starttls(NamedTuple):
         return cls(flags, ipproto, *names, ctlkey, untext(service), timeout, local, streamid)
 
 
+#: The stream of a program that uses many of an SCTP association. (No stream has this number.)
+EVERY_STREAM = 0xFFFF
+
+_MESSAGE = struct.Struct("=HH4s")
+_UNORDERED = 0x1
+
+
+class Message(NamedTuple):
+    """A message of DTLS over SCTP, as a program that uses :data:`EVERY_STREAM` sends and receives it."""
+
+    data: bytes
+    stream: int = 0
+    #: What it is, for the two programs (payload protocol identifier, RFC 9260 section 3.3.1).
+    ppid: int = 0
+    #: Whether it may overtake others of its stream.
+    unordered: bool = False
+
+    def encode(self) -> bytes:
+        """With its header in front, for one call of ``send``."""
+        flags = _UNORDERED if self.unordered else 0
+        return _MESSAGE.pack(self.stream, flags, self.ppid.to_bytes(4, "big")) + self.data
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Message:
+        """What one call of ``recv`` returned; :exc:`ValueError` if that is shorter than a header."""
+        if len(raw) < _MESSAGE.size:
+            raise ValueError("shorter than the header of a message")
+        stream, flags, ppid = _MESSAGE.unpack_from(raw)
+        unordered = bool(flags & _UNORDERED)
+        return cls(raw[_MESSAGE.size :], stream, int.from_bytes(ppid, "big"), unordered)
+
+
 class Pinentry(NamedTuple):
     """Data of PINENTRY."""
 

@@ -9,6 +9,7 @@ mod interop;
 mod libssl;
 mod messages;
 mod plain;
+mod programs;
 mod tunnel;
 mod weather;
 

@@ -58,6 +58,20 @@ struct pioc_starttls {
     uint32_t timeout;                     /* of the handshake, in milliseconds */
 };
 
+/* The streamid of a program that uses many streams of an association with DTLS over SCTP. On its
+ * plaintext socket this is in front of each message, of at most TLSPOOL_MESSAGELEN bytes. */
+#define TLSPOOL_EVERY_STREAM       0xffff
+#define TLSPOOL_MESSAGELEN         16384
+
+struct tlspool_message {
+    uint16_t stream;
+    uint16_t flags;                       /* TLSPOOL_MESSAGE_... */
+    uint32_t ppid;                        /* in network byte order, as in sinfo_ppid */
+};
+
+/* The message may overtake others of its stream. */
+#define TLSPOOL_MESSAGE_UNORDERED  0x0001
+
 /* PIOC_PINENTRY_V2 */
 struct pioc_pinentry {
     uint32_t flags;

@@ -32,6 +32,10 @@ AT(starttls_t, ctlkey, 268);
 AT(starttls_t, service, 284);
 AT(starttls_t, timeout, 300);
 
+SIZE(struct tlspool_message, 8);
+AT(struct tlspool_message, flags, 2);
+AT(struct tlspool_message, ppid, 4);
+
 SIZE(pinentry_t, 380);
 AT(pinentry_t, attempt, 4);
 AT(pinentry_t, timeout_us, 8);
