@@ -1,10 +1,11 @@
 //! What outlives a handshake, and what every handshake does with it.
 
 use super::{Core, NextKeys, Output};
+use crate::codec::kind;
 use crate::crypto::{RecordKey, Transcript};
 use crate::error::Error;
-use crate::keys::{Exporter, Secrets, VERIFY_DATA};
-use crate::record::MAX_IDLE;
+use crate::keys::{Exporter, Role, Secrets, VERIFY_DATA, check_finished};
+use crate::record::{MAX_IDLE, Message};
 
 impl Core {
     /// Sends a handshake message.
@@ -19,6 +20,36 @@ impl Core {
         }
         let raw = self.transport.queue(kind, body);
         transcript.add(&raw);
+    }
+
+    /// Sends our Finished, as `sender`, for all that is in the transcript. Returns its verify_data.
+    pub(super) fn say_finished(
+        &mut self,
+        transcript: &mut Transcript,
+        secrets: &Secrets,
+        sender: Role,
+    ) -> Result<[u8; VERIFY_DATA], Error> {
+        let digest = transcript.digest(secrets.suite.hash);
+        let data = secrets.verify_data(sender, digest.as_ref())?;
+        self.say(transcript, kind::FINISHED, &data);
+        Ok(data)
+    }
+
+    /// Takes the Finished of the peer, which is `sender`: it is about all that is in the transcript. Returns its
+    /// verify_data.
+    pub(super) fn hear_finished(
+        &mut self,
+        transcript: &mut Transcript,
+        secrets: &Secrets,
+        sender: Role,
+        message: &Message,
+    ) -> Result<[u8; VERIFY_DATA], Error> {
+        let digest = transcript.digest(secrets.suite.hash);
+        let expected = secrets.verify_data(sender, digest.as_ref())?;
+        check_finished(&expected, message.body())?;
+        self.transport.confirm_rx();
+        transcript.add(&message.raw);
+        Ok(expected)
     }
 
     /// The keys are known; the peer will change to `key`.

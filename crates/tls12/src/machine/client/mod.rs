@@ -26,7 +26,7 @@ use crate::codec::{
 use crate::config::ClientConfig;
 use crate::crypto::{Group, RecordKey, SignatureScheme, Transcript};
 use crate::error::Error;
-use crate::keys::{Role, Secrets, check_finished};
+use crate::keys::{Role, Secrets};
 use crate::record::Message;
 use crate::suite::Suite;
 use crate::ticket::ClientSession;
@@ -180,14 +180,10 @@ impl Handshake {
         mut keyed: Keyed,
     ) -> Result<Step, Error> {
         let secrets = &keyed.completion.secrets;
-        let digest = self.transcript.digest(secrets.suite.hash);
-        let expected = secrets.verify_data(Role::Server, digest.as_ref())?;
-        check_finished(&expected, message.body())?;
-        core.transport.confirm_rx();
-        self.transcript.add(&message.raw);
-        keyed.completion.server_verify = expected;
+        let data = core.hear_finished(&mut self.transcript, secrets, Role::Server, message)?;
+        keyed.completion.server_verify = data;
         if keyed.resumed {
-            keyed.completion.tls_unique = expected;
+            keyed.completion.tls_unique = data;
             return self.prove(core, keyed);
         }
         core.complete(keyed.completion)

@@ -106,9 +106,7 @@ impl Handshake {
         let Some(tx) = keyed.tx.take() else { return Err(Error::Internal("no key")) };
         let secrets = &keyed.completion.secrets;
         core.transport.change_tx(tx)?;
-        let digest = self.transcript.digest(secrets.suite.hash);
-        let data = secrets.verify_data(Role::Client, digest.as_ref())?;
-        core.say(&mut self.transcript, kind::FINISHED, &data);
+        let data = core.say_finished(&mut self.transcript, secrets, Role::Client)?;
         let last = keyed.resumed;
         core.transport.end_flight(if last { FlightEnd::Last } else { FlightEnd::Awaited });
         keyed.completion.client_verify = data;

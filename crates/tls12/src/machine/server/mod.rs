@@ -28,7 +28,7 @@ use crate::config::{ClientAuth, Credential, ServerConfig};
 use crate::crypto::{KeyShare, RecordKey, SignatureScheme, Transcript};
 use crate::dtls::FlightEnd;
 use crate::error::{Alert, Error};
-use crate::keys::{Role, Secrets, check_finished};
+use crate::keys::{Role, Secrets};
 use crate::record::Message;
 use crate::suite::Suite;
 use crate::ticket::Sealed;
@@ -208,14 +208,10 @@ impl Handshake {
         mut keyed: Keyed,
     ) -> Result<Step, Error> {
         let secrets = &keyed.completion.secrets;
-        let digest = self.transcript.digest(secrets.suite.hash);
-        let expected = secrets.verify_data(Role::Client, digest.as_ref())?;
-        check_finished(&expected, message.body())?;
-        core.transport.confirm_rx();
-        self.transcript.add(&message.raw);
-        keyed.completion.client_verify = expected;
+        let data = core.hear_finished(&mut self.transcript, secrets, Role::Client, message)?;
+        keyed.completion.client_verify = data;
         if !keyed.resumed {
-            keyed.completion.tls_unique = expected;
+            keyed.completion.tls_unique = data;
             keyed = self.prove(core, keyed)?;
         }
         core.complete(keyed.completion)
@@ -231,9 +227,7 @@ impl Handshake {
         let Some(tx) = keyed.tx.take() else { return Err(Error::Internal("no key")) };
         let secrets = &completion.secrets;
         core.transport.change_tx(tx)?;
-        let digest = self.transcript.digest(secrets.suite.hash);
-        let data = secrets.verify_data(Role::Server, digest.as_ref())?;
-        core.say(&mut self.transcript, kind::FINISHED, &data);
+        let data = core.say_finished(&mut self.transcript, secrets, Role::Server)?;
         let last = !keyed.resumed;
         core.transport.end_flight(if last { FlightEnd::Last } else { FlightEnd::Awaited });
         completion.server_verify = data;
