@@ -225,6 +225,7 @@ mod tests {
     fn alerts_have_words() {
         assert_eq!(Alert::INSUFFICIENT_SECURITY.to_string(), "insufficient_security");
         assert_eq!(Alert(200).to_string(), "alert 200");
+        assert_eq!(format!("{:?}", Alert::ACCESS_DENIED), "access_denied");
         assert!(Alert::NO_RENEGOTIATION.is_warning() && !Alert::DECODE_ERROR.is_warning());
         assert_eq!(Error::PeerAlert(Alert::ACCESS_DENIED).alert(), None);
     }

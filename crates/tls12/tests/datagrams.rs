@@ -40,6 +40,7 @@ fn pair(client: ClientConfig, server: ServerConfig) -> Pair {
 fn check_open(pair: &mut Pair) {
     assert_eq!((pair.client.error(), pair.server.error()), (None, None));
     assert!(pair.client.established && pair.server.established);
+    assert!(pair.client.connection.is_datagram() && pair.server.connection.is_datagram());
     for up in [true, false] {
         let (from, to) = if up {
             (&mut pair.client, &mut pair.server)

@@ -64,6 +64,8 @@ fn a_relay_seals_and_opens_in_place() {
     let mut pair = Pair::new(client(), server());
     pair.run();
     let (from, to) = (&mut pair.client, &mut pair.server);
+    assert!(!from.connection.is_handshaking() && !to.connection.is_handshaking());
+    assert!(!from.connection.is_datagram());
     let prefix = from.connection.prefix();
     let mut room = vec![0; MAX_RECORD];
     for length in [1, 100, MAX_PLAINTEXT] {
