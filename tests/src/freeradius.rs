@@ -73,9 +73,18 @@ impl FreeRadius {
         self.process.said()
     }
 
-    /// Whether its replies so far had a Message-Authenticator.
+    /// Waits until its log has `words`: it is read beside the test, and what it answers may come first.
+    pub fn await_log(&self, words: &str) -> String {
+        self.process.await_words(words)
+    }
+
+    /// Whether its replies have a Message-Authenticator, once it has sent one.
     pub fn sends_tags(&self) -> bool {
-        let log = self.log();
+        let whole = |log: &str| {
+            log.split_once("Sent Access-")
+                .is_some_and(|(_, rest)| rest.contains("Finished request"))
+        };
+        let log = self.process.await_that("a whole reply", whole);
         let sent = log.split("Sent Access-").skip(1);
         sent.into_iter().any(|reply| {
             let lines = reply.lines().skip(1).take_while(|line| line.contains(" = "));

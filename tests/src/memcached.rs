@@ -125,6 +125,11 @@ impl Memcached {
         self.process.await_that(format!("STORED, {count} times"), stored);
     }
 
+    /// Waits until its log has one of these words.
+    pub fn await_log(&self, words: &[&str]) -> String {
+        self.process.await_that(words, |log| words.iter().any(|words| log.contains(words)))
+    }
+
     /// What it was asked and answered so far.
     pub fn log(&self) -> String {
         self.process.said()

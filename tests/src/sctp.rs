@@ -4,9 +4,8 @@ use std::io::IoSliceMut;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -241,9 +240,34 @@ impl Packet {
 /// Listens to all of SCTP that arrives at 127.0.0.1, until it is dropped.
 #[derive(Debug)]
 pub struct Capture {
-    packets: Arc<Mutex<Vec<Packet>>>,
+    heard: Arc<Heard>,
     over: Arc<AtomicBool>,
     listening: Option<JoinHandle<()>>,
+}
+
+/// A raw socket, and what came out of it.
+#[derive(Debug)]
+struct Heard {
+    raw: OwnedFd,
+    packets: Mutex<Vec<Packet>>,
+}
+
+impl Heard {
+    /// All that has arrived.
+    fn all(&self) -> MutexGuard<'_, Vec<Packet>> {
+        let mut packets = self.packets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match recv(&self.raw, &mut buffer[..], RecvFlags::DONTWAIT) {
+                Ok((length, _)) => {
+                    packets.push(Packet::read(&buffer[..length]).expect("a packet of SCTP"));
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return packets,
+                Err(error) => panic!("the capture: {error}"),
+            }
+        }
+    }
 }
 
 impl Capture {
@@ -254,29 +278,27 @@ impl Capture {
         let raw = raw.expect("a raw socket");
         // More than any test sends.
         sockopt::set_socket_recv_buffer_size_force(&raw, 32 << 20).expect("we are root");
-        // So often it looks whether it is over.
-        let often = Some(Duration::from_millis(100));
-        sockopt::set_socket_timeout(&raw, sockopt::Timeout::Recv, often).expect("a time limit");
-        let (packets, over) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
-        let (heard, is_over) = (Arc::clone(&packets), Arc::clone(&over));
+        let heard = Arc::new(Heard { raw, packets: Mutex::default() });
+        let over = Arc::new(AtomicBool::new(false));
+        let (hears, is_over) = (Arc::clone(&heard), Arc::clone(&over));
         let listening = thread::spawn(move || {
-            let mut buffer = vec![0; 1 << 16];
+            // So often it looks whether it is over.
+            let often = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
             while !is_over.load(Ordering::Relaxed) {
-                let length = match recv(&raw, &mut buffer[..], RecvFlags::empty()) {
-                    Ok((length, _)) => length,
-                    Err(Errno::AGAIN | Errno::INTR) => continue,
+                let mut raw = [PollFd::from_borrowed_fd(hears.raw.as_fd(), PollFlags::IN)];
+                match poll(&mut raw, Some(&often)) {
+                    Ok(_) => drop(hears.all()),
+                    Err(Errno::INTR) => {}
                     Err(error) => panic!("the capture: {error}"),
-                };
-                let packet = Packet::read(&buffer[..length]).expect("a packet of SCTP");
-                heard.lock().unwrap_or_else(PoisonError::into_inner).push(packet);
+                }
             }
         });
-        Self { packets, over, listening: Some(listening) }
+        Self { heard, over, listening: Some(listening) }
     }
 
     /// What was heard from and to `port` so far.
     pub fn of(&self, port: u16) -> Vec<Packet> {
-        let packets = self.packets.lock().unwrap_or_else(PoisonError::into_inner);
+        let packets = self.heard.all();
         packets.iter().filter(|p| p.ports.0 == port || p.ports.1 == port).cloned().collect()
     }
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use tempfile::TempDir;
@@ -156,6 +157,7 @@ pub struct Slapd {
     pub ldaps: u16,
     within: Vec<String>,
     process: Process,
+    marks: AtomicUsize,
     dir: TempDir,
 }
 
@@ -195,7 +197,8 @@ impl Slapd {
         command.arg("-f").arg(&file).args(["-h", &urls, "-d", "stats"]);
         let process = Process::start(&mut command);
         process.await_words("slapd starting");
-        let slapd = Self { address, port, ldaps, within, process, dir };
+        let marks = AtomicUsize::new(0);
+        let slapd = Self { address, port, ldaps, within, process, marks, dir };
         slapd.await_listening();
         slapd
     }
@@ -255,9 +258,26 @@ impl Slapd {
         run(inside(&self.within, "ldapsearch").args(["-x", "-LLL", "-H", &url, "-b", base, filter]))
     }
 
-    /// What it wrote to its log.
+    /// What it wrote to its log, as far as it was read; of what it did last something may be missing.
     pub fn log(&self) -> String {
         self.process.said()
+    }
+
+    /// Its log with everything that it has done by now. A search of our own, whose lines are left out, is the last that is
+    /// waited for.
+    pub fn whole_log(&self) -> String {
+        let mark = format!("cn=mark{}", self.marks.fetch_add(1, Ordering::Relaxed));
+        self.search(&mark, "(objectClass=*)");
+        let log = self.process.await_words(&format!("SRCH base=\"{mark}\""));
+        let connection =
+            |line: &str| line.split_once("conn=")?.1.split(' ').next().map(str::to_owned);
+        let ours: Vec<_> = log
+            .lines()
+            .filter(|line| line.contains("SRCH base=\"cn=mark"))
+            .map(connection)
+            .collect();
+        let others = log.lines().filter(|line| !ours.contains(&connection(line)));
+        others.flat_map(|line| [line, "\n"]).collect()
     }
 
     /// Waits until its log has `words`.

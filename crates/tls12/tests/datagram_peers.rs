@@ -15,7 +15,7 @@ use tls12::*;
 const GNUTLS: &str = "NORMAL:-VERS-ALL:+VERS-DTLS1.2:+SIGN-EDDSA-ED25519:+DHE-RSA";
 
 fn openssl_server(files: &Files, key: usize, arguments: &[&str]) -> (Program, u16) {
-    let port = free_udp_port();
+    let port = free_port();
     let [key, certificate] = files.key(key);
     let mut command = Command::new("openssl");
     command.args(["s_server", "-dtls1_2", "-timeout", "-accept", &format!("127.0.0.1:{port}")]);
@@ -26,7 +26,7 @@ fn openssl_server(files: &Files, key: usize, arguments: &[&str]) -> (Program, u1
 }
 
 fn gnutls_server(files: &Files, key: usize, arguments: &[&str]) -> (Program, u16) {
-    let port = free_udp_port();
+    let port = free_port();
     let [key, certificate] = files.key(key);
     let mut command = Command::new("gnutls-serv");
     command.args(["--udp", "--echo", "--port", &port.to_string(), "--priority", GNUTLS]);

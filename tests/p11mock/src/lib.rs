@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `delay_ms N` | takes N milliseconds longer |
 //! | `parallel N` | N calls at a time, the others wait |
+//! | `wait` | goes on when the word is gone |
 //! | `crash` | aborts the process |
 //! | `hang` | never returns |
 //! | `removed` | fails with `CKR_DEVICE_REMOVED` |
@@ -57,6 +58,7 @@ static FREE: Condvar = Condvar::new();
 struct Control {
     delay_ms: u64,
     parallel: Option<u64>,
+    wait: bool,
     crash: bool,
     hang: bool,
     removed: bool,
@@ -80,6 +82,7 @@ impl Control {
                 "remove_at" => control.remove_at = number(),
                 "expire_at" => control.expire_at = number(),
                 "logout_at" => control.logout_at = number(),
+                "wait" => control.wait = true,
                 "crash" => control.crash = true,
                 "hang" => control.hang = true,
                 "removed" => control.removed = true,
@@ -212,6 +215,11 @@ fn before_signature(
         // SAFETY: the session is the caller's.
         unsafe { logout(session) };
         return Err(CKR_USER_NOT_LOGGED_IN);
+    }
+    let mut waits = control.wait;
+    while waits {
+        std::thread::sleep(Duration::from_millis(1)); // nobody tells it
+        waits = Control::read().wait;
     }
     if let Some(limit) = control.parallel {
         let mut busy = BUSY.lock();

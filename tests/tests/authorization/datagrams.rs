@@ -142,7 +142,7 @@ fn a_client_shows_nothing_to_whom_it_may_not_meet() {
 #[test]
 fn the_program_is_asked_once_and_obeyed() {
     let (servers, clients) = houses();
-    servers.configure(&configuration(&servers, "", ""));
+    servers.configure(&configuration(&servers, "", "timeout = \"50s\""));
     let program = Program::start(&servers);
     let daemons = [servers.start(), clients.start()];
     program.now(Does::Say(YES));

@@ -13,7 +13,7 @@ fn from_root(zones: &Zones) -> Resolver {
     Resolver::new(&DnsSettings {
         upstream: UpstreamSettings::Root { hints: vec![root.ip()], port: root.port() },
         anchors: AnchorSource::File(zones.anchor()),
-        attempt: Duration::from_millis(500),
+        attempt: Duration::from_secs(5),
         attempts: 2,
         ..DnsSettings::default()
     })

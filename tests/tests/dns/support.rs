@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tlspool_lookup::dns::{
     AnchorSource, DnsSettings, Forwarder, Protocol, Resolver, UpstreamSettings,
@@ -21,6 +21,8 @@ pub(crate) fn settings(address: SocketAddr, anchor: PathBuf) -> DnsSettings {
     DnsSettings {
         upstream: UpstreamSettings::Forwarders(vec![forwarder]),
         anchors: AnchorSource::File(anchor),
+        // The machine that runs tests may be busy.
+        attempt: Duration::from_secs(20),
         ..DnsSettings::default()
     }
 }

@@ -224,6 +224,8 @@ fn nobody_but_memcached_is_asked_about_a_peer_that_says_nothing() {
     // Nor are they asked later; nothing was learnt.
     let status = here.status();
     assert_eq!(number(&status, "/look_ups/queries"), 0, "{status:#}");
+    mark(&memcached, "after");
+    assert!(gets_between(&memcached, "end", "after").is_empty());
     assert!(!memcached.log().contains(" set tlspool1:"));
     daemon.stop();
 }

@@ -42,7 +42,12 @@ fn cache(house: &House, memcached: &Memcached, key: &str) -> String {
         let said = run(Command::new("chown").arg("nobody").arg(&file));
         assert!(said.ok, "{}", said.err);
     }
-    format!("[cache]\nservers = [\"{}\"]\nkey_file = \"{}\"\n", memcached.server, file.display())
+    // More patient than by default: what memcached has is to be seen, on a busy machine too.
+    format!(
+        "[cache]\nservers = [\"{}\"]\nkey_file = \"{}\"\ntimeout = \"5s\"\n",
+        memcached.server,
+        file.display()
+    )
 }
 
 /// A number of the status, seen from the whole.

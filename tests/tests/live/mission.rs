@@ -96,7 +96,8 @@ impl Side {
     }
 
     fn searches(&self) -> usize {
-        self.directory.as_ref().map_or(0, |slapd| slapd.log().matches("SRCH base").count())
+        let log = |slapd: &Slapd| self.space.enter(|| slapd.whole_log());
+        self.directory.as_ref().map_or(0, |slapd| log(slapd).matches("SRCH base").count())
     }
 
     /// What the pool has said since `before` bytes of its log, once it has said `words` there.

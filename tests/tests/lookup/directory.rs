@@ -140,7 +140,7 @@ fn certificates_of_users_and_of_the_domain_are_found() {
         absence(&found);
     });
     // All on one connection, and StartTLS before anything else.
-    let log = domain.slapd.log();
+    let log = domain.slapd.whole_log();
     assert_eq!(log.matches("EXT oid=1.3.6.1.4.1.1466.20037").count(), 1, "{log}");
     assert_eq!(log.matches("BIND dn=\"\" method=128").count(), 1, "{log}");
 }
@@ -289,14 +289,16 @@ fn without_dane_a_directory_is_not_believed() {
         let directories = table.directories(Settings::default());
         let found = find(&directories, &query).await;
         assert!(failure(&found).contains("has no TLSA records, so its answers are not"));
-        assert!(!slapd.log().contains("EXT"), "{}", slapd.log());
+        let log = slapd.whole_log();
+        assert!(!log.contains("EXT"), "{log}");
 
         // Those of another certificate, by the same authority for the same name.
         let other = domain.authority.leaf(host);
         table.prove(host, slapd.port, &der(&other.certificate));
         let found = find(&directories, &query).await;
         assert!(failure(&found).contains("this is not the directory: no TLSA record matches"));
-        assert!(!slapd.log().contains("BIND"), "{}", slapd.log());
+        let log = slapd.whole_log();
+        assert!(!log.contains("BIND"), "{log}");
 
         // The right ones; then the domain changes its mind, and the open connection does not count.
         table.tlsa.borrow_mut().insert((host.into(), slapd.port), secured.expect("it was there"));

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
@@ -34,10 +33,7 @@ pub(crate) struct Asked {
 #[derive(Debug, Clone)]
 pub(crate) enum Act {
     Send(Vec<u8>),
-    /// Later, while other requests are served.
-    After(Duration, Vec<u8>),
     /// When there are permits, while other requests are served.
-    #[allow(dead_code)] // not all test programs wait for events
     When(Arc<Semaphore>, Vec<u8>),
     /// Sends this in the clear, then begins TLS.
     StartTls(Vec<u8>),
@@ -124,13 +120,6 @@ where
             for act in play(&asked) {
                 match act {
                     Act::Send(bytes) => to.write_all(&bytes).await.ok()?,
-                    Act::After(delay, bytes) => {
-                        let later = later.clone();
-                        tokio::spawn(async move {
-                            tokio::time::sleep(delay).await;
-                            let _ = later.send(bytes);
-                        });
-                    }
                     Act::When(gate, bytes) => {
                         let later = later.clone();
                         tokio::spawn(async move {

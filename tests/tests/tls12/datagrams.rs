@@ -65,7 +65,8 @@ fn openssl_and_gnutls_as_servers() {
             command = Command::new("gnutls-serv");
             command.args(["--udp", "--echo", "--port", &number, "--disable-client-cert"]);
             command.args(["--x509certfile", leaf.certificate(), "--x509keyfile", leaf.key()]);
-            ready = "listening";
+            // It says "listening" before it does, and this afterwards.
+            ready = "...done";
         } else {
             command = Command::new("openssl");
             command.args(["s_server", "-dtls1_2", "-listen"]);

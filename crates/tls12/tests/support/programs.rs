@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use tls12::{Connection, ServerConfig};
 use super::{Shape, Side, credential, keys};
 
 /// How long anything may take.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running program, ended with the test. Its output is read by a thread, so it never blocks.
 pub struct Program {
@@ -127,14 +128,20 @@ impl Files {
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that is free, for programs which cannot choose one and say so. It is none of those that the kernel gives to
+/// others (those are above), and no other call in this process returns it.
 pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
-
-/// A port of UDP that was free a moment ago.
-pub fn free_udp_port() -> u16 {
-    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    const LOWEST: u16 = 10_000;
+    const PORTS: u32 = 22_000;
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let call = std::process::id() * 11 + CALLS.fetch_add(1, Ordering::Relaxed);
+        let port = LOWEST + (call % PORTS) as u16;
+        let place = (Ipv4Addr::LOCALHOST, port);
+        if TcpListener::bind(place).is_ok() && UdpSocket::bind(place).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Connects as soon as somebody listens.

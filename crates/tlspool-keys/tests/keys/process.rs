@@ -186,7 +186,8 @@ isolated! {
         block_on(async {
             let client = KeyClient::new(channels.pop().unwrap()).unwrap();
             let mut events = client.events();
-            let hasty = client.with_timeout(Duration::from_millis(200));
+            // Enough to be asked, on a busy machine too.
+            let hasty = client.with_timeout(Duration::from_secs(2));
             let locked = hasty.open(&name).await;
             assert!(matches!(locked, Err(KeyError::Locked(_))), "{locked:?}");
             assert!(matches!(events.recv().await.unwrap(), PinEvent::PinNeeded(_)));
@@ -204,7 +205,7 @@ isolated! {
 isolated! {
     fn a_slow_token_does_not_slow_other_keys(home) {
         let (slow, quick) = (token_key(home), file_key(home));
-        home.control("delay_ms 10 parallel 4");
+        home.control("wait");
         let mut channels = serve_here(config(mock()), 1);
         block_on(async {
             let client = KeyClient::new(channels.pop().unwrap()).unwrap();
@@ -220,7 +221,8 @@ isolated! {
             for _ in 0..10 {
                 sign(&client, &quick).await.unwrap();
             }
-            assert!(running.iter().any(|task| !task.is_finished()), "they take 100 ms at least");
+            assert!(!running.iter().any(tokio::task::JoinHandle::is_finished), "all of them wait");
+            home.control("");
             for task in running {
                 task.await.unwrap().unwrap();
             }
@@ -232,7 +234,7 @@ isolated! {
 isolated! {
     fn a_full_queue_is_an_error_and_no_wait(home) {
         let slow = token_key(home);
-        home.control("delay_ms 20");
+        home.control("wait");
         let config = KeyStoreConfig { queue_per_token: 2, sessions_per_token: 1, ..config(mock()) };
         let mut channels = serve_here(config, 1);
         block_on(async {
@@ -245,6 +247,11 @@ isolated! {
                     tokio::spawn(async move { sign(&client, &slow).await })
                 })
                 .collect();
+            // Who is done now was told so: nothing is signed yet.
+            while !running.iter().any(tokio::task::JoinHandle::is_finished) {
+                tokio::task::yield_now().await;
+            }
+            home.control("");
             let mut busy = 0;
             for task in running {
                 match task.await.unwrap() {
@@ -294,16 +301,20 @@ isolated! {
 struct Keyd(Child);
 
 const SOCKET: &str = "TLSPOOL_TEST_KEYD";
+/// Time for a call of the module, in milliseconds. A busy machine makes those slow that are not to hang.
+const PATIENT: u64 = 60_000;
+const HASTY: u64 = 3000;
 
 /// The body of the key process: its channel is standard input, its PIN memory standard error.
 #[test]
 fn keyd() {
-    if std::env::var_os(SOCKET).is_none() {
+    let Some(module_timeout) = std::env::var_os(SOCKET) else {
         return; // not run as a test
-    }
+    };
+    let module_timeout_ms = module_timeout.to_str().unwrap().parse().unwrap();
     let boot = KeydBoot {
         channels: vec![fcntl_dupfd_cloexec(std::io::stdin(), 3).unwrap()],
-        config: KeyStoreConfig { module_timeout_ms: 500, ..config(mock()) },
+        config: KeyStoreConfig { module_timeout_ms, ..config(mock()) },
         pin_memory: fcntl_dupfd_cloexec(std::io::stderr(), 3).unwrap(),
         flush_log: || println!("last words"),
     };
@@ -312,11 +323,15 @@ fn keyd() {
 
 impl Keyd {
     fn start(home: &Home, memory: &OwnedFd) -> (Self, OwnedFd) {
+        Self::start_with(home, memory, PATIENT)
+    }
+
+    fn start_with(home: &Home, memory: &OwnedFd, module_timeout_ms: u64) -> (Self, OwnedFd) {
         let (ours, theirs) = pair();
         let child = home
             .command(&std::env::current_exe().unwrap())
             .args(["process::keyd", "--exact", "--nocapture"])
-            .env(SOCKET, "1")
+            .env(SOCKET, module_timeout_ms.to_string())
             .stdin(theirs)
             .stdout(Stdio::piped())
             .stderr(memory.try_clone().unwrap())
@@ -401,7 +416,7 @@ isolated! {
         let name = token_key(home);
         let memory = memory();
         block_on(async {
-            let (mut keyd, channel) = Keyd::start(home, &memory);
+            let (mut keyd, channel) = Keyd::start_with(home, &memory, HASTY);
             let client = KeyClient::new(channel).unwrap();
             let (key, _) = tokio::join!(client.open(&name), give_pin(&client, PIN));
             let key = key.unwrap();

@@ -14,7 +14,8 @@ use super::*;
 use tlspool_validate::sources::Caches;
 
 const LONG: Duration = Duration::from_secs(20);
-const SHORT: Duration = Duration::from_millis(60);
+/// For who does not answer; who does has to be as quick.
+const SHORT: Duration = Duration::from_millis(400);
 
 fn local<F: Future>(future: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -120,7 +121,7 @@ fn who_is_not_there_or_hangs_is_unreachable() {
         let _listener = StdListener::bind(&path).unwrap();
         let hanging = program(path, SHORT, 1);
         let outcome = ask(&hanging, Authorizer::Program).await;
-        assert_eq!(opinion(&outcome), (Opinion::Unreachable, "no answer within 60ms"));
+        assert_eq!(opinion(&outcome), (Opinion::Unreachable, "no answer within 400ms"));
         // The place is free again.
         assert_eq!(opinion(&ask(&hanging, Authorizer::Program).await).0, Opinion::Unreachable);
         let unknown = ask(&hanging, Authorizer::Radius).await;
@@ -276,7 +277,7 @@ fn a_wrong_secret_is_no_answer() {
         let outcome = ask(&radius(vec![address], SHORT, 2), Authorizer::Radius).await;
         let (opinion, why) = opinion(&outcome);
         assert_eq!(opinion, Opinion::Unreachable);
-        assert!(why.contains("no answer within 60ms (2 times)"), "{why}");
+        assert!(why.contains("no answer within 400ms (2 times)"), "{why}");
         assert_eq!(count.get(), 2);
     });
 }
@@ -332,8 +333,9 @@ fn each_of_several_questions_asks_all_servers() {
 #[test]
 fn a_server_that_is_not_there_costs_no_time() {
     local(async {
-        let (gone, first) = server().await;
-        drop(gone);
+        // It hears somebody else only; its port is nobody's else meanwhile.
+        let (elsewhere, first) = server().await;
+        elsewhere.connect("127.0.0.1:9").await.unwrap();
         let (socket, second) = server().await;
         serve(&socket, |_, request| vec![reply(request, packet::ACCESS_ACCEPT)]);
         let outcome = ask(&radius(vec![first, second], LONG, 1), Authorizer::Radius).await;

@@ -37,7 +37,9 @@ impl House {
             user: None,
             local: (!local.is_empty()).then(|| DoNai::parse(local).unwrap()),
         };
-        self.store().add_disclosure(&row, Place::Last).unwrap()
+        let id = self.store().add_disclosure(&row, Place::Last).unwrap();
+        self.changed();
+        id
     }
 
     /// Whom `request` shows to the server, which both ends agree on.
@@ -69,6 +71,7 @@ fn nobody_is_shown_without_a_row_and_the_most_concrete_row_decides() {
     let nobody = house.disclose("www.example.com", "");
     assert_eq!(house.shown(client()), "");
     house.store().remove_disclosure(nobody).unwrap();
+    house.changed();
     assert_eq!(house.shown(client()), "jane@example.org");
     // The program's word counts more.
     let named = client().localid("jim@example.org").unwrap();
@@ -84,6 +87,7 @@ fn a_session_that_is_resumed_shows_nobody_else() {
     let before = house.total("resumed");
     assert!(before > 0);
     house.store().remove_disclosure(id).unwrap();
+    house.changed();
     assert_eq!(house.shown(client()), "");
     house.disclose(".", "jane@example.org");
     assert_eq!(house.shown(client()), "jane@example.org");
@@ -106,6 +110,7 @@ fn a_session_that_is_resumed_has_the_policy_of_whom_it_shows() {
         expression: "pin".into(),
     };
     house.store().add_policy(&policy).unwrap();
+    house.changed();
     let pool = house.pool();
     let (connected, _) = both((&pool, client()), (&pool, asking()));
     let error = connected.unwrap_err();

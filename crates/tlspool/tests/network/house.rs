@@ -6,6 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use tempfile::TempDir;
@@ -105,6 +106,17 @@ impl House {
             is_default: false,
         };
         self.store().add_identity(&new).unwrap();
+        self.changed();
+    }
+
+    /// Waits until the pool cannot but see that the tables have changed: a worker that has just looked does not look
+    /// again for 5 ms.
+    #[allow(clippy::unused_self)] // it is about this pool
+    pub(crate) fn changed(&self) {
+        let changed = Instant::now();
+        while changed.elapsed() <= Duration::from_millis(5) {
+            thread::yield_now();
+        }
     }
 
     pub(crate) fn store(&self) -> Store {

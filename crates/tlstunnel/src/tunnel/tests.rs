@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
+use rustix::net::{AddressFamily, SocketType, bind, getsockname};
 use tempfile::TempDir;
 use tlspool_client::fake::FakePool;
 use tlspool_client::wire::Body;
@@ -16,7 +17,7 @@ use super::Tunnel;
 use crate::options::Options;
 
 /// No test waits longer for anything.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_mins(1);
 
 fn folder() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -127,7 +128,10 @@ async fn a_client_hands_over_both() {
 async fn an_unreachable_service_refuses_the_callback() {
     let (_folder, socket) = folder();
     let pool = FakePool::bind(&socket).unwrap();
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    // Taken, but nobody listens.
+    let taken = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&taken, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let nobody = SocketAddr::try_from(getsockname(&taken).unwrap()).unwrap().to_string();
     let address = start(&socket, &["-s", "-r", &nobody]).await;
     beside(move || {
         let mut peer = connect(address);
