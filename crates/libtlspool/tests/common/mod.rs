@@ -87,7 +87,8 @@ fn library() -> &'static Path {
         let test = std::env::current_exe().unwrap();
         let target = test.ancestors().nth(3).unwrap();
         let status = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "libtlspool", "--target-dir"])
+            // All of it: alone, dependencies would be built again with fewer features.
+            .args(["build", "--quiet", "--workspace", "--target-dir"])
             .arg(target)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status()
