@@ -271,8 +271,8 @@ impl Session {
                     let sent = send(socket, &out).await;
                     out.clear();
                     // The cause matters more than whether the alert could be sent.
-                    if errand.failure.is_none() {
-                        sent?;
+                    if let (None, Err(error)) = (&errand.failure, sent) {
+                        return Err(self.unsent(socket, &mut inlet, error).await);
                     }
                 }
                 Output::Established => return Ok(()),
@@ -382,12 +382,51 @@ impl Session {
         tlspool_sctp::tell_dryness(socket.sctp()).map_err(std::io::Error::from)?;
         while !self.receive(socket, inlet, None).await? {
             if inlet.ended {
-                return Err(HandshakeError::PeerClosed);
+                return Err(self.ending());
             }
         }
         tlspool_sctp::forget_dryness(socket.sctp()).map_err(std::io::Error::from)?;
-        socket.send_all(change).await?;
+        if let Err(error) = socket.send_all(change).await {
+            return Err(self.unsent(socket, inlet, error).await);
+        }
         Ok(self.change_sent(socket)?)
+    }
+
+    /// Why the handshake is over when the peer is gone: by its alert, if one came before the end.
+    fn ending(&mut self) -> HandshakeError {
+        let mut unsent = Vec::new();
+        loop {
+            match self.connection.poll_output(&mut unsent) {
+                Output::Closed(Closed::Failed(error)) => return explain(error),
+                Output::Closed(Closed::Cleanly) | Output::Idle | Output::WaitUntil(_) => {
+                    return HandshakeError::PeerClosed;
+                }
+                // Nobody is there to be told any more.
+                _ => unsent.clear(),
+            }
+        }
+    }
+
+    /// What could not be sent because the peer has left may cross what it said when it did.
+    async fn unsent(
+        &mut self,
+        socket: &Socket,
+        inlet: &mut Inlet,
+        error: std::io::Error,
+    ) -> HandshakeError {
+        use std::io::ErrorKind;
+        if !matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) {
+            return error.into();
+        }
+        while !inlet.ended {
+            if self.receive(socket, inlet, None).await.is_err() {
+                break;
+            }
+        }
+        match self.ending() {
+            HandshakeError::PeerClosed => error.into(),
+            told => told,
+        }
     }
 
     /// Receives once, and brings it to the connection. Over SCTP the value says whether the peer has everything.
