@@ -445,8 +445,14 @@ impl Relay {
                 return Poll::Ready(Turn::End(end));
             }
             moved |= self.poll_deliver(cx);
+            if self.dying.is_none() && self.poll_receive(cx) {
+                moved = true;
+                // Before any data of the application's: a renegotiation that is over is not authorized yet.
+                if let Some(turn) = self.poll_outputs() {
+                    return Poll::Ready(turn);
+                }
+            }
             if self.dying.is_none() {
-                moved |= self.poll_receive(cx);
                 moved |= self.poll_take(cx);
                 if self.up_told && self.down_ended && self.out.is_empty() && !self.datagrams {
                     let end = if self.deserted { End::ApplicationClosed } else { End::Closed };

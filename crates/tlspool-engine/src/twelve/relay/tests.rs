@@ -4,9 +4,13 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use rcgen::PublicKeyData;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
 use tls12::dtls;
 use tokio::runtime::{Builder, Runtime};
@@ -19,6 +23,17 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// A session with nobody in particular, ours as a client, and the peer's end of it.
 fn session(datagrams: bool) -> (Box<Session>, Connection) {
+    session_as(Side::Client, datagrams)
+}
+
+/// Our role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Client,
+    Server,
+}
+
+fn session_as(side: Side, datagrams: bool) -> (Box<Session>, Connection) {
     let engine = Engine::new(&EngineOptions::default()).unwrap();
     let job = |role| Job {
         role,
@@ -50,7 +65,45 @@ fn session(datagrams: bool) -> (Box<Session>, Connection) {
         }
     }
     assert!(client.may_send() && server.may_send());
-    (Box::new(Session::new(client, &engine, &ours)), server)
+    match side {
+        Side::Client => (Box::new(Session::new(client, &engine, &ours)), server),
+        Side::Server => (Box::new(Session::new(server, &engine, &theirs)), client),
+    }
+}
+
+/// The key of whoever must show itself in a renegotiation.
+fn key() -> &'static rcgen::CertifiedKey<rcgen::KeyPair> {
+    static KEY: OnceLock<rcgen::CertifiedKey<rcgen::KeyPair>> = OnceLock::new();
+    KEY.get_or_init(|| rcgen::generate_simple_self_signed(["example.com".to_owned()]).unwrap())
+}
+
+/// Answers a question: servers show themselves, everybody is believed. `false`: it is none.
+fn answer(connection: &mut Connection, question: &Output) -> bool {
+    match question {
+        Output::ChooseCredential(question) => {
+            let credential = tls12::Credential {
+                id: 0,
+                certificate: tls12::PeerCertificate::X509(vec![key().cert.der().to_vec()]),
+                schemes: vec![tls12::SignatureScheme::EcdsaSecp256r1Sha256],
+                fingerprint: [1; 32],
+            };
+            let shows = question.role == tls12::Role::Server;
+            connection.chosen(Ok(shows.then(|| Arc::new(credential))));
+        }
+        Output::Sign(request) => {
+            let pair = EcdsaKeyPair::from_pkcs8(
+                &ECDSA_P256_SHA256_ASN1_SIGNING,
+                &key().signing_key.serialize_der(),
+            );
+            let signature = pair.unwrap().sign(&SystemRandom::new(), &request.message).unwrap();
+            connection.signed(Some(signature.as_ref().to_vec()));
+        }
+        Output::Verify(_) => {
+            connection.verified(Ok(key().signing_key.subject_public_key_info()));
+        }
+        _ => return false,
+    }
+    true
 }
 
 /// What a connection wants to send.
@@ -60,8 +113,7 @@ fn outputs(connection: &mut Connection) -> Vec<Vec<u8>> {
         let mut bytes = Vec::new();
         match connection.poll_output(&mut bytes) {
             Output::Send => all.push(bytes),
-            Output::ChooseCredential(_) => connection.chosen(Ok(None)),
-            Output::Verify(_) => connection.verified(Ok(Vec::new())),
+            question if answer(connection, &question) => {}
             Output::Idle | Output::WaitUntil(_) => return all,
             Output::Closed(Closed::Failed(error)) => panic!("{error}"),
             _ => {}
@@ -84,13 +136,18 @@ fn packets() -> (OwnedFd, OwnedFd) {
 
 /// A relay over streams, the peer's connection, and the other ends of its sockets.
 fn streams() -> (Relay, Connection, UnixStream, UnixStream) {
-    let (session, other) = session(false);
+    streams_as(Side::Client)
+}
+
+fn streams_as(side: Side) -> (Relay, Connection, UnixStream, UnixStream) {
+    let (session, other) = session_as(side, false);
     let (peer, theirs) = UnixStream::pair().unwrap();
     let (application, programs) = UnixStream::pair().unwrap();
     peer.set_nonblocking(true).unwrap();
     let theirs = Socket::stream(theirs.into()).unwrap();
     let programs = Socket::plaintext(programs.into()).unwrap();
-    (Relay::new(theirs, programs, session, MANNER), other, peer, application)
+    let manner = Manner { client: side == Side::Client, ..MANNER };
+    (Relay::new(theirs, programs, session, manner), other, peer, application)
 }
 
 /// How a relay ends.
@@ -99,6 +156,39 @@ async fn end(relay: &mut Relay) -> End {
     match tokio::time::timeout(LIMIT, turn).await.expect("an end") {
         Turn::End(end) => end,
         _ => panic!("a turn that is no end"),
+    }
+}
+
+/// Brings what the peer wants to send to the relay, and the reverse, until the relay's caller has something to do,
+/// or both are silent. `meanwhile` is called as often as a handshake is seen to run.
+async fn exchange(
+    relay: &mut Relay,
+    other: &mut Connection,
+    peer: &mut UnixStream,
+    mut meanwhile: impl FnMut(),
+) -> Option<Turn> {
+    loop {
+        let said = outputs(other);
+        said.iter().for_each(|bytes| peer.write_all(bytes).unwrap());
+        let turn = std::future::poll_fn(|cx| Poll::Ready(relay.poll(cx))).await;
+        let connection = &mut relay.session.connection;
+        if connection.is_handshaking() {
+            meanwhile();
+        }
+        match turn {
+            Poll::Ready(Turn::Question(question)) => assert!(answer(connection, &question)),
+            Poll::Ready(turn) => return Some(turn),
+            Poll::Pending => {
+                let mut buffer = [0; 1 << 15];
+                match peer.read(&mut buffer) {
+                    Ok(n) => other.handle_input(&buffer[..n], Instant::now()),
+                    Err(_) if said.is_empty() => return None,
+                    Err(_) => {}
+                }
+            }
+        }
+        // So that the sockets' news arrive.
+        tokio::task::yield_now().await;
     }
 }
 
@@ -152,6 +242,51 @@ fn an_end_of_the_peer_ends_what_waits_for_it() {
         let end = end(&mut relay).await;
         assert!(matches!(end, End::Truncated), "{end}");
     });
+}
+
+#[test]
+fn no_data_moves_between_a_renegotiation_and_its_authorization() {
+    for side in [Side::Client, Side::Server] {
+        runtime().block_on(async {
+            let (mut relay, mut other, mut peer, mut application) = streams_as(side);
+            other.renegotiate(None).unwrap();
+            let mut data = Some(b"data");
+            let says = || {
+                if let Some(data) = data.take() {
+                    application.write_all(data).unwrap();
+                }
+            };
+            let turn = exchange(&mut relay, &mut other, &mut peer, says).await;
+            if let Some(Turn::End(end)) = &turn {
+                panic!("{side:?}: {end}");
+            }
+            assert!(matches!(turn, Some(Turn::Renegotiated(_))), "{side:?}");
+            assert_eq!(relay.sent, 0, "{side:?}");
+            // Now it is authorized.
+            assert!(exchange(&mut relay, &mut other, &mut peer, || {}).await.is_none());
+            assert_eq!(relay.sent, 4, "{side:?}");
+        });
+    }
+}
+
+#[test]
+fn a_renegotiation_too_many_is_refused_while_data_moves() {
+    for side in [Side::Client, Side::Server] {
+        runtime().block_on(async {
+            let (mut relay, mut other, mut peer, mut application) = streams_as(side);
+            other.renegotiate(None).unwrap();
+            let turn = exchange(&mut relay, &mut other, &mut peer, || {}).await;
+            assert!(matches!(turn, Some(Turn::Renegotiated(_))), "{side:?}");
+            assert!(exchange(&mut relay, &mut other, &mut peer, || {}).await.is_none());
+            other.renegotiate(None).unwrap();
+            application.write_all(b"data").unwrap();
+            let turn = exchange(&mut relay, &mut other, &mut peer, || {}).await;
+            if let Some(Turn::End(end)) = &turn {
+                panic!("{side:?}: {end}");
+            }
+            assert!(turn.is_none() && relay.sent == 4, "{side:?}");
+        });
+    }
 }
 
 #[test]
