@@ -1,5 +1,8 @@
 //! Performs a handshake on a socket, with a host that answers what it asks.
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 use std::cell::{Cell, RefCell};
 use std::net::Ipv4Addr;
 use std::rc::Rc;

@@ -116,6 +116,11 @@ pub struct Traffic {
     /// Part of a handshake message that came late.
     late: Vec<u8>,
     idle_records: u32,
+    /// The peer asked for another key of ours: ours changes before the next data (RFC 8446 section 4.6.3), however
+    /// often it asked.
+    owes_update: bool,
+    /// The peer asked for a renegotiation, and is still to be refused; once, however often it asked.
+    owes_refusal: bool,
     /// Plaintext that came with the handshake's last flight; the relay takes it.
     pub early: Vec<u8>,
     /// Ciphertext that came with it; the relay takes it.
@@ -191,6 +196,8 @@ impl Traffic {
             seal_limit: common.confidentiality_limit.saturating_sub(IDLE_RECORDS.into()),
             late: Vec::new(),
             idle_records: 0,
+            owes_update: false,
+            owes_refusal: false,
             early,
             unread,
             held,
@@ -247,10 +254,10 @@ impl Traffic {
         Ok(total)
     }
 
-    /// Before application data is sealed: changes the key if its time has come. What must be
-    /// sent first is appended to `out`.
+    /// Before application data is sealed: changes the key if its time has come, or the peer asked
+    /// for it. What must be sent first is appended to `out`.
     pub fn refresh(&mut self, out: &mut Vec<u8>) -> Result<(), Fault> {
-        if self.tx.seq < self.seal_limit {
+        if self.tx.seq < self.seal_limit && !self.owes_update {
             return Ok(());
         }
         if self.style != Style::Tls13 {
@@ -260,13 +267,23 @@ impl Traffic {
         self.update_tx(out)
     }
 
-    fn update_tx(&mut self, out: &mut Vec<u8>) -> Result<(), Fault> {
+    pub(crate) fn update_tx(&mut self, out: &mut Vec<u8>) -> Result<(), Fault> {
         self.seal_small(content::HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 0], out)?;
         let secrets = match &mut self.kernel {
             Kernel::Client(kernel, _) => kernel.update_tx_secret(),
             Kernel::Server(kernel) => kernel.update_tx_secret(),
         };
         self.tx = secrets.and_then(Protection::new).map_err(|_| NO_NEXT_KEY)?;
+        self.owes_update = false;
+        Ok(())
+    }
+
+    /// Refuses to renegotiate if the peer has asked for it since the last time. What is to be sent
+    /// is appended to `out`.
+    pub fn refuse(&mut self, out: &mut Vec<u8>) -> Result<(), Fault> {
+        if std::mem::take(&mut self.owes_refusal) {
+            self.seal_alert(alert::NO_RENEGOTIATION, out)?;
+        }
         Ok(())
     }
 
@@ -380,12 +397,12 @@ impl Traffic {
         Ok((kind, plain))
     }
 
-    /// Deals with a record that is no application data. What must be sent in answer is appended
-    /// to `out`.
-    pub fn control(&mut self, kind: u8, payload: &[u8], out: &mut Vec<u8>) -> Result<Event, Fault> {
+    /// Deals with a record that is no application data. Answers come from [`Self::refresh`] and
+    /// [`Self::refuse`], so that a peer that asks and does not read them makes nothing grow.
+    pub fn control(&mut self, kind: u8, payload: &[u8]) -> Result<Event, Fault> {
         match kind {
             content::ALERT => self.alert(payload),
-            content::HANDSHAKE => self.handshake(payload, out),
+            content::HANDSHAKE => self.handshake(payload).map(|()| Event::Nothing),
             _ => Err(fault(alert::UNEXPECTED_MESSAGE, "the peer sent a record of a wrong type")),
         }
     }
@@ -403,61 +420,55 @@ impl Traffic {
         }
     }
 
-    fn handshake(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<Event, Fault> {
-        self.late.extend_from_slice(payload);
-        loop {
-            let [kind, a, b, c, rest @ ..] = self.late.as_slice() else {
-                return Ok(Event::Nothing);
-            };
+    fn handshake(&mut self, payload: &[u8]) -> Result<(), Fault> {
+        let mut late = std::mem::take(&mut self.late);
+        late.extend_from_slice(payload);
+        let mut used = 0;
+        while let [kind, a, b, c, rest @ ..] = &late[used..] {
             let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
             if length > MAX_LATE_MESSAGE {
                 return Err(fault(alert::DECODE_ERROR, "the peer sent an oversize message"));
             }
-            if rest.len() < length {
-                return Ok(Event::Nothing);
-            }
-            let kind = *kind;
-            let message = self.late[4..4 + length].to_vec();
-            self.late.drain(..4 + length);
-            if self.late.is_empty() {
-                self.late = Vec::new();
-            }
-            self.late_message(kind, &message, out)?;
+            let Some((message, behind)) = rest.split_at_checked(length) else { break };
+            self.late_message(*kind, message, behind.is_empty())?;
+            used = late.len() - behind.len();
         }
+        if used < late.len() {
+            late.drain(..used);
+            self.late = late;
+        }
+        Ok(())
     }
 
-    fn late_message(&mut self, kind: u8, message: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
-        let unexpected = fault(alert::UNEXPECTED_MESSAGE, "the peer sent an unexpected message");
-        match (kind, self.style) {
-            (KEY_UPDATE, Style::Tls13) => {
-                // Keys change at record boundaries only (RFC 8446 section 5.1).
-                if !self.late.is_empty() {
-                    return Err(unexpected);
-                }
-                let answer = match message {
-                    [0] => false,
-                    [1] => true,
+    /// `last`: nothing follows in its record.
+    fn late_message(&mut self, kind: u8, message: &[u8], last: bool) -> Result<(), Fault> {
+        const UNEXPECTED: Fault =
+            fault(alert::UNEXPECTED_MESSAGE, "the peer sent an unexpected message");
+        match (kind, self.style, &mut self.kernel) {
+            // Keys change at record boundaries only (RFC 8446 section 5.1).
+            (KEY_UPDATE, Style::Tls13, _) if last => {
+                match message {
+                    [0] => {}
+                    [1] => self.owes_update = true,
                     _ => {
                         return Err(fault(
                             alert::DECODE_ERROR,
                             "the peer sent a malformed KeyUpdate",
                         ));
                     }
-                };
-                self.update_rx()?;
-                if answer { self.update_tx(out) } else { Ok(()) }
-            }
-            (NEW_SESSION_TICKET, Style::Tls13) => match &mut self.kernel {
-                Kernel::Client(kernel, context) => {
-                    within(context.clone(), || kernel.handle_new_session_ticket(message))
-                        .map_err(|_| fault(alert::DECODE_ERROR, "the peer sent a malformed ticket"))
                 }
-                Kernel::Server(_) => Err(unexpected),
-            },
-            (HELLO_REQUEST | CLIENT_HELLO, Style::Tls12Gcm | Style::Tls12ChaCha) => {
-                self.seal_alert(alert::NO_RENEGOTIATION, out)
+                self.update_rx()
             }
-            _ => Err(unexpected),
+            (NEW_SESSION_TICKET, Style::Tls13, Kernel::Client(kernel, context)) => {
+                within(context.clone(), || kernel.handle_new_session_ticket(message))
+                    .map_err(|_| fault(alert::DECODE_ERROR, "the peer sent a malformed ticket"))
+            }
+            (HELLO_REQUEST, Style::Tls12Gcm | Style::Tls12ChaCha, Kernel::Client(..))
+            | (CLIENT_HELLO, Style::Tls12Gcm | Style::Tls12ChaCha, Kernel::Server(_)) => {
+                self.owes_refusal = true;
+                Ok(())
+            }
+            _ => Err(UNEXPECTED),
         }
     }
 }

@@ -12,6 +12,9 @@
 //! what cannot be written at once, or is not a whole record yet, is kept per session, so an idle
 //! session has none.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -262,9 +265,16 @@ impl Relay {
         }
         // What `up` put up for sending (an answer, an alert) leaves now.
         match self.poll_flush_down(cx) {
-            Poll::Ready(Err(error)) if self.dying.is_none() => self.die(End::PeerLost(error)),
-            Poll::Ready(_) if self.dying.is_some() => return self.last_words(),
-            _ => {}
+            Poll::Ready(Err(end)) => {
+                // Nothing can be said any more.
+                return Poll::Ready(self.dying.take().unwrap_or(end));
+            }
+            Poll::Ready(Ok(())) => {
+                if let Some(end) = self.dying.take() {
+                    return Poll::Ready(end);
+                }
+            }
+            Poll::Pending => {}
         }
         if self.dying.is_none() && self.up.done && self.down.done {
             let end = if self.deserted { End::ApplicationClosed } else { End::Closed };
@@ -285,10 +295,6 @@ impl Relay {
             let _ = self.traffic.seal_alert(description, &mut self.down.pending);
         }
         self.dying = Some(end);
-    }
-
-    fn last_words(&mut self) -> Poll<End> {
-        Poll::Ready(self.dying.take().unwrap_or(End::Cancelled))
     }
 
     /// Limits the time that an ended session may take to be over.
@@ -443,7 +449,7 @@ impl Relay {
                 continue;
             }
             let payload = bytes[plain].to_vec();
-            match self.traffic.control(kind, &payload, &mut self.down.pending)? {
+            match self.traffic.control(kind, &payload)? {
                 Event::Nothing => {}
                 Event::PeerClosed => {
                     self.up.ended = true;
@@ -525,9 +531,7 @@ impl Relay {
 
     fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         loop {
-            if let Err(error) = ready!(self.poll_flush_down(cx)) {
-                return Poll::Ready(Err(End::PeerLost(error)));
-            }
+            ready!(self.poll_flush_down(cx))?;
             if self.down.done {
                 return Poll::Ready(Ok(()));
             }
@@ -548,21 +552,31 @@ impl Relay {
         }
     }
 
-    fn poll_flush_down(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Sends what waits, and answers the peer where it wants an answer at once.
+    fn poll_flush_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         if self.down.held > 0 && self.down.held == self.down.pending.len() {
             return Poll::Ready(Ok(()));
         }
         self.down.held = 0;
-        while self.down.taken < self.down.pending.len() {
-            let n = ready!(self.peer.poll_send(cx, &self.down.pending[self.down.taken..]))?;
-            self.down.taken += n;
-            self.down.moved += n as u64;
+        loop {
+            while self.down.taken < self.down.pending.len() {
+                let rest = &self.down.pending[self.down.taken..];
+                let n = ready!(self.peer.poll_send(cx, rest)).map_err(End::PeerLost)?;
+                self.down.taken += n;
+                self.down.moved += n as u64;
+            }
+            if self.down.taken > 0 {
+                self.down.pending = Vec::new();
+                self.down.taken = 0;
+            }
+            // Nothing is said after our end, nor after an alert.
+            if !self.down.ended && self.dying.is_none() {
+                self.traffic.refuse(&mut self.down.pending).map_err(End::Fault)?;
+            }
+            if self.down.pending.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
         }
-        if self.down.taken > 0 {
-            self.down.pending = Vec::new();
-            self.down.taken = 0;
-        }
-        Poll::Ready(Ok(()))
     }
 
     /// Takes what the application sends, into the places where records want their plaintext,

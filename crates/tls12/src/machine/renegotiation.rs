@@ -24,7 +24,10 @@ impl Core {
             return Ok(true);
         }
         self.nothing()?;
-        self.transport.queue_alert(Alert::NO_RENEGOTIATION)?;
+        // Nothing is said after our end.
+        if !self.said_close {
+            self.transport.queue_alert(Alert::NO_RENEGOTIATION)?;
+        }
         Ok(false)
     }
 }

@@ -48,6 +48,8 @@ const BUFFER: usize = 8 * tls12::MAX_RECORD;
 const LINGER: Duration = Duration::from_secs(2);
 /// How long the peer's stack may take to get everything that the application had to say.
 const DRAIN: Duration = Duration::from_mins(1);
+/// Answers that the peer has not taken; with as many, what it says next waits.
+const ANSWERS: usize = 16;
 /// Datagrams that wait for room; beyond them they are lost, as on any path.
 const DATAGRAMS: usize = 64;
 

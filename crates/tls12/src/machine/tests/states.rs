@@ -327,6 +327,18 @@ fn no_renegotiation_refuses_only_what_we_asked_for_and_nothing_that_runs() {
 }
 
 #[test]
+fn who_has_said_its_end_refuses_nothing_any_more() {
+    let mut pair = pair_of(client_config(), server_config());
+    pair.run();
+    pair.client.connection.close();
+    pair.run();
+    pair.server.connection.renegotiate(None).unwrap();
+    pair.run();
+    assert!(!pair.server.refused);
+    assert_eq!((pair.client.error(), pair.server.error()), (None, None));
+}
+
+#[test]
 fn data_starts_the_count_of_warnings_anew() {
     let mut pair = pair_of(client_config(), server_config());
     pair.run();

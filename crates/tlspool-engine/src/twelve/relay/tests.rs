@@ -290,6 +290,48 @@ fn a_renegotiation_too_many_is_refused_while_data_moves() {
 }
 
 #[test]
+fn answers_that_nobody_reads_fill_no_memory() {
+    runtime().block_on(async {
+        let (mut relay, mut other, mut peer, mut application) = streams();
+        other.renegotiate(None).unwrap();
+        let turn = exchange(&mut relay, &mut other, &mut peer, || {}).await;
+        assert!(matches!(turn, Some(Turn::Renegotiated(_))));
+        assert!(exchange(&mut relay, &mut other, &mut peer, || {}).await.is_none());
+        application.set_nonblocking(true).unwrap();
+        // Wishes that are refused, with data between, until the relay takes no more.
+        let mut asked = 0;
+        let mut said = Vec::new();
+        loop {
+            if said.is_empty() {
+                other.renegotiate(None).unwrap();
+                other.send(b"x").unwrap();
+                said = outputs(&mut other).concat();
+            }
+            let taken = peer.write(&said);
+            tokio::task::yield_now().await;
+            let turn = std::future::poll_fn(|cx| Poll::Ready(relay.poll(cx))).await;
+            assert!(turn.is_pending());
+            let delivered = application.read(&mut [0; 1 << 12]);
+            match taken {
+                Ok(taken) => drop(said.drain(..taken)),
+                Err(_) if delivered.is_err() => break,
+                Err(_) => {}
+            }
+            asked += 1;
+            assert!(relay.out.len() <= 2 * ANSWERS && asked < 100_000, "{}", relay.out.len());
+        }
+        // It goes on when they are read.
+        let waiting = relay.out.len();
+        assert!(waiting >= ANSWERS);
+        peer.read(&mut [0; 1 << 15]).unwrap();
+        tokio::task::yield_now().await;
+        let turn = std::future::poll_fn(|cx| Poll::Ready(relay.poll(cx))).await;
+        assert!(turn.is_pending());
+        assert!(application.read(&mut [0; 1 << 12]).is_ok());
+    });
+}
+
+#[test]
 fn an_empty_message_is_no_end() {
     runtime().block_on(async {
         let (mut session, mut other) = session(true);

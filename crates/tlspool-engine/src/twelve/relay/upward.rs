@@ -7,7 +7,7 @@ use std::time::Instant;
 use tls12::Alert;
 use tlspool_sctp::Info;
 
-use super::{Dry, End, ROOM, Relay};
+use super::{ANSWERS, Dry, End, ROOM, Relay};
 use crate::socket::Arrived;
 use crate::twelve::association::no_stream;
 use crate::twelve::shake::is_noise;
@@ -101,10 +101,12 @@ impl Relay {
         }
     }
 
-    /// Receives from the peer once, unless the application has not taken what came before.
+    /// Receives from the peer once, unless the application has not taken what came before, or the peer itself
+    /// does not take what answers it.
     pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> bool {
+        let unread = !self.peer.is_lossy() && self.out.len() >= ANSWERS;
         let pauses = !self.up.is_empty() || self.up_ended && !self.datagrams && !self.deserted;
-        if self.peer_ended || pauses {
+        if self.peer_ended || pauses || unread {
             return false;
         }
         ROOM.with_borrow_mut(|room| {
