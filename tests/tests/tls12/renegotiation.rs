@@ -1,10 +1,18 @@
 //! Renegotiation of a session that stands, on the program's wish.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
 
-use tlspool_client::{CtlKey, PoolError, StarttlsFlags as Flags, StarttlsRequest};
-use tlspool_tests::House;
-use tlspool_tests::app::{Server, call};
+use tlspool_client::{
+    CtlKey, Error, Pool, PoolError, Session, StarttlsFlags as Flags, StarttlsRequest,
+};
+use tlspool_tests::app::{Server, accept, call, read_all};
+use tlspool_tests::net::{dial, listen};
+use tlspool_tests::{House, LIMIT};
 
 #[test]
 fn a_client_shows_itself_later() {
@@ -53,4 +61,109 @@ fn a_client_shows_itself_later() {
     server.outcome().unwrap();
     calling.stop();
     serving.stop();
+}
+
+/// What a wish brought, or a panic if it has no answer.
+fn answer_to(answers: &mpsc::Receiver<Result<(), Error>>) -> Option<PoolError> {
+    answers.recv_timeout(LIMIT).expect("an answer").unwrap_err().pool_error()
+}
+
+/// A wish in a thread of its own, because one that is not answered blocks its caller.
+fn wish(pool: &Pool, request: StarttlsRequest, answers: &mpsc::Sender<Result<(), Error>>) {
+    let (pool, answers) = (pool.clone(), answers.clone());
+    thread::spawn(move || answers.send(pool.renegotiate(request).map(drop)));
+}
+
+#[test]
+fn a_wish_in_a_session_that_is_half_closed_is_refused() {
+    let house = House::with("[privacy]\nmode = \"attempt\"");
+    house.identity("example.com");
+    let daemon = house.start();
+    let request = StarttlsRequest::server().service("smtp").unwrap().flags(Flags::REQUEST_REMOTEID);
+    let pool = house.pool();
+    let (answers, answer) = mpsc::channel();
+    for ours in [false, true] {
+        let server = Server::start(house.pool(), request.clone(), move |_, plaintext| {
+            if !ours {
+                plaintext.shutdown(Shutdown::Write).unwrap();
+            }
+            read_all(plaintext).unwrap()
+        });
+        let key = CtlKey([u8::from(ours) + 1; 16]);
+        let request = StarttlsRequest::client("example.com").unwrap().service("smtp").unwrap();
+        let request = request.ctlkey(key);
+        let (_session, mut plaintext) = call(&pool, request.clone(), server.at()).unwrap();
+        if ours {
+            plaintext.write_all(b"all").unwrap();
+            plaintext.shutdown(Shutdown::Write).unwrap();
+        } else {
+            assert_eq!(plaintext.read(&mut [0; 1]).unwrap(), 0);
+        }
+        wish(&pool, request, &answers);
+        assert_eq!(answer_to(&answer), Some(PoolError::RenegotiateNotFound), "{ours}");
+        if !ours {
+            plaintext.write_all(b"all").unwrap();
+        }
+        drop(plaintext);
+        assert_eq!(server.outcome().unwrap(), b"all");
+    }
+    daemon.stop();
+}
+
+/// Carries bytes between a client and `server`, as long as `carries`; then it swallows them.
+fn between(server: SocketAddr, carries: &Arc<AtomicBool>) -> SocketAddr {
+    fn carry(mut from: TcpStream, mut to: TcpStream, carries: &AtomicBool) {
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = from.read(&mut buffer) {
+            if carries.load(Ordering::Acquire) && to.write_all(&buffer[..n]).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Write);
+    }
+    let (listener, address) = listen();
+    let (there, back) = (carries.clone(), carries.clone());
+    thread::spawn(move || {
+        let client = TcpStream::from(accept(&listener));
+        let server = dial(server).unwrap();
+        let (from, to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+        thread::spawn(move || carry(from, to, &back));
+        carry(client, server, &there);
+    });
+    address
+}
+
+#[test]
+fn each_wish_is_answered_when_the_first_ends_the_session() {
+    let house = House::with("[privacy]\nmode = \"attempt\"");
+    house.identity("example.com");
+    let daemon = house.start();
+    let request = StarttlsRequest::server().service("smtp").unwrap().flags(Flags::REQUEST_REMOTEID);
+    let greet = |_: &Session, plaintext: &mut std::os::unix::net::UnixStream| {
+        plaintext.write_all(b"hello\n").unwrap();
+        read_all(plaintext).ok();
+    };
+    let server = Server::start(house.pool(), request, greet);
+    let carries = Arc::new(AtomicBool::new(true));
+    let address = between(server.address, &carries);
+    let request = StarttlsRequest::client("example.com").unwrap().service("smtp").unwrap();
+    let request = request.ctlkey(CtlKey([3; 16]));
+    let pool = house.pool();
+    let (_session, plaintext) = call(&pool, request.clone(), address).unwrap();
+    let mut line = String::new();
+    BufReader::new(&plaintext).read_line(&mut line).unwrap();
+    // From now on the peer is silent, so that the first one takes too long, which is the session's end.
+    carries.store(false, Ordering::Release);
+    let (answers, answer) = mpsc::channel();
+    for _ in 0..3 {
+        wish(&pool, request.clone().timeout_ms(1000), &answers);
+    }
+    let mut errors: Vec<_> = (0..3).map(|_| answer_to(&answer)).collect();
+    errors.sort_by_key(|error| *error == Some(PoolError::RenegotiateNotFound));
+    let late = Some(PoolError::StirredNotShaken);
+    let ended = Some(PoolError::RenegotiateNotFound);
+    assert_eq!(errors, [late, ended, ended]);
+    drop(plaintext);
+    drop(server);
+    daemon.stop();
 }

@@ -61,7 +61,7 @@ pub struct Order<H> {
     pub terms: Terms,
     /// When it must be done. A session that is in the middle of it then ends.
     pub deadline: Option<Instant>,
-    /// Called with what came of it.
+    /// Called with what came of it; dropped if the session, or a side of it, ends before its turn comes.
     #[allow(clippy::type_complexity)] // a function that is called once
     pub done: Box<dyn FnOnce(H, Result<Outcome, HandshakeError>)>,
 }
@@ -93,7 +93,7 @@ pub struct Outcome {
 
 /// Where the application's wishes come from.
 pub trait Orders<H> {
-    /// The next wish. Never ends if there is none.
+    /// The next wish. Never ends if there is none. A call that is given up loses none.
     fn next(&mut self) -> impl Future<Output = Order<H>>;
 
     /// The peer has renegotiated, and is still who it was.
@@ -132,9 +132,21 @@ pub async fn run<H: Host, O: Orders<H>>(
     let mut relay = Relay::new(peer, application, session, manner);
     let mut cancelled = pin!(cancel.requested());
     let mut asked = false;
-    let mut ordered: Option<Order<H>> = None;
+    // The wish that is being carried out, or else the next one, which waits until the session is at rest.
+    let (mut ordered, mut waiting): (Option<Order<H>>, Option<Order<H>>) = (None, None);
     let end = loop {
-        let deadline = ordered.as_ref().and_then(|order| order.deadline);
+        if relay.is_ending() {
+            waiting = None;
+        } else if relay.is_at_rest()
+            && let Some(order) = waiting.take()
+        {
+            match relay.begin(&order.terms) {
+                Ok(()) => ordered = Some(order),
+                Err(error) => (order.done)(order.host, Err(HandshakeError::Twelve(error))),
+            }
+        }
+        let deadline = ordered.as_ref().or(waiting.as_ref()).and_then(|order| order.deadline);
+        let waits = waiting.is_some();
         let turn = tokio::select! {
             biased;
             () = &mut cancelled, if !asked => {
@@ -142,22 +154,24 @@ pub async fn run<H: Host, O: Orders<H>>(
                 relay.cancelled = true;
                 continue;
             }
-            turn = std::future::poll_fn(|cx| relay.poll(cx)) => turn,
+            turn = std::future::poll_fn(|cx| match relay.poll(cx) {
+                Poll::Pending if waits && (relay.is_ending() || relay.is_at_rest()) => {
+                    Poll::Ready(Turn::Rest)
+                }
+                turn => turn,
+            }) => turn,
             () = passed(deadline) => {
-                if let Some(order) = ordered.take() {
-                    let text = "the renegotiation took too long".to_owned();
-                    (order.done)(order.host, Err(HandshakeError::Refused(text.clone())));
-                    if relay.session.connection.is_handshaking() {
-                        relay.give_up(Alert::USER_CANCELED, text);
-                    }
+                let text = "the renegotiation took too long".to_owned();
+                if ordered.is_some() && relay.session.connection.is_handshaking() {
+                    relay.give_up(Alert::USER_CANCELED, text.clone());
+                }
+                if let Some(order) = ordered.take().or_else(|| waiting.take()) {
+                    (order.done)(order.host, Err(HandshakeError::Refused(text)));
                 }
                 continue;
             }
-            order = orders.next(), if ordered.is_none() && relay.is_at_rest() => {
-                match relay.begin(&order.terms) {
-                    Ok(()) => ordered = Some(order),
-                    Err(error) => (order.done)(order.host, Err(HandshakeError::Twelve(error))),
-                }
+            order = orders.next(), if ordered.is_none() && !waits => {
+                waiting = Some(order);
                 continue;
             }
         };
@@ -207,6 +221,7 @@ pub async fn run<H: Host, O: Orders<H>>(
                     (order.done)(order.host, Err(HandshakeError::Alert(text)));
                 }
             }
+            Turn::Rest => {}
             Turn::End(end) => break end,
         }
     };
@@ -239,6 +254,8 @@ enum Turn {
     Question(Output),
     Renegotiated(Renegotiated),
     Refused,
+    /// A renegotiation may begin, or never will.
+    Rest,
     End(End),
 }
 
@@ -421,14 +438,14 @@ impl Relay {
         &mut self.session.connection
     }
 
+    /// Whether it is over, or a side has ended: then no renegotiation begins any more.
+    fn is_ending(&self) -> bool {
+        self.dying.is_some() || self.muted || self.down_ended || self.up_ended || self.closing
+    }
+
     /// Whether a renegotiation may begin.
     fn is_at_rest(&self) -> bool {
-        self.dying.is_none()
-            && !self.down_ended
-            && !self.up_ended
-            && !self.closing
-            && self.change.is_none()
-            && !self.session.connection.is_handshaking()
+        !self.is_ending() && self.change.is_none() && !self.session.connection.is_handshaking()
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {

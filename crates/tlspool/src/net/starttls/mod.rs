@@ -70,7 +70,7 @@ pub(crate) fn begin(
     descriptors: [Option<OwnedFd>; 2],
 ) {
     if starttls.flags.contains(Flags::RENEGOTIATE) {
-        let wish = Wish { client: client.clone(), reqid, starttls, in_flight };
+        let wish = Wish::new(client.clone(), reqid, starttls, in_flight);
         return renegotiate::begin(worker, wish, &descriptors);
     }
     let mut request = match admit::admit(worker, client, in_flight, reqid, starttls, descriptors) {

@@ -27,12 +27,46 @@ use crate::net::registry::{Facts, Registered};
 use crate::net::worker::Worker;
 use crate::net::{policies, program};
 
-/// A program's wish to renegotiate.
+/// A program's wish to renegotiate. It has exactly one final response, wherever it is when its session ends.
 pub(crate) struct Wish {
     pub(crate) client: Arc<Client>,
-    pub(crate) reqid: u16,
     pub(crate) starttls: Starttls,
-    pub(super) in_flight: InFlight,
+    reqid: u16,
+    /// Its time limit counts from here, also while it waits for its turn.
+    begun: Instant,
+    answered: bool,
+    _in_flight: InFlight,
+}
+
+impl Wish {
+    pub(super) fn new(
+        client: Arc<Client>,
+        reqid: u16,
+        starttls: Starttls,
+        in_flight: InFlight,
+    ) -> Self {
+        let begun = Instant::now();
+        Self { client, starttls, reqid, begun, answered: false, _in_flight: in_flight }
+    }
+
+    fn grant(mut self: Box<Self>, reply: Starttls) {
+        self.answered = true;
+        self.client.send(&Packet { reqid: self.reqid, cbid: 0, body: Body::Starttls(reply) });
+    }
+
+    fn refuse(mut self: Box<Self>, error: PoolError, text: &str) {
+        self.answered = true;
+        self.client.send_error(self.reqid, error, text);
+    }
+}
+
+impl Drop for Wish {
+    fn drop(&mut self) {
+        if !self.answered {
+            let text = "the session has ended, or one of its sides has";
+            self.client.send_error(self.reqid, PoolError::RenegotiateNotFound, text);
+        }
+    }
 }
 
 /// What the engine needs of a session beside its sockets.
@@ -66,7 +100,7 @@ pub(super) fn begin(worker: &Worker, wish: Wish, descriptors: &[Option<OwnedFd>;
     if let Some((error, text, wish)) = refused {
         Totals::count(&worker.shared.totals.refused);
         tracing::warn!(client = %wish.client.peer, reqid = wish.reqid, %error, "refused: {text}");
-        wish.client.send_error(wish.reqid, error, text);
+        wish.refuse(error, text);
     }
 }
 
@@ -78,6 +112,8 @@ pub(super) struct SessionOrders {
     number: u64,
     registered: Option<Rc<Registered>>,
     wishes: Option<mpsc::UnboundedReceiver<Box<Wish>>>,
+    /// The one that is about to become an order.
+    next: Option<Box<Wish>>,
 }
 
 impl SessionOrders {
@@ -93,10 +129,11 @@ impl SessionOrders {
             number: relay.number,
             registered: relay.registered.clone(),
             wishes,
+            next: None,
         }
     }
 
-    async fn order(&self, wish: Box<Wish>) -> Result<Order<RequestHost>, (Box<Wish>, Failure)> {
+    fn order(&self, wish: Box<Wish>) -> Result<Order<RequestHost>, (Box<Wish>, Failure)> {
         let name = |text: &str, field: &str| match text {
             "" => Ok(None),
             name => DoNai::parse(name).map(Some).map_err(|error| {
@@ -111,14 +148,13 @@ impl SessionOrders {
         };
         let worker = &self.worker;
         let settings = worker.settings();
-        program::learn(worker, &wish.client).await;
         let authentication = rules::authentication(wish.starttls.flags);
         let limit = match wish.starttls.timeout_ms {
             0 => Some(settings.config.limits.handshake_timeout),
             NO_LIMIT => None,
             millis => Some(Duration::from_millis(millis.into())),
         };
-        let deadline = limit.map(|limit| Instant::now() + limit);
+        let deadline = limit.map(|limit| wish.begun + limit);
         let asker = Asker {
             id: wish.client.id,
             peer: wish.client.peer.clone(),
@@ -181,37 +217,32 @@ impl SessionOrders {
         authentication: PeerAuthentication,
     ) -> Box<dyn FnOnce(RequestHost, Result<Renegotiated, HandshakeError>)> {
         let (number, registered, role) = (self.number, self.registered.clone(), self.role);
-        Box::new(move |mut host, result| {
-            let Wish { client, reqid, starttls, in_flight } = *wish;
-            match result {
-                Ok(renegotiated) => {
-                    let mut outcome = std::mem::take(&mut host.outcome);
-                    if let Some(shown) = &renegotiated.shown {
-                        outcome.credential.get_or_insert_with(|| shown.clone());
+        Box::new(move |mut host, result| match result {
+            Ok(renegotiated) => {
+                let mut outcome = std::mem::take(&mut host.outcome);
+                if let Some(shown) = &renegotiated.shown {
+                    outcome.credential.get_or_insert_with(|| shown.clone());
+                }
+                let commits = outcome.validated.as_mut().map(|v| std::mem::take(&mut v.commits));
+                let remember = outcome.remember.take();
+                tell_renegotiated(number, &outcome, authentication);
+                let reply = rules::reply(&wish.starttls, &outcome);
+                enter(registered.as_deref(), role, renegotiated);
+                let worker = host.worker.clone();
+                tokio::task::spawn_local(async move {
+                    let commits = commits.unwrap_or_default();
+                    let uid = wish.client.uid();
+                    disclosure::remember(&worker.identities, uid, remember).await;
+                    if let Err(text) = policies::commit(&worker.identities, commits).await {
+                        tracing::error!("a pin of a renegotiation was not stored: {text}");
                     }
-                    let commits =
-                        outcome.validated.as_mut().map(|v| std::mem::take(&mut v.commits));
-                    let remember = outcome.remember.take();
-                    tell_renegotiated(number, &outcome, authentication);
-                    let reply = rules::reply(&starttls, &outcome);
-                    enter(registered.as_deref(), role, renegotiated);
-                    let worker = host.worker.clone();
-                    tokio::task::spawn_local(async move {
-                        let commits = commits.unwrap_or_default();
-                        disclosure::remember(&worker.identities, client.uid(), remember).await;
-                        if let Err(text) = policies::commit(&worker.identities, commits).await {
-                            tracing::error!("a pin of a renegotiation was not stored: {text}");
-                        }
-                        client.send(&Packet { reqid, cbid: 0, body: Body::Starttls(reply) });
-                        drop(in_flight);
-                    });
-                }
-                Err(error) => {
-                    let failure = rules::explain(&error, &host.outcome);
-                    tracing::warn!(session = number, "renegotiation failed: {}", failure.text);
-                    client.send_error(reqid, failure.error, &failure.text);
-                    drop(in_flight);
-                }
+                    wish.grant(reply);
+                });
+            }
+            Err(error) => {
+                let failure = rules::explain(&error, &host.outcome);
+                tracing::warn!(session = number, "renegotiation failed: {}", failure.text);
+                wish.refuse(failure.error, &failure.text);
             }
         })
     }
@@ -234,19 +265,18 @@ fn enter(registered: Option<&Registered>, role: Role, renegotiated: Renegotiated
 impl Orders<RequestHost> for SessionOrders {
     async fn next(&mut self) -> Order<RequestHost> {
         loop {
-            let wish = match &mut self.wishes {
-                Some(wishes) => wishes.recv().await,
-                None => None,
-            };
-            let Some(wish) = wish else {
-                self.wishes = None;
-                return std::future::pending().await;
-            };
-            match self.order(wish).await {
+            if let (None, Some(wishes)) = (&self.next, &mut self.wishes) {
+                self.next = wishes.recv().await;
+            }
+            let Some(wish) = &self.next else { return std::future::pending().await };
+            // It stays where it is meanwhile: whoever waits here may do something else first.
+            program::learn(&self.worker, &wish.client).await;
+            let Some(wish) = self.next.take() else { continue };
+            match self.order(wish) {
                 Ok(order) => return order,
                 Err((wish, failure)) => {
                     Totals::count(&self.worker.shared.totals.refused);
-                    wish.client.send_error(wish.reqid, failure.error, &failure.text);
+                    wish.refuse(failure.error, &failure.text);
                 }
             }
         }
