@@ -179,6 +179,8 @@ struct Relay {
     down: Down,
     /// The application is gone: what the peer still sends is read and dropped.
     deserted: bool,
+    /// It has reset its connection, and may have said more than arrived.
+    reset: bool,
     cancelled: bool,
     /// Why the session ends once its last record is sent.
     dying: Option<End>,
@@ -244,6 +246,7 @@ impl Relay {
             up,
             down,
             deserted: false,
+            reset: false,
             cancelled: false,
             dying: None,
             linger: None,
@@ -363,6 +366,7 @@ impl Relay {
     /// The application does not read any more. That is its right; only what it still has to say
     /// matters.
     fn application_gone(&mut self, error: io::Error) -> Result<(), End> {
+        self.reset |= self.application.was_reset(&error);
         match error.kind() {
             io::ErrorKind::BrokenPipe
             | io::ErrorKind::ConnectionReset
@@ -684,17 +688,20 @@ impl Relay {
     }
 
     fn application_gone_reading(&mut self, error: &io::Error) -> bool {
-        // A TCP application that closes with unread data resets its connection. It said all it
-        // had to say, but not that it was finished: the peer must not take it for a clean end.
-        // On a UNIX socket the same error says only that it left our bytes unread.
-        let reset = error.kind() == io::ErrorKind::ConnectionReset;
-        if reset && self.application.is_hung_up() {
+        let unread =
+            error.kind() == io::ErrorKind::ConnectionReset && !self.application.was_reset(error);
+        if unread && self.application.is_hung_up() {
             self.deserted = true;
         }
-        reset && self.deserted
+        unread && self.deserted
     }
 
     fn application_ended(&mut self) -> Result<(), End> {
+        // A TCP application that closes with unread data resets its connection, and what it said
+        // last is lost: the peer must not take that for a clean end.
+        if self.reset {
+            return Err(End::ApplicationLost(io::ErrorKind::ConnectionReset.into()));
+        }
         if self.application.is_hung_up() {
             self.deserted = true;
         }

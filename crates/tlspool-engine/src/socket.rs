@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::sockopt::{set_socket_linger, socket_type};
+use rustix::net::sockopt::{set_socket_linger, socket_domain, socket_type};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendFlags, Shutdown,
-    SocketType, getpeername, recv, recvmsg, send, sendmsg, shutdown,
+    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendFlags,
+    Shutdown, SocketType, getpeername, recv, recvmsg, send, sendmsg, shutdown,
 };
 use tlspool_sctp::{Info, Received, Streams};
 use tokio::io::unix::AsyncFd;
@@ -486,6 +486,13 @@ impl Socket {
         let mut fds = [PollFd::new(self.fd.get_ref(), events)];
         let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(events)
+    }
+
+    /// Whether by this error the other end has reset the connection, and what it sent may have been lost with it.
+    /// (On a UNIX socket the same error says only that it left our bytes unread.)
+    pub fn was_reset(&self, error: &io::Error) -> bool {
+        error.kind() == io::ErrorKind::ConnectionReset
+            && socket_domain(self.fd.get_ref()) != Ok(AddressFamily::UNIX)
     }
 
     /// Makes closing visible as a failure to the other end where the socket's kind allows it:

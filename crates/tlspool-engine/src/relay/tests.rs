@@ -1,7 +1,8 @@
 //! What a relay answers, and how it ends.
 
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use rustls::SupportedProtocolVersion;
@@ -20,24 +21,37 @@ fn runtime() -> Runtime {
 }
 
 /// A relay, and what is on the other sides of it.
-struct World {
+struct World<A = UnixStream> {
     relay: Relay,
     /// The peer's keys and its socket.
     other: Traffic,
     peer: UnixStream,
-    application: UnixStream,
+    application: A,
 }
 
 impl World {
-    /// We are the client.
     fn new(version: &'static SupportedProtocolVersion) -> Self {
+        let (application, programs) = UnixStream::pair().unwrap();
+        application.set_nonblocking(true).unwrap();
+        Self::over(version, application, programs.into())
+    }
+
+    /// What the application was sent.
+    fn delivered(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let _ = self.application.read_to_end(&mut bytes);
+        bytes
+    }
+}
+
+impl<A> World<A> {
+    /// We are the client.
+    fn over(version: &'static SupportedProtocolVersion, application: A, programs: OwnedFd) -> Self {
         let (ours, other) = traffic(version);
         let (peer, theirs) = UnixStream::pair().unwrap();
-        let (application, programs) = UnixStream::pair().unwrap();
         peer.set_nonblocking(true).unwrap();
-        application.set_nonblocking(true).unwrap();
         let theirs = Socket::stream(theirs.into()).unwrap();
-        let programs = Socket::plaintext(programs.into()).unwrap();
+        let programs = Socket::plaintext(programs).unwrap();
         Self { relay: Relay::new(theirs, programs, ours), other, peer, application }
     }
 
@@ -83,13 +97,6 @@ impl World {
             rest = others;
         }
         records
-    }
-
-    /// What the application was sent.
-    fn delivered(&mut self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let _ = self.application.read_to_end(&mut bytes);
-        bytes
     }
 }
 
@@ -163,5 +170,58 @@ fn a_peer_that_takes_no_answer_is_lost_at_once() {
         world.peer.shutdown(Shutdown::Read).unwrap();
         let end = world.turn().await;
         assert!(matches!(end, Some(End::PeerLost(_))), "{end:?}");
+    });
+}
+
+/// A world whose application is about to reset its connection: it has not read what it was sent.
+async fn world_of_a_reset() -> World<TcpStream> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let application = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let programs = listener.accept().unwrap().0;
+    let mut world = World::over(&TLS13, application, programs.into());
+    world.say(content::APPLICATION_DATA, b"unread");
+    assert!(world.turn().await.is_none());
+    world.application.peek(&mut [0; 1]).unwrap();
+    world
+}
+
+#[test]
+fn an_application_that_resets_is_no_clean_end() {
+    for noticed_by_sending in [false, true] {
+        runtime().block_on(async {
+            let World { mut relay, other, peer, mut application } = world_of_a_reset().await;
+            application.write_all(b"half of it").unwrap();
+            drop(application);
+            if noticed_by_sending {
+                relay.up.pending.push_back(b"more".to_vec());
+                let sent = std::future::poll_fn(|cx| relay.poll_flush_up(cx)).await;
+                assert!(sent.is_ok() && relay.deserted);
+            }
+            let mut world = World { relay, other, peer, application: () };
+            let end = world.turn().await;
+            assert!(matches!(end, Some(End::ApplicationLost(_))), "{end:?}");
+            let data = (content::APPLICATION_DATA, b"half of it".to_vec());
+            let alert = (content::ALERT, vec![2, alert::INTERNAL_ERROR]);
+            assert_eq!(world.heard(), [data, alert], "{noticed_by_sending}");
+        });
+    }
+}
+
+#[test]
+fn who_leaves_bytes_in_a_unix_socket_unread_ends_cleanly() {
+    runtime().block_on(async {
+        let World { relay, other, peer, mut application } = {
+            let mut world = World::new(&TLS13);
+            world.say(content::APPLICATION_DATA, b"unread");
+            assert!(world.turn().await.is_none());
+            world
+        };
+        application.write_all(b"all of it").unwrap();
+        drop(application);
+        let mut world = World { relay, other, peer, application: () };
+        assert!(world.turn().await.is_none());
+        let data = (content::APPLICATION_DATA, b"all of it".to_vec());
+        let end = (content::ALERT, vec![1, alert::CLOSE_NOTIFY]);
+        assert_eq!(world.heard(), [data, end]);
     });
 }

@@ -309,6 +309,8 @@ struct Relay {
     down_ended: bool,
     /// The application is gone.
     deserted: bool,
+    /// It has reset its connection, and may have said more than arrived.
+    reset: bool,
     /// What the peer says no longer counts.
     muted: bool,
     cancelled: bool,
@@ -356,6 +358,7 @@ impl Relay {
             up_told: false,
             down_ended: false,
             deserted: false,
+            reset: false,
             muted: false,
             cancelled: false,
             dying: None,

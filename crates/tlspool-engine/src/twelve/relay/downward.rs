@@ -68,7 +68,7 @@ impl Relay {
         }
     }
 
-    /// The application did what cannot be carried out over SCTP, where nothing may be lost.
+    /// The application did what cannot be carried out over SCTP, where nothing may be lost, or its socket failed.
     pub(super) fn cannot(&mut self, error: io::Error) {
         self.change = None;
         self.connection().abort(Alert::INTERNAL_ERROR);
@@ -152,7 +152,11 @@ impl Relay {
                     if self.application.is_hung_up() {
                         self.deserted = true;
                     }
-                    self.close();
+                    if self.reset {
+                        self.cannot(io::ErrorKind::ConnectionReset.into());
+                    } else {
+                        self.close();
+                    }
                     return true;
                 }
                 Poll::Ready(Ok(Arrived::Bytes { length, info, whole, .. })) => {
@@ -179,8 +183,12 @@ impl Relay {
                 }
                 Poll::Ready(Err(error)) => {
                     self.down_ended = true;
-                    self.application_gone(error);
-                    self.close();
+                    if self.application.was_reset(&error) {
+                        self.cannot(error);
+                    } else {
+                        self.application_gone(error);
+                        self.close();
+                    }
                     return true;
                 }
             };

@@ -1,7 +1,7 @@
 //! How sessions end, and what they bring before.
 
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
@@ -329,6 +329,46 @@ fn answers_that_nobody_reads_fill_no_memory() {
         assert!(turn.is_pending());
         assert!(application.read(&mut [0; 1 << 12]).is_ok());
     });
+}
+
+#[test]
+fn an_application_that_resets_is_no_clean_end() {
+    for noticed_by_sending in [false, true] {
+        runtime().block_on(async {
+            let (session, mut other) = session(false);
+            let (mut peer, theirs) = UnixStream::pair().unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut application = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let programs = listener.accept().unwrap().0;
+            let theirs = Socket::stream(theirs.into()).unwrap();
+            let programs = Socket::plaintext(programs.into()).unwrap();
+            let mut relay = Relay::new(theirs, programs, session, MANNER);
+            other.send(b"unread").unwrap();
+            outputs(&mut other).iter().for_each(|bytes| peer.write_all(bytes).unwrap());
+            tokio::task::yield_now().await;
+            let turn = std::future::poll_fn(|cx| Poll::Ready(relay.poll(cx))).await;
+            assert!(turn.is_pending());
+            application.peek(&mut [0; 1]).unwrap();
+            application.write_all(b"half of it").unwrap();
+            drop(application);
+            if noticed_by_sending {
+                relay.up.push_back((b"more".to_vec(), Info::default()));
+            }
+            let end = end(&mut relay).await;
+            assert!(matches!(end, End::ApplicationLost(_)), "{end}");
+            drop(relay);
+            let mut heard = Vec::new();
+            peer.read_to_end(&mut heard).unwrap();
+            other.handle_input(&heard, Instant::now());
+            let mut events = Vec::new();
+            while !matches!(events.last(), Some(Output::Idle)) {
+                events.push(other.poll_output(&mut Vec::new()));
+            }
+            assert!(matches!(&events[0], Output::Data(data) if data == b"half of it"));
+            let alert = tls12::Error::PeerAlert(Alert::INTERNAL_ERROR);
+            assert!(matches!(&events[1], Output::Closed(Closed::Failed(e)) if *e == alert));
+        });
+    }
 }
 
 #[test]

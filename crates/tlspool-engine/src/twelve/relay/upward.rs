@@ -4,7 +4,6 @@ use std::io::{self, IoSliceMut};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use tls12::Alert;
 use tlspool_sctp::Info;
 
 use super::{ANSWERS, Dry, End, ROOM, Relay};
@@ -87,6 +86,7 @@ impl Relay {
 
     /// The application does not read any more; what it still has to say matters.
     pub(super) fn application_gone(&mut self, error: io::Error) {
+        self.reset |= self.application.was_reset(&error);
         self.up.clear();
         self.up_taken = 0;
         match error.kind() {
@@ -94,10 +94,7 @@ impl Relay {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionRefused
             | io::ErrorKind::NotConnected => self.deserted = true,
-            _ => {
-                self.connection().abort(Alert::INTERNAL_ERROR);
-                self.dying.get_or_insert(End::ApplicationLost(error));
-            }
+            _ => self.cannot(error),
         }
     }
 
