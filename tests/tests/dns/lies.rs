@@ -367,6 +367,71 @@ async fn wildcards_where_there_is_a_name() {
     }
 }
 
+/// All that `com` says about which names it has.
+fn denials_of_com(asked: &Asked, honest: std::net::SocketAddr, owners: usize) -> Vec<Record> {
+    let mut found: Vec<Record> = Vec::new();
+    let names = (0..500).flat_map(|n| ["a", "m", "z"].map(|letter| format!("{letter}{n}.com.")));
+    for name in std::iter::once("com.".to_owned()).chain(names) {
+        for record in replayed(asked, honest, &name, RecordType::A).authorities {
+            let denies = match &record.data {
+                RData::DNSSEC(DNSSECRData::RRSIG(signature)) => signature.input().type_covered,
+                _ => record.record_type(),
+            };
+            let denies = matches!(denies, RecordType::NSEC | RecordType::NSEC3);
+            if denies && !found.contains(&record) {
+                found.push(record);
+            }
+        }
+        if found.len() == 2 * owners {
+            return found;
+        }
+    }
+    panic!("{} of {owners}", found.len());
+}
+
+/// Zones above know of no name in those below: what they deny says nothing about a wildcard there, and
+/// their own wildcards say nothing about names in zones below.
+#[tokio::test]
+async fn wildcards_and_the_denials_of_the_zone_above() {
+    let wildcard = format!("* TLSA 3 1 1 {}", "9".repeat(64));
+    for above in [Signing::Nsec, Signing::Nsec3, Signing::OptOut] {
+        for signing in [Signing::Nsec, Signing::Nsec3] {
+            let record = format!("_443._tcp.mail TLSA 3 1 1 {DIGEST}");
+            let zones = ZoneSet::new()
+                .zone("com", above, &[&wildcard])
+                .zone("example.com", signing, &["* CNAME www", "www A 127.0.0.1", &record])
+                .zone("unsigned.com", Signing::None, &[])
+                .serve();
+            let honest = zones.address();
+            let resolver = Resolver::new(&settings(honest, zones.anchor())).unwrap();
+            secure(&tlsa(&resolver, "mail.example.com").await);
+            absent(&tlsa(&resolver, "other.example.com").await, "");
+            for (host, wanted, other) in [
+                ("mail.example.com", "_443._tcp.mail.example.com.", "zzz.example.com."),
+                ("mail.example.com", "_443._tcp.mail.example.com.", "zzz.com."),
+                ("unsigned.com", "_443._tcp.unsigned.com.", "zzz.com."),
+            ] {
+                let (result, _) = lied_to(&zones, host, (wanted, RecordType::TLSA), move |asked| {
+                    let mut message = replayed(asked, honest, other, RecordType::TLSA);
+                    message.answers.retain(|record| record.name == name(other));
+                    assert!(!message.answers.is_empty());
+                    for record in &mut message.answers {
+                        record.name = name(wanted);
+                    }
+                    message.authorities = denials_of_com(asked, honest, 4);
+                    vec![message.to_vec().unwrap()]
+                })
+                .await;
+                if host == "unsigned.com" {
+                    absent(&result, "not signed");
+                } else {
+                    bogus(&result, "");
+                }
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn aliases_that_nobody_signed() {
     let zones = zones();

@@ -22,7 +22,7 @@ use hickory_resolver::proto::rr::{DNSClass, Name, RData, Record, RecordType, Ser
 use hickory_resolver::proto::serialize::binary::BinDecodable;
 use lru::LruCache;
 
-use super::denial::{Denials, Denied};
+use super::denial::{Denials, Denied, Expanded};
 use super::flight::Flights;
 use super::settings::{Anchors, DnsSettings, SettingsError};
 use super::upstream::{Reply, Upstream, describe, text};
@@ -202,17 +202,26 @@ impl Validator {
                     continue;
                 }
                 if input.num_labels < set.name.num_labels() {
-                    // An expanded wildcard: nothing closer may exist.
-                    let proof = match self.denials(&set.within, &reply.authorities, work).await? {
-                        Ok(denials) => {
-                            work.denial(set.name)?;
-                            denials.expansion(set.name, input.num_labels)
+                    // An expanded wildcard: nothing closer may exist in its zone. The zones above know
+                    // of no name in it, and would deny every one.
+                    let records = &reply.authorities;
+                    let denials =
+                        match self.denials(&set.within, records, Some(signer), work).await? {
+                            Ok(denials) => denials,
+                            Err(why) => return Ok(Security::Unsigned(why)),
+                        };
+                    work.denial(set.name)?;
+                    match denials.expansion(set.name, input.num_labels) {
+                        Ok(Expanded::OptOut) => {
+                            let what = "may be in an unsigned zone (opt-out)";
+                            let why = format!("{} {what}", text(set.name));
+                            return Ok(Security::Unsigned(why.into()));
                         }
-                        Err(_) => Err("the wildcard's proof is another zone's"),
-                    };
-                    if let Err(wrong) = proof {
-                        wrong.clone_into(&mut why);
-                        continue;
+                        Ok(Expanded::Proven) => {}
+                        Err(wrong) => {
+                            wrong.clone_into(&mut why);
+                            continue;
+                        }
                     }
                 }
                 return Ok(Security::Secure(lasts(signature, set)));
@@ -394,7 +403,7 @@ impl Validator {
     ) -> Result<Result<Absence, &'static str>, LookupFailure> {
         let above = name.base_name();
         let within = if kind == RecordType::DS { &above } else { name };
-        match self.denials(within, &reply.authorities, work).await? {
+        match self.denials(within, &reply.authorities, None, work).await? {
             Ok(denials) => {
                 work.denial(name)?;
                 Ok(denials.prove(name, kind).map(Absence::Proven))
@@ -403,16 +412,17 @@ impl Validator {
         }
     }
 
-    /// The verified NSEC and NSEC3 records of one zone at or above `within`; the inner error says that the
-    /// zone is not signed.
+    /// The verified NSEC and NSEC3 records of one zone at or above `within`, the given one if any; the
+    /// inner error says that the zone is not signed.
     async fn denials(
         &self,
         within: &Name,
         authorities: &[Record],
+        zone: Option<&Name>,
         work: &Work,
     ) -> Result<Result<Denials, Arc<str>>, LookupFailure> {
         let mut denials = Denials::default();
-        let mut zone: Option<Name> = None;
+        let mut zone = zone.cloned();
         let mut seen: Vec<(&Name, RecordType)> = Vec::new();
         for record in authorities {
             let kind = record.record_type();

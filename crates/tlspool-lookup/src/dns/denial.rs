@@ -33,6 +33,15 @@ pub(super) enum Denied {
     OptOut,
 }
 
+/// What they prove about a name to which a wildcard was expanded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expanded {
+    /// Nothing closer exists.
+    Proven,
+    /// Nothing closer that is signed does, but an unsigned zone may (RFC 5155 section 9.2).
+    OptOut,
+}
+
 impl Denials {
     /// What is proven about `kind` at `name`; else, why nothing is.
     pub(super) fn prove(&self, name: &Name, kind: RecordType) -> Result<Denied, &'static str> {
@@ -47,25 +56,24 @@ impl Denials {
     }
 
     /// Whether nothing stands between `name` and the wildcard with `labels` labels after its `*` that
-    /// was expanded to it (RFC 4035 section 5.3.4, RFC 5155 section 8.8).
-    pub(super) fn expansion(&self, name: &Name, labels: u8) -> Result<(), &'static str> {
+    /// was expanded to it (RFC 4035 section 5.3.4, RFC 5155 section 8.8). The wildcard must be of the
+    /// zone that these records are of: a zone above it has no name in it, and denies them all.
+    pub(super) fn expansion(&self, name: &Name, labels: u8) -> Result<Expanded, &'static str> {
         if !self.zone.zone_of(name) {
             return Err("the proof is another zone's");
         }
+        let labels = usize::from(labels);
         if !self.nsec.is_empty() {
             let cover = self.cover(name).ok_or("it is not proven that the name does not exist")?;
-            if closest(name, &self.zone, cover).num_labels() == labels {
-                return Ok(());
+            if closest(name, &self.zone, cover).iter().count() == labels {
+                return Ok(Expanded::Proven);
             }
             return Err("a closer wildcard may exist");
         }
         let hashed = Hashed::new(self)?;
-        let mut next_closer = name.clone();
-        while next_closer.num_labels() > labels.saturating_add(1) {
-            next_closer = next_closer.base_name();
-        }
-        match hashed.cover(&next_closer)? {
-            Some(_) => Ok(()),
+        match hashed.cover(&name.trim_to(labels + 1))? {
+            Some(cover) if cover.opt_out() => Ok(Expanded::OptOut),
+            Some(_) => Ok(Expanded::Proven),
             None => Err("it is not proven that the name does not exist"),
         }
     }

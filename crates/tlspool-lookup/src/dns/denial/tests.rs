@@ -204,15 +204,21 @@ fn wildcards_that_were_expanded() {
     let zone: &[(&str, &str, &[RecordType])] =
         &[("*.example.", "b.example.", &[TLSA]), ("b.example.", "example.", &[A])];
     let ordered = nsec(zone);
-    assert_eq!(ordered.expansion(&name("a.example."), 1), Ok(()));
-    assert_eq!(ordered.expansion(&name("x.a.example."), 1), Ok(()));
+    assert_eq!(ordered.expansion(&name("a.example."), 1), Ok(Expanded::Proven));
+    assert_eq!(ordered.expansion(&name("x.a.example."), 1), Ok(Expanded::Proven));
     // A name exists between it and the wildcard, or it exists itself.
     assert!(ordered.expansion(&name("a.b.example."), 1).is_err());
     assert!(ordered.expansion(&name("b.example."), 1).is_err());
     assert!(nsec(&zone[1..]).expansion(&name("a.example."), 1).is_err());
     let hashed = nsec3(vec![over("a.example.", false)]);
-    assert_eq!(hashed.expansion(&name("a.example."), 1), Ok(()));
-    assert_eq!(hashed.expansion(&name("x.a.example."), 1), Ok(()));
+    assert_eq!(hashed.expansion(&name("a.example."), 1), Ok(Expanded::Proven));
+    assert_eq!(hashed.expansion(&name("x.a.example."), 1), Ok(Expanded::Proven));
     assert!(hashed.expansion(&name("b.example."), 1).is_err());
     assert!(hashed.expansion(&name("a.elsewhere."), 1).is_err());
+    // It is the name next to the wildcard's parent that must not exist, even below a `*`.
+    let below = nsec3(vec![over("*.b.example.", false)]);
+    assert!(below.expansion(&name("*.b.example."), 1).is_err());
+    // With opt-out, a zone that is not signed may be there.
+    let opted = nsec3(vec![over("a.example.", true)]);
+    assert_eq!(opted.expansion(&name("x.a.example."), 1), Ok(Expanded::OptOut));
 }
