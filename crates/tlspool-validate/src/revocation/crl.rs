@@ -9,7 +9,7 @@ use webpki::{
     RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
 };
 
-use super::{Issuer, crl_url};
+use super::{Issuer, crl_url, issuer_name};
 use crate::evaluate::{Evaluation, Step, Why};
 use crate::pkix::usage;
 use crate::policy::Verdict;
@@ -98,23 +98,32 @@ fn read_file(
     Ok(())
 }
 
-/// By the lists in files if one is by the issuer, else by the list that the certificate names.
+/// By the lists in files if one is by the issuer, else by the list that the certificate names. What is above
+/// the certificate is looked for in the lists in files in any case.
 pub(crate) fn begin(evaluation: &Evaluation<'_>, leaf: &CertificateDer<'_>) -> Step {
     let settings = evaluation.validator.settings();
     let url = crl_url(leaf).filter(|_| settings.revocation);
-    let local = &evaluation.validator.revocation_lists().lists;
+    let local: Vec<&CertRevocationList<'_>> =
+        evaluation.validator.revocation_lists().lists.iter().collect();
     if local.is_empty() && url.is_none() {
         return nothing("no revocation list is configured, and the certificate names none to ask");
     }
-    let Some(issuer) = Issuer::of(evaluation) else {
-        return match url {
-            None => nothing("no revocation list is configured for its issuer"),
-            Some(_) => Step::Done(Verdict::Failed, Why::Fixed(UNKNOWN_ISSUER)),
-        };
+    let by_issuer = match issuer_name(leaf) {
+        Some(name) => local.iter().any(|list| list.issuer() == name.as_slice()),
+        None => return Step::Done(Verdict::Failed, Why::Fixed(UNKNOWN_ISSUER)),
     };
-    if local.iter().any(|list| list.issuer() == issuer.name.as_slice()) {
-        let lists: Vec<&CertRevocationList<'_>> = local.iter().collect();
-        let (verdict, why) = check(evaluation, &issuer, &lists);
+    let issuer = Issuer::of(evaluation);
+    if issuer.is_none() && (by_issuer || url.is_some()) {
+        return Step::Done(Verdict::Failed, Why::Fixed(UNKNOWN_ISSUER));
+    }
+    if let (Some(issuer), true) = (&issuer, by_issuer) {
+        let (verdict, why) = check(evaluation, issuer, &local);
+        return Step::Done(verdict, why);
+    }
+    if !local.is_empty()
+        && let Err(error) = check_above(evaluation, &local)
+    {
+        let (verdict, why) = explain(&error);
         return Step::Done(verdict, why);
     }
     match url {
@@ -136,7 +145,10 @@ pub(crate) fn judge(evaluation: &Evaluation<'_>, der: &[u8]) -> (Verdict, Why) {
             return (Verdict::Failed, Why::Text(format!("the list cannot be read: {error}")));
         }
     };
-    check(evaluation, &issuer, &[&list])
+    // Those in files first: the peer chose the other one, which may stand in for none of them.
+    let local = evaluation.validator.revocation_lists().lists.iter();
+    let lists: Vec<&CertRevocationList<'_>> = local.chain([&list]).collect();
+    check(evaluation, &issuer, &lists)
 }
 
 fn check(
@@ -144,34 +156,40 @@ fn check(
     issuer: &Issuer,
     lists: &[&CertRevocationList<'_>],
 ) -> (Verdict, Why) {
-    match try_check(evaluation, issuer, lists) {
+    let checked = check_own(evaluation, issuer, lists);
+    match checked.and_then(|()| check_above(evaluation, lists)) {
         Ok(()) => (Verdict::True, Why::Fixed("not on the issuer's revocation list")),
-        Err(webpki::Error::CertRevoked) => {
-            (Verdict::False, Why::Refusal(crate::Refusal::Revoked("a revocation list".into())))
-        }
-        Err(webpki::Error::CrlExpired { .. }) => {
-            (Verdict::Failed, Why::Fixed("the revocation list is out of date"))
-        }
-        Err(webpki::Error::UnknownRevocationStatus) => {
-            (Verdict::Failed, Why::Fixed("the revocation list is not for this certificate"))
-        }
-        Err(webpki::Error::InvalidCrlSignatureForPublicKey) => {
-            (Verdict::Failed, Why::Fixed("the signature of the revocation list is wrong"))
-        }
-        Err(other) => (Verdict::Failed, Why::Text(format!("it cannot be checked: {other}"))),
+        Err(error) => explain(&error),
     }
 }
 
-/// The peer's own certificate must be on a list's domain and not on the list; those above it must not be
-/// on any list that we have.
-fn try_check(
+fn explain(error: &webpki::Error) -> (Verdict, Why) {
+    match error {
+        webpki::Error::CertRevoked => {
+            (Verdict::False, Why::Refusal(crate::Refusal::Revoked("a revocation list".into())))
+        }
+        webpki::Error::CrlExpired { .. } => {
+            (Verdict::Failed, Why::Fixed("the revocation list is out of date"))
+        }
+        webpki::Error::UnknownRevocationStatus => {
+            (Verdict::Failed, Why::Fixed("the revocation list is not for this certificate"))
+        }
+        webpki::Error::InvalidCrlSignatureForPublicKey => {
+            (Verdict::Failed, Why::Fixed("the signature of the revocation list is wrong"))
+        }
+        other => (Verdict::Failed, Why::Text(format!("it cannot be checked: {other}"))),
+    }
+}
+
+/// The peer's own certificate must be on a list's domain and not on the list.
+fn check_own(
     evaluation: &Evaluation<'_>,
     issuer: &Issuer,
     lists: &[&CertRevocationList<'_>],
 ) -> Result<(), webpki::Error> {
     let required = || webpki::Error::UnknownRevocationStatus;
-    let builder = || RevocationOptionsBuilder::new(lists).map_err(|_| required());
-    let options = builder()?
+    let options = RevocationOptionsBuilder::new(lists)
+        .map_err(|_| required())?
         .with_depth(RevocationCheckDepth::EndEntity)
         .with_status_policy(UnknownStatusPolicy::Deny)
         .with_expiration_policy(ExpirationPolicy::Enforce)
@@ -179,26 +197,38 @@ fn try_check(
     let question = evaluation.question();
     let leaf = question.chain.first().ok_or_else(required)?;
     let end_entity = EndEntityCert::try_from(leaf)?;
-    let usage = usage(question.peer);
     let anchor = issuer.anchor().ok_or_else(required)?;
-    let algorithms = webpki::ALL_VERIFICATION_ALGS;
     end_entity.verify_for_usage(
-        algorithms,
+        webpki::ALL_VERIFICATION_ALGS,
         &[anchor],
         &[],
         question.now,
-        usage,
+        usage(question.peer),
         Some(options),
         None,
     )?;
-    let options = builder()?
+    Ok(())
+}
+
+/// If the peer's certificate has a path to an anchor, it must have one on which no certificate is on any list
+/// that we have.
+fn check_above(
+    evaluation: &Evaluation<'_>,
+    lists: &[&CertRevocationList<'_>],
+) -> Result<(), webpki::Error> {
+    let options = RevocationOptionsBuilder::new(lists)
+        .map_err(|_| webpki::Error::UnknownRevocationStatus)?
         .with_depth(RevocationCheckDepth::Chain)
         .with_status_policy(UnknownStatusPolicy::Allow)
         .with_expiration_policy(ExpirationPolicy::Enforce)
         .build();
-    match evaluation.validator.pkix().verify(&question, options) {
-        // Without a path there is nothing above that could be asked about.
-        Err(webpki::Error::CertRevoked) => Err(webpki::Error::CertRevoked),
-        _ => Ok(()),
+    let question = evaluation.question();
+    let pkix = evaluation.validator.pkix();
+    match pkix.verify(&question, options) {
+        Ok(()) => Ok(()),
+        // Without a path there is nothing above that could be asked about. With one, the error may be
+        // about any of those that the peer's other certificates make: it says nothing good.
+        Err(_) if pkix.issuer_key(&question).is_none() => Ok(()),
+        Err(error) => Err(error),
     }
 }

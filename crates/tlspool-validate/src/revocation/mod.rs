@@ -29,7 +29,7 @@ impl Issuer {
         let question = evaluation.question();
         let [leaf, others @ ..] = question.chain else { return None };
         let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
-        let name = contents(certificate.tbs_certificate.issuer.as_raw())?.to_vec();
+        let name = issuer_name(leaf)?;
         if let Some(key) = evaluation.validator.pkix().issuer_key(&question) {
             return Some(Self { key: key.as_ref().to_vec(), name });
         }
@@ -57,6 +57,13 @@ impl Issuer {
             name_constraints: None,
         })
     }
+}
+
+/// The distinguished name of who is said to have issued a certificate, in DER without its outermost tag and
+/// length.
+pub(crate) fn issuer_name(der: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    Some(contents(certificate.tbs_certificate.issuer.as_raw())?.to_vec())
 }
 
 /// Bytes with a signature.

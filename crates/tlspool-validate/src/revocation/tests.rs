@@ -7,8 +7,9 @@ use std::time::Duration;
 use der::asn1::{BitString, GeneralizedTime};
 use der::{Decode, Encode};
 use rcgen::{
-    CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
-    ExtendedKeyUsagePurpose, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, SigningKey,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    CrlDistributionPoint, DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair,
+    RevokedCertParams, SerialNumber, SigningKey,
 };
 use rustls_pki_types::CertificateDer;
 use x509_ocsp::{
@@ -146,6 +147,109 @@ async fn lists_that_are_fetched() {
     assert_eq!(truth(&validator, &odd, &[], Predicate::Crl, &world).await.0, Truth::Absent);
     let unknown = [leaf(&authority("Unknown"), Some("http://10.0.0.1/"))];
     assert_eq!(truth(&validator, &unknown, &[], Predicate::Crl, &world).await.0, Truth::Failed);
+}
+
+/// The number of an authority between.
+const BETWEEN: u64 = 815;
+
+/// An authority of `issuer`, until the end of a year.
+fn between(
+    issuer: &Authority,
+    name: &str,
+    key: KeyPair,
+    serial: u64,
+    until: i32,
+) -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.serial_number = Some(SerialNumber::from(serial));
+    params.not_after = rcgen::date_time_ymd(until, 12, 30);
+    CertifiedIssuer::signed_by(params, key, issuer).unwrap()
+}
+
+/// A key twice.
+fn twice(key: &KeyPair) -> KeyPair {
+    KeyPair::from_pem(&key.serialize_pem()).unwrap()
+}
+
+fn from_files(lists: &[Vec<u8>]) -> Arc<RevocationLists> {
+    let folder = tempfile::tempdir().unwrap();
+    for (n, list) in lists.iter().enumerate() {
+        std::fs::write(folder.path().join(n.to_string()), list).unwrap();
+    }
+    Arc::new(RevocationLists::load(&[folder.path().to_owned()]).unwrap())
+}
+
+/// Who holds the key of a revoked authority cannot make up for it: neither by a list of his own, nor by
+/// naming none, nor by other certificates that he sends along.
+#[tokio::test(start_paused = true)]
+async fn revoked_authorities() {
+    let root = authority("Root");
+    let key = KeyPair::generate().unwrap();
+    let stolen = between(&root, "Between", twice(&key), BETWEEN, LATER);
+    let renewed = between(&root, "Between", twice(&key), BETWEEN + 1, LATER);
+    let own = |key| between(&authority("Root"), "Between", key, 1, LATER);
+    let unsigned = own(KeyPair::generate().unwrap());
+    let expired = between(&root, "Between", twice(&key), 1, EARLIER);
+    let naming = leaf(&stolen, Some("http://crl.example.com/between.crl"));
+    let silent = leaf(&stolen, None);
+    let chain = |leaf: &CertificateDer<'static>, others: &[&Authority]| {
+        let others = others.iter().map(|other| other.der().clone());
+        std::iter::once(leaf.clone()).chain(others).collect::<Vec<_>>()
+    };
+    let clean = || Outcome::Present(Answer::Crl(list(&stolen, &[], LATER)));
+    let revokes = list(&root, &[BETWEEN], LATER);
+    let old = list(&root, &[BETWEEN], EARLIER);
+    let other = list(&root, &[], LATER);
+    let both = [revokes.clone(), list(&stolen, &[], LATER)];
+    let many: Vec<&Authority> =
+        std::iter::once(&stolen).chain(std::iter::repeat_n(&unsigned, 150)).collect();
+    for (what, lists, chain, fetched, expected) in [
+        ("fine", vec![other.clone()], chain(&naming, &[&stolen]), Some(clean()), Truth::True),
+        ("fine", vec![], chain(&naming, &[&stolen]), Some(clean()), Truth::True),
+        ("fine", vec![other.clone()], chain(&silent, &[&stolen]), None, Truth::Absent),
+        ("his list", vec![revokes.clone()], chain(&naming, &[&stolen]), None, Truth::False),
+        ("no list", vec![revokes.clone()], chain(&silent, &[&stolen]), None, Truth::False),
+        ("a list here", both.to_vec(), chain(&silent, &[&stolen]), None, Truth::False),
+        ("out of date", vec![old], chain(&silent, &[&stolen]), None, Truth::Failed),
+        ("hidden", both.to_vec(), chain(&silent, &[&stolen, &expired]), None, Truth::Failed),
+        ("hidden", both.to_vec(), chain(&silent, &[&expired, &stolen]), None, Truth::Failed),
+        ("exhausted", both.to_vec(), chain(&silent, &many), None, Truth::Failed),
+        // The authority has been certified anew since, and that stands.
+        ("renewed", both.to_vec(), chain(&silent, &[&stolen, &renewed]), None, Truth::True),
+    ] {
+        let validator = validator(&root).with_revocation_lists(from_files(&lists));
+        // Nobody is asked if it is known here.
+        let mut world = World::default();
+        if let Some(fetched) = fetched {
+            world = world.with("crl", 5, fetched);
+        }
+        let (found, why) = truth(&validator, &chain, &[], Predicate::Crl, &world).await;
+        assert_eq!(found, expected, "{what}: {why}");
+    }
+}
+
+/// A list by who is said to have issued the certificate is not passed over because the peer left out the
+/// certificate that would show the key.
+#[tokio::test(start_paused = true)]
+async fn issuers_that_are_left_out() {
+    let (root, other) = (authority("Root"), authority("Other"));
+    let own = leaf(&other, None);
+    for (lists, chain, expected) in [
+        (vec![list(&other, &[SERIAL], LATER)], vec![own.clone()], Truth::Failed),
+        (
+            vec![list(&other, &[SERIAL], LATER)],
+            vec![own.clone(), other.der().clone()],
+            Truth::False,
+        ),
+        (vec![list(&root, &[SERIAL], LATER)], vec![own.clone()], Truth::Absent),
+    ] {
+        let validator = validator(&root).with_revocation_lists(from_files(&lists));
+        let world = World::default();
+        let (found, why) = truth(&validator, &chain, &[], Predicate::Crl, &world).await;
+        assert_eq!(found, expected, "{why}");
+    }
 }
 
 /// How to make an OCSP response.
