@@ -43,6 +43,9 @@ struct Options {
     /// Handshakes in this way alone, for a profile: `pkix`, `memory`, `memcached` or `cold`
     #[arg(long)]
     only: Option<Way>,
+    /// The thousand users alone
+    #[arg(long)]
+    thousand: bool,
 }
 
 /// How a client pool comes to believe the server.
@@ -226,6 +229,10 @@ fn main() {
     let options = Options::parse();
     let (rounds, count) = if options.quick { (3, 20) } else { (60, 50) };
     let rounds = options.rounds.unwrap_or(rounds);
+    if options.thousand {
+        print!("{}", thousand::run(1000, rounds));
+        return;
+    }
     let there = House::new();
     let leaf = there.identity(NAME);
     let der = pem::parse(std::fs::read(&leaf.certificate).expect("a file")).expect("PEM");
@@ -276,7 +283,8 @@ fn main() {
         caller.daemon.stop();
     }
     server.stop();
-    print!("{}", thousand::run(if options.quick { 50 } else { 1000 }));
+    let (users, rounds) = if options.quick { (50, 1) } else { (1000, 5) };
+    print!("{}", thousand::run(users, rounds));
 }
 
 fn report(callers: &[Caller], round_trip: f64, rounds: usize, count: usize) -> String {

@@ -33,7 +33,7 @@ const DESCRIPTORS: usize = 4;
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Records dealt with before others get their turn.
-const TURN: usize = 32;
+const TURN: usize = 4;
 
 /// Serves a connection until the program closes it, or the drained daemon does.
 pub(crate) async fn serve(worker: Rc<Worker>, socket: OwnedFd, peer: Peer, counted: InUse) {
@@ -53,7 +53,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: OwnedFd, peer: Peer, count
         stopping: false,
         room: None,
     };
-    connection.run().await;
+    let (sharing, program) = (connection.worker.clone(), connection.client.id);
+    sharing.fairness.run(program, connection.run()).await;
     connection.client.left();
     connection.worker.shared.pins.client_left(&connection.client);
     connection.worker.shared.choosers.client_left(&connection.client);

@@ -14,6 +14,7 @@ mod client;
 mod connection;
 mod disclosure;
 pub(crate) mod explain;
+mod fairness;
 mod fingerprint;
 mod foresight;
 mod host;

@@ -18,7 +18,9 @@ use tlspool_validate::{Expected, Inquiry, Refused, Validated};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 
+use super::client::ClientId;
 use super::connection;
+use super::fairness::Fairness;
 use super::identities::Identities;
 use super::keys::Keys;
 use super::limits::InUse;
@@ -65,6 +67,8 @@ pub(crate) struct Worker {
     pub(crate) lookups: Lookups,
     pub(crate) identities: RefCell<Identities>,
     pub(crate) workshop: RefCell<Workshop>,
+    /// Whose handshake is next.
+    pub(crate) fairness: Fairness<ClientId>,
     settings: RefCell<Arc<Settings>>,
     trust: Trust,
     load: Arc<AtomicU32>,
@@ -196,12 +200,15 @@ async fn work(start: Start) -> std::io::Result<()> {
         lookups: Lookups::new(&settings),
         identities: RefCell::new(Identities::new(settings.config.database.to_path_buf())),
         workshop: RefCell::default(),
+        fairness: Fairness::new(),
         settings: RefCell::new(settings),
         trust: Trust::new(),
         shared,
         load,
         relays: RefCell::default(),
     });
+    let sharing = worker.clone();
+    tokio::task::spawn_local(async move { sharing.fairness.share_out().await });
     if index == 0 {
         worker.keys.serve_pins(&worker.shared);
     }
@@ -210,9 +217,7 @@ async fn work(start: Start) -> std::io::Result<()> {
             Task::Client { socket, peer, counted } => {
                 tokio::task::spawn_local(connection::serve(worker.clone(), socket, peer, counted));
             }
-            Task::Starttls(request) => {
-                tokio::task::spawn_local(starttls::perform(worker.clone(), *request));
-            }
+            Task::Starttls(request) => starttls::perform(worker.clone(), *request),
             Task::Tokens(answer) => {
                 let worker = worker.clone();
                 tokio::task::spawn_local(async move {

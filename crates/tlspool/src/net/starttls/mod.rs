@@ -89,7 +89,7 @@ pub(crate) fn begin(
         }
         return client.send_error(reqid, PoolError::ConnectionHandlerSetup, "a worker has ended");
     }
-    tokio::task::spawn_local(perform(worker.clone(), *request));
+    perform(worker.clone(), *request);
 }
 
 /// What stands after the handshake and its callbacks.
@@ -104,8 +104,17 @@ struct Session {
     summary: Summary,
 }
 
+/// Performs a request in a task of its own, in turns with those of other programs.
+pub(crate) fn perform(worker: Rc<Worker>, request: Request) {
+    let program = request.client.id;
+    let sharing = worker.clone();
+    // On the heap once, and not moved along with what stands around it.
+    let work = Box::pin(carry_out(worker, request));
+    tokio::task::spawn_local(async move { sharing.fairness.run(program, work).await });
+}
+
 /// Performs a request, and starts the relay.
-pub(crate) async fn perform(worker: Rc<Worker>, request: Request) {
+async fn carry_out(worker: Rc<Worker>, request: Request) {
     let loaded = worker.load();
     let settings = worker.settings();
     let limit = match request.starttls.timeout_ms {
