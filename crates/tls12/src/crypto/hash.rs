@@ -258,6 +258,7 @@ mod tests {
         let mut early = Transcript::new();
         let mut late = Transcript::new();
         early.settle(Hash::Sha384);
+        assert!(early.running.is_some() && late.running.is_none());
         for message in [b"one".as_slice(), b"", b"three"] {
             early.add(message);
             late.add(message);

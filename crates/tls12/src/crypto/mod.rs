@@ -46,3 +46,20 @@ fn unhex(text: &str) -> Vec<u8> {
         .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_for_debugging_has_no_secrets() {
+        let key = RecordKey::new(Aead::Aes128Gcm, &[7; 16], &[7; 4]).unwrap();
+        assert_eq!(format!("{key:?}"), "RecordKey(Aes128Gcm)");
+        let share = KeyShare::generate(Group::X25519).unwrap();
+        assert_eq!(format!("{share:?}"), "KeyShare(X25519)");
+        assert_eq!(format!("{:?}", MacKey::new(Hash::Sha256, &[7; 32])), "MacKey");
+        let mut transcript = Transcript::new();
+        transcript.add(&[7; 32]);
+        assert_eq!(format!("{transcript:?}"), "Transcript(32 bytes)");
+    }
+}
