@@ -11,6 +11,7 @@ use tlspool_identity::{DoNai, How};
 use tlspool_openpgp::Certificate;
 
 use crate::inquiry::{Inquiry, Tables};
+use crate::openpgp;
 use crate::policy::{Expression, Predicate, Verdict, survey};
 use crate::sources::{Found, Looking, Options, Outcome, Query, Sources};
 use crate::trace::Asked;
@@ -106,6 +107,8 @@ pub(crate) struct Evaluation<'a> {
     pub(crate) key_expired: bool,
     /// The OpenPGP certificate together with the directory's copies, if it is in force by these.
     pub(crate) merged: Option<Certificate>,
+    /// The records that match are proof of the domain, not of the user whom the name means.
+    pub(crate) dane_proves_domain: bool,
     pub(crate) expressions: &'a [&'a Expression],
     pub(crate) board: [Option<Verdict>; Predicate::ALL.len()],
     /// In the order of the answers.
@@ -179,6 +182,13 @@ impl Evaluation<'_> {
                 Ok(holds) => return holds,
                 Err(open) => open,
             };
+            // A directory's copy that withdraws what `openpgp` was by opens what that had settled.
+            if let Some(predicate) = open.iter().find(|p| begun[p.index()].is_none())
+                && let Step::Done(verdict, why) = self.begin(predicate)
+            {
+                self.note(predicate, verdict, why, None, Instant::now());
+                continue;
+            }
             // What an open predicate waits for is as open.
             let needed = |owner: Predicate| {
                 open.iter().any(|p| {
@@ -247,6 +257,13 @@ impl Evaluation<'_> {
             Outcome::Failed(why) => (Verdict::Failed, Why::Text(why.clone())),
         };
         self.note(predicate, verdict, why, Some(found), Instant::now());
+        let again = predicate == Predicate::Ldap && self.merged.is_some();
+        if again && self.board[Predicate::OpenPgp.index()].is_some() {
+            // It was answered by the certificate as shown; the directory knows more of it.
+            self.answered.retain(|answered| answered.predicate != Predicate::OpenPgp);
+            let (verdict, why) = openpgp::certified(self);
+            self.note(Predicate::OpenPgp, verdict, why, None, Instant::now());
+        }
         for waiting in Predicate::ALL {
             if self.board[waiting.index()].is_none() {
                 self.settle(waiting, begun);
@@ -279,6 +296,12 @@ impl Evaluation<'_> {
             None => std::time::Duration::ZERO,
         };
         self.answered.push(Answered { predicate, why, found, elapsed });
+    }
+
+    /// Whether the directory is still to be asked, for the policy's own sake.
+    pub(crate) fn will_ask_directory(&self) -> bool {
+        matches!(self.ldap(), Step::LookUp(_))
+            && survey(self.expressions, &self.board).is_err_and(|open| open.has(Predicate::Ldap))
     }
 
     /// Why a predicate came to what it did.

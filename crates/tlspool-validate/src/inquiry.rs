@@ -72,7 +72,7 @@ pub struct Inquiry<'a> {
     pub wanted: Option<&'a DoNai>,
     /// Our own name, if we have one here: policies of the local side are found by it.
     pub local: Option<&'a DoNai>,
-    /// Whether the domain may answer for a wanted user.
+    /// Whether the domain may answer for a wanted user. Without a wanted name it says nothing.
     pub domain_represents_user: bool,
     /// The service; empty if the application named none.
     pub service: &'a str,
@@ -93,6 +93,11 @@ pub struct Inquiry<'a> {
 }
 
 impl Inquiry<'_> {
+    /// Whether the domain may answer for the user: only for one whom the application wants.
+    pub(crate) fn domain_may_answer(&self) -> bool {
+        self.domain_represents_user && self.wanted.is_some()
+    }
+
     pub(crate) fn caches(&self) -> Caches {
         if self.ignore_caches { Caches::Ignore } else { Caches::Use }
     }

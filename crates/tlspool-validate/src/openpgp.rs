@@ -127,7 +127,8 @@ pub(crate) fn signing_key(
 }
 
 /// Whether a trusted key certifies the peer's certificate for its name. One that has expired, or whose
-/// signing key has, waits for the directory, which may know of a later end.
+/// signing key has, waits for the directory, which may know of a later end. So does one that nobody certifies if the
+/// policy asks the directory anyway, whose copy may have the certification.
 pub(crate) fn begin(evaluation: &Evaluation<'_>) -> Step {
     if !matches!(evaluation.inquiry.credential, crate::Credential::OpenPgp(..)) {
         return nothing("the peer shows an X.509 certificate");
@@ -137,6 +138,9 @@ pub(crate) fn begin(evaluation: &Evaluation<'_>) -> Step {
         return Step::With(Predicate::Ldap);
     }
     let (verdict, why) = certified(evaluation);
+    if verdict == Verdict::False && evaluation.will_ask_directory() {
+        return Step::With(Predicate::Ldap);
+    }
     Step::Done(verdict, why)
 }
 

@@ -78,10 +78,13 @@ impl Evaluation<'_> {
             }
             (Predicate::Identity, Predicate::Ldap, _) => {
                 let refusal = self.stale.cloned().unwrap_or_else(|| self.wrong_name());
-                (Verdict::False, Why::Refusal(refusal))
+                (unless_failed(verdict), Why::Refusal(refusal))
             }
-            (Predicate::OpenPgp, Predicate::Ldap, _) => openpgp::certified(self),
-            (Predicate::Identity, ..) => (Verdict::False, Why::Refusal(self.wrong_name())),
+            (Predicate::OpenPgp, Predicate::Ldap, _) => match openpgp::certified(self) {
+                (Verdict::False, why) => (unless_failed(verdict), why),
+                certified => certified,
+            },
+            (Predicate::Identity, ..) => (unless_failed(verdict), Why::Refusal(self.wrong_name())),
             _ => (Verdict::Failed, Why::Plain),
         }
     }
@@ -96,7 +99,7 @@ impl Evaluation<'_> {
             chain,
             peer: self.inquiry.peer,
             wanted: Some(self.name),
-            domain_represents_user: self.inquiry.domain_represents_user,
+            domain_represents_user: self.inquiry.domain_may_answer(),
             service: self.inquiry.service,
             now: self.inquiry.now,
         }
@@ -177,7 +180,7 @@ impl Evaluation<'_> {
             return nothing("look-ups in the DNS are not configured");
         }
         let subject = self.subject();
-        if subject.user().is_some() && !self.inquiry.domain_represents_user {
+        if subject.user().is_some() && !self.inquiry.domain_may_answer() {
             return nothing("DANE speaks for domains, not for users");
         }
         let (peer, endpoint) = (self.inquiry.peer, self.inquiry.endpoint);
@@ -188,7 +191,7 @@ impl Evaluation<'_> {
     }
 
     fn compare_tlsa(
-        &self,
+        &mut self,
         records: &[crate::sources::Tlsa],
         reference_names: &[String],
     ) -> (Verdict, Why) {
@@ -197,7 +200,13 @@ impl Evaluation<'_> {
         let verdict = dane::check(&question, records, reference_names, pkix);
         let text = Why::Text(verdict.to_string());
         match verdict {
-            dane::Verdict::Match(_) => (Verdict::True, text),
+            dane::Verdict::Match(matched) => {
+                // A key that the domain publishes is the domain's, whatever user its certificate names.
+                let subject = self.subject();
+                self.dane_proves_domain =
+                    subject.user().is_some() && matched.name.as_ref() != Some(subject);
+                (Verdict::True, text)
+            }
             dane::Verdict::NoMatch(_) => (Verdict::False, text),
             dane::Verdict::Absent(_) => (Verdict::Absent, text),
         }
@@ -261,6 +270,11 @@ pub(crate) fn directory_query(subject: &DoNai, kind: CredentialKind) -> Query {
 /// The SubjectPublicKeyInfo of a certificate.
 fn public_key(der: &[u8]) -> Option<&[u8]> {
     X509Certificate::from_der(der).ok().map(|(_, read)| read.tbs_certificate.subject_pki.raw)
+}
+
+/// What does not hold because another predicate does not: unknown if that is.
+fn unless_failed(other: Verdict) -> Verdict {
+    if other == Verdict::Failed { Verdict::Failed } else { Verdict::False }
 }
 
 fn yes_or(holds: bool, otherwise: &'static str) -> Step {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use aws_lc_rs::digest;
 use rustls_pki_types::UnixTime;
 use tlspool_identity::x509::{self, CertificateNames, Legacy};
-use tlspool_identity::{DoNai, matches};
+use tlspool_identity::{DoNai, How, matches};
 
 use crate::evaluate::{Evaluation, Why};
 use crate::inquiry::{Applicable, Commit, Credential, Inquiry, Refused, Side, Tables, Validated};
@@ -198,8 +198,7 @@ impl PolicyValidator {
         let policies = Policies::find(inquiry.local, inquiry.service, name, tables)?;
         let (expressions, count) = policies.expressions();
         let expressions = &expressions[..count];
-        let freedom = inquiry.domain_represents_user && inquiry.wanted.is_some();
-        let found = matches(name, names, freedom);
+        let found = matches(name, names, inquiry.domain_may_answer());
         let mut evaluation = Evaluation {
             validator: self,
             inquiry,
@@ -210,6 +209,7 @@ impl PolicyValidator {
             stale: stale.as_ref(),
             key_expired: matches!(key, Some(Err(_))),
             merged: None,
+            dane_proves_domain: false,
             expressions,
             board: [None; Predicate::ALL.len()],
             answered: Vec::new(),
@@ -245,6 +245,10 @@ impl PolicyValidator {
         if let Some(refusal) = refusal {
             return Err(Refused { refusal, trace });
         }
+        if evaluation.dane_proves_domain && !evaluation.user_is_vouched_for() {
+            let domain = evaluation.subject().domain_name();
+            evaluation.carried = Some((domain, How::DomainForUser));
+        }
         let commits = evaluation.commits();
         let carried = evaluation.carried.take();
         let how = carried.as_ref().map(|(_, how)| *how).filter(|_| inquiry.wanted.is_some());
@@ -257,6 +261,11 @@ impl PolicyValidator {
 }
 
 impl Evaluation<'_> {
+    /// Whether somebody but the DNS, which speaks for domains, is known to vouch for the very name.
+    fn user_is_vouched_for(&self) -> bool {
+        VOUCHERS.into_iter().any(|voucher| voucher != Predicate::Dane && self.is_true(voucher))
+    }
+
     /// Whether nothing was pinned for the name yet and a policy accepts that.
     fn accepts_first_sight(&self) -> bool {
         self.board[Predicate::Pin.index()] == Some(Verdict::Absent)

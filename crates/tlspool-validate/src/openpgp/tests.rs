@@ -9,7 +9,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::policy::Predicate;
-use crate::sources::{Answer, CredentialKind, Outcome, Query};
+use crate::sources::{
+    Answer, CredentialKind, Found, Looking, Options, Origin, Outcome, Query, Sources,
+};
 use crate::trace::Truth;
 use crate::validator::tests::{
     Rows, World, absent, authority, everything_on, failed, inquiry, leaf, name,
@@ -107,13 +109,32 @@ impl Scene {
         world: &World,
         change: impl FnOnce(&mut Inquiry<'_>, &mut Rows),
     ) -> Result<Validated, Refused> {
+        self.judge(days, expression, world, change).await
+    }
+
+    async fn ask_of(
+        &self,
+        days: u64,
+        expression: &str,
+        sources: &dyn Sources,
+    ) -> Result<Validated, Refused> {
+        self.judge(days, expression, sources, |_, _| {}).await
+    }
+
+    async fn judge(
+        &self,
+        days: u64,
+        expression: &str,
+        sources: &dyn Sources,
+        change: impl FnOnce(&mut Inquiry<'_>, &mut Rows),
+    ) -> Result<Validated, Refused> {
         let wanted = name("john@example.org");
         let mut inquiry = inquiry(&[], Some(&wanted));
         inquiry.credential = Credential::OpenPgp(&self.john, Some(self.key));
         inquiry.now = UnixTime::since_unix_epoch(Duration::from_secs(START + days * DAY));
         let mut rows = Rows::remote(expression);
         change(&mut inquiry, &mut rows);
-        self.validator.validate(&inquiry, &rows, world).await
+        self.validator.validate(&inquiry, &rows, sources).await
     }
 
     async fn truth(&self, days: u64, predicate: Predicate, world: &World) -> (Truth, String) {
@@ -201,6 +222,13 @@ async fn revoked_and_extended_in_the_directory() {
             assert!(expired.refusal.to_string().contains("expired"), "{}", expired.refusal);
         }
     }
+    // Who keeps the directory from answering does not make a certificate one that nobody certifies.
+    for (outcome, found) in [(absent(), Truth::False), (failed(), Truth::Failed)] {
+        let world = World::default().with("directory", 1, outcome);
+        for predicate in [Predicate::OpenPgp, Predicate::Identity] {
+            assert_eq!(scene.truth(31, predicate, &world).await.0, found, "{predicate}");
+        }
+    }
     // The directory knows of a later end.
     let stale = scene.listing(&[JOHN]);
     assert!(scene.ask(31, "identity and ldap", &stale, |_, _| {}).await.is_err());
@@ -277,6 +305,79 @@ async fn a_subkey_that_is_extended_or_revoked_in_the_directory() {
     scene.key = KeyId([7; 8]);
     let refused = scene.ask(9, policy, &World::default(), |_, _| {}).await.unwrap_err();
     assert!(refused.refusal.to_string().contains("does not exist"), "{}", refused.refusal);
+}
+
+/// A directory whose answer is remembered, or is not.
+struct Directory {
+    outcome: Outcome,
+    remembered: bool,
+}
+
+impl Directory {
+    fn found(&self, origin: Origin) -> Found {
+        let outcome = self.outcome.clone();
+        Found { outcome, origin, elapsed: Duration::ZERO, steps: Vec::new() }
+    }
+}
+
+impl Sources for Directory {
+    fn look_up<'a>(&'a self, _: &'a Query, _: Options) -> Looking<'a> {
+        Box::pin(std::future::ready(self.found(Origin::Live)))
+    }
+
+    fn at_hand(&self, _: &Query, _: Options) -> Option<Found> {
+        self.remembered.then(|| self.found(Origin::Memory))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_directory_s_copy_counts_whether_it_is_remembered_or_not() {
+    let mut scene = Scene::new();
+    let listed = |scene: &Scene| Answer::Directory {
+        credentials: vec![scene.gpg.export(JOHN)],
+        anchors: Vec::new(),
+    };
+    // The directory alone has the certification.
+    let certified = listed(&scene);
+    let minimal = ["--export-options", "export-minimal", "--export", &scene.fingerprint];
+    let minimal = Certificate::read(&scene.gpg.run(2, &minimal), Limits::PEER).unwrap();
+    let shown = std::mem::replace(&mut scene.john, minimal);
+    for (expression, accepted) in [
+        ("identity and openpgp and ldap", true),
+        ("identity and ldap? and openpgp", true),
+        ("identity and ldap and not openpgp", false),
+    ] {
+        for remembered in [false, true] {
+            let outcome = Outcome::Present(certified.clone());
+            let directory = Directory { outcome, remembered };
+            let result = scene.ask_of(4, expression, &directory).await;
+            assert_eq!(result.is_ok(), accepted, "{expression}, remembered: {remembered}");
+        }
+    }
+    // A policy that does not ask the directory takes what is shown, and nobody is asked.
+    assert!(scene.ask(4, "identity and openpgp", &World::default(), |_, _| {}).await.is_err());
+    // A directory that cannot be asked makes nothing false.
+    let directory = Directory { outcome: failed(), remembered: false };
+    let refused = scene.ask_of(4, "identity and ldap? or not openpgp", &directory).await;
+    assert!(refused.is_err());
+    // The trusted key has withdrawn its certification, as the directory alone knows.
+    scene.john = shown;
+    scene.gpg.run(3, &["--quick-revoke-sig", &scene.fingerprint, "ca@example.org"]);
+    let withdrawn = listed(&scene);
+    for (expression, accepted) in [
+        ("identity and openpgp and ldap", false),
+        ("identity and ldap? and openpgp", false),
+        ("(openpgp or pkix?) and ldap", true),
+        ("(openpgp or pkix) and ldap", false),
+        ("openpgp", true),
+    ] {
+        for remembered in [false, true] {
+            let outcome = Outcome::Present(withdrawn.clone());
+            let directory = Directory { outcome, remembered };
+            let result = scene.ask_of(4, expression, &directory).await;
+            assert_eq!(result.is_ok(), accepted, "{expression}, remembered: {remembered}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tlspool_identity::How;
 
@@ -416,6 +416,85 @@ async fn secure_records_give_a_certificate_its_name() {
     let wanted = name("mx.provider.net");
     let inquiry = super::tests::inquiry(&chain, Some(&wanted));
     assert_eq!(validator.validate(&inquiry, &rows, &world).await.unwrap().source, "policy");
+}
+
+#[tokio::test(start_paused = true)]
+async fn dane_proves_the_domain_and_no_user() {
+    let (root, stranger) = (authority("Root"), authority("Stranger"));
+    let validator = PolicyValidator::new(anchors(&root), Legacy::Refuse, everything_on());
+    let of_user = |issuer: &Authority, user: &str| {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::Rfc822Name(user.try_into().unwrap())];
+        params.signed_by(&KeyPair::generate().unwrap(), issuer).unwrap().der().clone()
+    };
+    let (john, domain) = (name("john@example.com"), name("example.com"));
+    let ask = async |chain: &[CertificateDer<'static>], rows: &Rows, world: &World| {
+        let mut inquiry = inquiry(chain, Some(&john));
+        inquiry.domain_represents_user = true;
+        validator.validate(&inquiry, rows, world).await
+    };
+    let published =
+        |der: &[u8]| World::default().with("tlsa", 1, tlsa(der)).with("directory", 1, absent());
+    // Whoever has the domain's key is the domain, whomever its certificate names.
+    let of_another = [leaf(&stranger, &["mx.provider.net"])];
+    let of_john = [of_user(&stranger, "john@example.com")];
+    for chain in [&of_another, &of_john] {
+        let validated = ask(chain, &Rows::default(), &published(&chain[0])).await.unwrap();
+        assert_eq!((&validated.identity, validated.source), (&domain, "dane"));
+        assert_eq!(validated.how, Some(How::DomainForUser));
+        let rows = Rows::remote("dane and pin?");
+        let validated = ask(chain, &rows, &published(&chain[0])).await.unwrap();
+        let Commit::Pin { name, .. } = &validated.commits[0];
+        assert_eq!(name, &domain);
+    }
+    // Another who vouches for the user himself is believed.
+    let mut pinned = Rows::default();
+    pinned.pins.insert("john@example.com".to_owned(), vec![fingerprint(&of_john[0])]);
+    let listed = World::default().with("tlsa", 1, tlsa(&of_john[0])).with(
+        "directory",
+        1,
+        listing(&[&of_john[0]]),
+    );
+    let none = Rows::default();
+    let pin = Rows { policies: Rows::remote("identity and pin and dane").policies, ..pinned };
+    for (rows, world) in [(&none, &listed), (&pin, &published(&of_john[0]))] {
+        let validated = ask(&of_john, rows, world).await.unwrap();
+        assert_eq!((&validated.identity, validated.how), (&john, Some(How::Exact)));
+    }
+    // So is the domain's own authority, which says which user it is.
+    let chain = [of_user(&stranger, "john@example.com"), stranger.der().clone()];
+    let data = fingerprint(&chain[1]);
+    let records = vec![Tlsa { usage: 2, selector: 0, matching: 1, data }];
+    let answer = Answer::Tlsa { records, reference_names: Vec::new() };
+    let world = World::default().with("tlsa", 1, Outcome::Present(answer));
+    let validated = ask(&chain, &Rows::remote("dane"), &world).await.unwrap();
+    assert_eq!((&validated.identity, validated.how), (&john, Some(How::Exact)));
+    // The freedom is for a user whom the program wants: a user who comes by himself has no DANE.
+    let mut unnamed = inquiry(&of_john, None);
+    (unnamed.peer, unnamed.domain_represents_user) = (Peer::Client, true);
+    let world = published(&of_john[0]);
+    let result = validator.validate(&unnamed, &Rows::default(), &world).await;
+    assert_eq!(truth(&result, Predicate::Dane), Some(Truth::Absent));
+    assert!(result.is_err());
+    assert!(!world.kinds().contains(&"tlsa"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_blocks_a_source_makes_nothing_false() {
+    let setting = setting();
+    let chain = [leaf(&authority("Other"), &["mx.provider.net"])];
+    // As `PTI?` of earlier pools is imported.
+    let mut rows = Rows::remote("identity and pkix or not identity and pin");
+    rows.pins.insert("example.com".to_owned(), vec![fingerprint(&chain[0])]);
+    for (outcome, verdict) in
+        [(absent(), Truth::False), (tlsa(b"another"), Truth::False), (failed(), Truth::Failed)]
+    {
+        let world = World::default().with("tlsa", 1, outcome);
+        let inquiry = inquiry(&chain, Some(&setting.wanted));
+        let result = setting.validator.validate(&inquiry, &rows, &world).await;
+        assert_eq!(truth(&result, Predicate::Identity), Some(verdict));
+        assert_eq!(result.is_ok(), verdict == Truth::False);
+    }
 }
 
 #[tokio::test(start_paused = true)]
