@@ -24,6 +24,9 @@ pub struct Common {
     pub framing: Framing,
     /// Whether anonymous suites are used, and what for.
     pub anonymous: Anonymous,
+    /// Certificates, and the names that they belong to, are sent within encryption or not at all: what
+    /// `anonymous` permits must happen, or there is no connection.
+    pub private: bool,
     /// Application protocols, best first (RFC 7301); empty: none is negotiated.
     pub alpn: Vec<Vec<u8>>,
     /// What the peer may ask for.
@@ -46,6 +49,7 @@ impl Default for Common {
             certificate_types: vec![CertificateType::X509],
             framing: Framing::default(),
             anonymous: Anonymous::Never,
+            private: false,
             alpn: Vec::new(),
             renegotiation: Renegotiation::default(),
         }
@@ -59,18 +63,10 @@ pub enum Anonymous {
     #[default]
     Never,
     /// A first handshake that hides the one which authenticates. If the peer does not do it, the
-    /// first handshake authenticates.
+    /// first handshake authenticates, unless [`Common::private`] forbids it.
     Precursor,
-    /// The same, but without it there is no connection.
-    RequiredPrecursor,
     /// The end: the caller does not care who either side is.
     Final,
-}
-
-impl Anonymous {
-    pub(crate) const fn is_precursor(self) -> bool {
-        matches!(self, Self::Precursor | Self::RequiredPrecursor)
-    }
 }
 
 /// Renegotiation that the peer asks for. Ours is not bounded here.

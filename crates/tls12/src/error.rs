@@ -134,9 +134,11 @@ pub enum Error {
     /// The binding between a handshake and the connection it runs in is wrong (RFC 5746).
     #[error("the peer's renegotiation is not bound to this connection: {0}")]
     Renegotiation(&'static str),
-    /// The peer does not do the anonymous precursor, and it is required.
-    #[error("the peer does not do the anonymous precursor, which is required")]
-    NoPrecursor,
+    /// A first handshake would show certificates, and must not.
+    #[error(
+        "without TLS 1.3 or the anonymous precursor certificates would be visible, and they must not be"
+    )]
+    NotPrivate,
     /// The peer refused the renegotiation that should have authenticated it.
     #[error("the peer refuses to renegotiate, so it stays anonymous")]
     StaysAnonymous,
@@ -181,7 +183,7 @@ impl Error {
             Self::Illegal(_) => Alert::ILLEGAL_PARAMETER,
             Self::UnsupportedExtension(_) => Alert::UNSUPPORTED_EXTENSION,
             Self::Version => Alert::PROTOCOL_VERSION,
-            Self::Insufficient(_) | Self::NoPrecursor => Alert::INSUFFICIENT_SECURITY,
+            Self::Insufficient(_) | Self::NotPrivate => Alert::INSUFFICIENT_SECURITY,
             Self::NothingInCommon(_)
             | Self::NoCertificate
             | Self::Renegotiation(_)

@@ -153,7 +153,7 @@ mod tests {
         config.common.anonymous = Anonymous::Precursor;
         let hidden = offer(&hello(config.clone()));
         assert!(hidden.anonymous && !hidden.only_anonymous);
-        config.common.anonymous = Anonymous::RequiredPrecursor;
+        config.common.private = true;
         assert!(offer(&hello(config)).only_anonymous);
     }
 

@@ -411,7 +411,8 @@ fn our_client_precedes_anonymously_with_openssl() {
     ];
     let (mut program, port) = openssl_server(&files, 1, &arguments);
     let mut config = ClientConfig { conceal_name: true, ..client() };
-    config.common.anonymous = Anonymous::RequiredPrecursor;
+    config.common.anonymous = Anonymous::Precursor;
+    config.common.private = true;
     let mut live = connected(config, None, port);
     live.establish();
     let summary = live.side.connection.summary().unwrap();

@@ -137,9 +137,11 @@ fn bad_weather_through_precursor_and_renegotiation() {
     for seed in 1..=60u64 {
         let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let mut offer = ClientConfig { conceal_name: true, ..client() };
-        offer.common.anonymous = Anonymous::RequiredPrecursor;
+        offer.common.anonymous = Anonymous::Precursor;
+        offer.common.private = true;
         let mut answer = server();
-        answer.common.anonymous = Anonymous::RequiredPrecursor;
+        answer.common.anonymous = Anonymous::Precursor;
+        answer.common.private = true;
         let mut pair = pair(offer, answer);
         pair.run_datagrams(weather, &mut dice);
         check_open(&mut pair);

@@ -396,7 +396,8 @@ fn a_gnutls_client_renegotiates_with_our_server() {
 
 fn precursor() -> ClientConfig {
     let mut config = ClientConfig { conceal_name: true, ..client() };
-    config.common.anonymous = Anonymous::RequiredPrecursor;
+    config.common.anonymous = Anonymous::Precursor;
+    config.common.private = true;
     config
 }
 
@@ -428,7 +429,8 @@ fn our_client_precedes_anonymously_with_openssl_and_gnutls() {
 fn an_openssl_client_precedes_anonymously_with_our_server() {
     let files = Files::new();
     let mut config = ServerConfig::default();
-    config.common.anonymous = Anonymous::RequiredPrecursor;
+    config.common.anonymous = Anonymous::Precursor;
+    config.common.private = true;
     let (mut live, mut program) = accepted(config, 1, |port| {
         openssl_client(&files, None, port, &["-cipher", "ADH:ALL:@SECLEVEL=0"])
     });

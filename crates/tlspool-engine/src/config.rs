@@ -54,29 +54,34 @@ impl Default for EngineOptions {
 /// TLS configurations for every kind of handshake; cheap to clone, shared by all workers.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    servers: [Arc<ServerConfig>; 3],
+    /// By what is demanded of the client, and whether it is TLS 1.3 only.
+    servers: [[Arc<ServerConfig>; 2]; 3],
     clients: [[[Arc<ClientConfig>; 2]; 2]; 2],
     pub(crate) twelve: Arc<Store>,
 }
+
+/// Which TLS hides certificates by itself.
+const ONLY_TLS13: &[&SupportedProtocolVersion] = &[&version::TLS13];
 
 impl Engine {
     /// Builds the configurations.
     pub fn new(options: &EngineOptions) -> Result<Self, rustls::Error> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let versions: &[&SupportedProtocolVersion] =
-            if options.tls12 { &[&version::TLS13, &version::TLS12] } else { &[&version::TLS13] };
+            if options.tls12 { &[&version::TLS13, &version::TLS12] } else { ONLY_TLS13 };
         let ticketer = Ticketer::new(options.ticket_lifetime)
             .map(Arc::new)
             .ok_or(rustls::Error::FailedToGetRandomBytes)?;
         let sessions = options.client_sessions.map(ClientSessions::new);
 
-        let server = |authentication| {
+        let versions_for = |only_tls13| if only_tls13 { ONLY_TLS13 } else { versions };
+        let server = |authentication, only_tls13| {
             let verifier = AskAboutPeer {
                 algorithms: provider.signature_verification_algorithms,
                 authentication,
             };
             let mut config = ServerConfig::builder_with_provider(provider.clone())
-                .with_protocol_versions(versions)?
+                .with_protocol_versions(versions_for(only_tls13))?
                 .with_client_cert_verifier(Arc::new(verifier))
                 .with_cert_resolver(Arc::new(AskForCredential));
             config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -92,7 +97,7 @@ impl Engine {
             Store::new(options.tickets > 0, options.ticket_lifetime, options.client_sessions)
                 .map_err(|_| rustls::Error::FailedToGetRandomBytes)?;
         let client = |authentication, sni, only_tls13| {
-            let versions = if only_tls13 { &[&version::TLS13] } else { versions };
+            let versions = versions_for(only_tls13);
             let mut config = client_config(&provider, versions, authentication)?;
             config.enable_sni = sni;
             config.resumption = match &sessions {
@@ -107,27 +112,34 @@ impl Engine {
             let client = |sni| client(authentication, sni, only_tls13);
             Ok::<_, rustls::Error>([client(false)?, client(true)?])
         };
+        let servers = |authentication| {
+            Ok::<_, rustls::Error>([server(authentication, false)?, server(authentication, true)?])
+        };
         let all = |authentication| {
             Ok::<_, rustls::Error>([both(authentication, false)?, both(authentication, true)?])
         };
         Ok(Self {
             servers: [
-                server(PeerAuthentication::Required)?,
-                server(PeerAuthentication::Requested)?,
-                server(PeerAuthentication::Ignored)?,
+                servers(PeerAuthentication::Required)?,
+                servers(PeerAuthentication::Requested)?,
+                servers(PeerAuthentication::Ignored)?,
             ],
             clients: [all(PeerAuthentication::Required)?, all(PeerAuthentication::Ignored)?],
             twelve: Arc::new(twelve),
         })
     }
 
-    pub(crate) fn server(&self, authentication: PeerAuthentication) -> Arc<ServerConfig> {
+    pub(crate) fn server(
+        &self,
+        authentication: PeerAuthentication,
+        only_tls13: bool,
+    ) -> Arc<ServerConfig> {
         let at = match authentication {
             PeerAuthentication::Required => 0,
             PeerAuthentication::Requested => 1,
             PeerAuthentication::Ignored => 2,
         };
-        self.servers[at].clone()
+        self.servers[at][usize::from(only_tls13)].clone()
     }
 
     /// A TLS server always shows a certificate, so there is no third mode here.

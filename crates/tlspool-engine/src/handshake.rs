@@ -13,7 +13,10 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
-use rustls::{CertificateError, CommonState, HandshakeKind, ProtocolVersion, SupportedCipherSuite};
+use rustls::{
+    CertificateError, CommonState, HandshakeKind, PeerIncompatible, ProtocolVersion,
+    SupportedCipherSuite,
+};
 use zeroize::Zeroizing;
 
 use crate::ask::{
@@ -141,6 +144,11 @@ pub enum HandshakeError {
     /// The peer ended the handshake with an alert.
     #[error("the peer ended the handshake: {0}")]
     Alert(String),
+    /// The peer has no TLS 1.3, and without it certificates would be visible.
+    #[error(
+        "certificates must not be visible, so it has to be TLS 1.3, and that the peer does not do"
+    )]
+    NotPrivate,
     /// TLS failed.
     #[error("{0}")]
     Tls(rustls::Error),
@@ -163,7 +171,9 @@ pub async fn run<H: Host>(
     match job.role {
         Role::Client { .. } if wishes.insist => twelve::client(engine, socket, &job, host).await,
         Role::Server if wishes.insist => twelve::server(engine, socket, &[], &job, host).await,
-        Role::Server if wishes.openpgp || wishes.anonymous != tls12::Anonymous::Never => {
+        Role::Server
+            if wishes.openpgp || wishes.private || wishes.anonymous != tls12::Anonymous::Never =>
+        {
             let (first, ours) = first_look(socket, wishes, host).await?;
             if ours {
                 twelve::server(engine, socket, &first, &job, host).await
@@ -212,6 +222,7 @@ async fn run_rustls<H: Host>(
     machine.incoming.bytes = first;
     let mut errand = Errand { host, failure: None, verified: false };
     let mut fresh = matches!(job.role, Role::Client { .. });
+    let private = job.twelve.private;
     loop {
         if fresh || machine.incoming.has_whole_record() {
             let (back, stop) = step(machine, &context, &mut errand).await?;
@@ -233,7 +244,9 @@ async fn run_rustls<H: Host>(
             };
             match stop {
                 // The cause matters more than whether the alert could be sent.
-                Err(error) => return Err(errand.failure.take().unwrap_or_else(|| explain(error))),
+                Err(error) => {
+                    return Err(errand.failure.take().unwrap_or_else(|| explain(error, private)));
+                }
                 Ok(Stop::Ready) => {
                     sent?;
                     break;
@@ -597,13 +610,15 @@ impl Machine {
 
     fn new(engine: &Engine, job: &Job<'_>) -> Result<Box<Self>, HandshakeError> {
         let connection = match job.role {
-            Role::Server => UnbufferedServerConnection::new(engine.server(job.authentication))
-                .map(Connection::Server),
+            Role::Server => {
+                let config = engine.server(job.authentication, job.twelve.private);
+                UnbufferedServerConnection::new(config).map(Connection::Server)
+            }
             Role::Client { server, sni } => {
                 let name = server
                     .and_then(|name| ServerName::try_from(name.to_owned()).ok())
                     .unwrap_or(ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into()));
-                let config = engine.client(job.authentication, sni, job.twelve.only_tls13);
+                let config = engine.client(job.authentication, sni, job.twelve.private);
                 UnbufferedClientConnection::new(config, name).map(Connection::Client)
             }
         }
@@ -740,8 +755,14 @@ fn encode(
     }
 }
 
-fn explain(error: rustls::Error) -> HandshakeError {
+/// In our words. What is private was offered as TLS 1.3 only.
+fn explain(error: rustls::Error, private: bool) -> HandshakeError {
     match error {
+        rustls::Error::AlertReceived(rustls::AlertDescription::ProtocolVersion)
+        | rustls::Error::PeerIncompatible(
+            PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+            | PeerIncompatible::ServerDoesNotSupportTls12Or13,
+        ) if private => HandshakeError::NotPrivate,
         rustls::Error::InvalidMessage(
             rustls::InvalidMessage::InvalidContentType
             | rustls::InvalidMessage::UnknownProtocolVersion,

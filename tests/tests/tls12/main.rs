@@ -5,6 +5,7 @@ mod datagrams;
 mod flood;
 mod openpgp;
 mod precursor;
+mod privacy;
 mod programs;
 mod renegotiation;
 mod tunnel;

@@ -13,7 +13,7 @@ use tlspool_tests::net::{dial, listen};
 use tlspool_tests::{House, Process, run};
 
 /// Joins two streams, and returns all that went either way.
-fn tap(near: TcpStream, far: TcpStream) -> Vec<u8> {
+pub(crate) fn tap(near: TcpStream, far: TcpStream) -> Vec<u8> {
     let copy = |mut from: TcpStream, mut to: TcpStream| {
         thread::spawn(move || {
             let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
@@ -35,7 +35,7 @@ fn tap(near: TcpStream, far: TcpStream) -> Vec<u8> {
     seen
 }
 
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+pub(crate) fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
 }
 
@@ -76,7 +76,7 @@ fn observed(mode: &str) -> (Vec<u8>, Vec<u8>, String) {
 }
 
 /// The first certificate of a PEM file.
-fn der(pem: &[u8]) -> Vec<u8> {
+pub(crate) fn der(pem: &[u8]) -> Vec<u8> {
     use rustls_pki_types::CertificateDer;
     use rustls_pki_types::pem::PemObject;
     CertificateDer::from_pem_slice(pem).unwrap().to_vec()

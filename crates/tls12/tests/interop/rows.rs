@@ -170,7 +170,7 @@ fn why_not(ours: &mut Ours, peer: &mut Peer) -> String {
         Some(Error::PeerAlert(_) | Error::Truncated) => {
             peer.hear("told").expect_err("a reason").trim_end_matches('.').to_owned()
         }
-        Some(error @ (Error::NothingInCommon(_) | Error::NoPrecursor | Error::Insufficient(_))) => {
+        Some(error @ (Error::NothingInCommon(_) | Error::NotPrivate | Error::Insufficient(_))) => {
             error.to_string()
         }
         other => panic!("we fail: {other:?}"),
@@ -372,8 +372,8 @@ impl Bench<'_> {
     }
 
     fn precursor(&self) -> Cell {
-        let anonymous = Anonymous::RequiredPrecursor;
-        let common = Common { anonymous, ..Common::default() };
+        let anonymous = Anonymous::Precursor;
+        let common = Common { anonymous, private: true, ..Common::default() };
         let wanted = Wanted { key: Some(1), anonymous: true, ..self.wanted() };
         let mut met = match self.column.ours {
             Role::Client => {

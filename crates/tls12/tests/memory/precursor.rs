@@ -6,19 +6,24 @@ use crate::support::*;
 use crate::{client, contains, server};
 
 fn precursor_pair(client_mode: Anonymous, server_mode: Anonymous) -> Pair {
+    perhaps_private((client_mode, false), (server_mode, false))
+}
+
+/// What each side does, and whether it must be private.
+fn perhaps_private(client_mode: (Anonymous, bool), server_mode: (Anonymous, bool)) -> Pair {
     let mut offer = ClientConfig { conceal_name: true, ..client() };
-    offer.common.anonymous = client_mode;
+    (offer.common.anonymous, offer.common.private) = client_mode;
     let mut answer = ServerConfig { client_auth: ClientAuth::Required, ..server() };
-    answer.common.anonymous = server_mode;
+    (answer.common.anonymous, answer.common.private) = server_mode;
     Pair::new(offer, answer)
 }
 
 #[test]
 fn precursor_hides_certificates_and_name() {
-    use Anonymous::{Precursor, RequiredPrecursor};
-    for modes in [(Precursor, Precursor), (RequiredPrecursor, RequiredPrecursor)] {
+    for private in [false, true] {
         for piece in [usize::MAX, 1] {
-            let mut pair = precursor_pair(modes.0, modes.1);
+            let mode = (Anonymous::Precursor, private);
+            let mut pair = perhaps_private(mode, mode);
             pair.run_in_pieces(piece);
             pair.check_open();
             let summary = pair.server.connection.summary().unwrap();
@@ -39,21 +44,47 @@ fn precursor_hides_certificates_and_name() {
 
 #[test]
 fn precursor_when_one_side_does_not() {
-    use Anonymous::{Never, Precursor, RequiredPrecursor};
+    use Anonymous::{Never, Precursor};
     for modes in [(Precursor, Never), (Never, Precursor)] {
         let mut pair = precursor_pair(modes.0, modes.1);
         pair.run();
         pair.check_open();
         assert!(!pair.client.connection.summary().unwrap().private);
     }
-    let mut pair = precursor_pair(Never, RequiredPrecursor);
+    let mut pair = perhaps_private((Never, false), (Precursor, true));
     pair.run();
-    assert_eq!(pair.server.error(), Some(&Error::NoPrecursor));
-    let mut pair = precursor_pair(RequiredPrecursor, Never);
+    assert_eq!(pair.server.error(), Some(&Error::NotPrivate));
+    let mut pair = perhaps_private((Precursor, true), (Never, false));
     pair.run();
     assert!(matches!(pair.server.error(), Some(Error::Insufficient(_))));
     let alert = Error::PeerAlert(Alert::INSUFFICIENT_SECURITY);
     assert_eq!(pair.client.error(), Some(&alert));
+}
+
+#[test]
+fn what_must_be_private_shows_nothing_without_a_precursor_either() {
+    use Anonymous::{Final, Never};
+    // There is nothing that such a client could offer.
+    let mut config = client();
+    config.common.private = true;
+    assert_eq!(Connection::client(&Arc::new(config)).err(), Some(Error::NotPrivate));
+    for mode in [Never, Final] {
+        let mut pair = perhaps_private((Never, false), (mode, true));
+        pair.run();
+        assert_eq!(pair.server.error(), Some(&Error::NotPrivate));
+        assert!(!contains(&pair.server.wire, &P256.certificate));
+    }
+    // Whom it does not matter who is there stays anonymous, though both could show something.
+    for (client, server) in [(true, false), (false, true), (true, true)] {
+        let mut pair = perhaps_private((Final, client), (Final, server));
+        if !server {
+            pair.server.credentials.clear();
+        }
+        pair.run();
+        pair.check_open();
+        assert!(pair.client.connection.summary().unwrap().suite.is_anonymous());
+        assert!(!contains(&pair.server.wire, &P256.certificate));
+    }
 }
 
 #[test]

@@ -49,8 +49,9 @@ pub struct Wishes {
     pub rfc_framing: bool,
     /// Of an OpenPGP certificate of ours, the fingerprint is sent (RFC 6091 section 3.3), if it has 20 bytes.
     pub fingerprint: bool,
-    /// Nothing but TLS 1.3: what hides certificates without `tls12`.
-    pub only_tls13: bool,
+    /// No certificate travels in the clear, or there is no session: in TLS 1.3 it does not, and `tls12` hides
+    /// it if `anonymous` permits that.
+    pub private: bool,
 }
 
 impl Wishes {
@@ -69,6 +70,7 @@ impl Wishes {
             certificate_types: self.certificate_types(),
             framing,
             anonymous: self.anonymous,
+            private: self.private,
             ..Common::default()
         }
     }
@@ -222,8 +224,10 @@ fn server_config(engine: &Engine, job: &Job<'_>) -> tls12::ServerConfig {
 pub(crate) async fn is_ours<H: Host>(wishes: Wishes, first: &[u8], host: &mut H) -> Option<bool> {
     match tls12::peek(first) {
         tls12::Peek::More => None,
-        tls12::Peek::Other => Some(false),
         tls12::Peek::Hello(offer) if offer.tls13 => Some(false),
+        // rustls would show its certificate.
+        _ if wishes.private => Some(true),
+        tls12::Peek::Other => Some(false),
         tls12::Peek::Hello(offer) => Some(
             offer.anonymous && wishes.anonymous != Anonymous::Never
                 || offer.openpgp

@@ -36,8 +36,7 @@ pub(crate) fn wishes(config: &Config, case: &Case<'_>) -> Wishes {
         _ if !permitted => Anonymous::Never,
         PrivacyMode::Off => Anonymous::Never,
         _ if case.nameless => Anonymous::Final,
-        PrivacyMode::Attempt => Anonymous::Precursor,
-        PrivacyMode::Require => Anonymous::RequiredPrecursor,
+        PrivacyMode::Attempt | PrivacyMode::Require => Anonymous::Precursor,
     };
     let openpgp = match case.role {
         // Whether it has one for this client is asked when the client has said what it takes.
@@ -50,14 +49,17 @@ pub(crate) fn wishes(config: &Config, case: &Case<'_>) -> Wishes {
         }
     };
     let first = case.rows.first().map(|row| row.kind);
-    let wants_openpgp = openpgp && first.is_none_or(|kind| kind == Kind::OpenPgp);
+    let private = mode == PrivacyMode::Require;
+    // Without the precursor only TLS 1.3 hides certificates, and it has none of OpenPGP.
+    let hideable = !private || anonymous != Anonymous::Never;
+    let wants_openpgp = openpgp && hideable && first.is_none_or(|kind| kind == Kind::OpenPgp);
     Wishes {
         insist: case.role == Role::Client && (anonymous != Anonymous::Never || wants_openpgp),
         anonymous,
         openpgp,
         rfc_framing: config.openpgp.framing == OpenPgpFraming::Rfc6091,
         fingerprint: config.openpgp.descriptor == OpenPgpDescriptor::Fingerprint,
-        only_tls13: case.role == Role::Client && mode == PrivacyMode::Require && !permitted,
+        private,
     }
 }
 
@@ -105,13 +107,16 @@ mod tests {
     }
 
     #[test]
-    fn without_precursor_a_client_that_must_hide_speaks_tls13_only() {
+    fn who_must_hide_does_so_in_every_role_and_for_every_service() {
         let config = config(PrivacyMode::Require);
-        let wishes_for = |role, service| wishes(&config, &case(role, service));
-        assert!(wishes_for(Role::Client, "ldap").only_tls13);
-        assert!(!wishes_for(Role::Server, "ldap").only_tls13);
-        let hidden = wishes_for(Role::Client, "imap");
-        assert!(!hidden.only_tls13 && hidden.anonymous == Anonymous::RequiredPrecursor);
+        for role in [Role::Client, Role::Server] {
+            for (service, anonymous) in [("ldap", Anonymous::Never), ("imap", Anonymous::Precursor)]
+            {
+                let wishes = wishes(&config, &case(role, service));
+                assert!(wishes.private);
+                assert_eq!(wishes.anonymous, anonymous);
+            }
+        }
     }
 
     #[test]

@@ -25,18 +25,21 @@ impl Handshake {
         let anonymous = SUITES.iter().filter(|suite| suite.is_anonymous());
         let named = common.suites.iter().copied().filter(|suite| !suite.is_anonymous());
         let mut suites: Vec<&'static Suite> = Vec::new();
-        if !renegotiation && common.anonymous.is_precursor() {
+        if !renegotiation && common.anonymous == Anonymous::Precursor {
             suites.extend(anonymous.clone());
         }
-        if renegotiation || common.anonymous != Anonymous::RequiredPrecursor {
+        if renegotiation || !common.private {
             suites.extend(named);
         }
         if !renegotiation && common.anonymous == Anonymous::Final {
             suites.extend(anonymous);
         }
+        if suites.is_empty() && common.private {
+            return Err(Error::NotPrivate);
+        }
         let session = config.session.clone().filter(|session| {
             !renegotiation
-                && !common.anonymous.is_precursor()
+                && common.anonymous != Anonymous::Precursor
                 && suites.contains(&session.suite)
                 && session
                     .peer

@@ -62,9 +62,11 @@ impl Handshake {
             return Err(Error::Insufficient("no cipher suite with its key exchange in common"));
         };
         let anonymous = first.is_anonymous();
-        if common.anonymous == Anonymous::RequiredPrecursor && !renegotiation && !anonymous {
-            return Err(Error::NoPrecursor);
+        let private = common.private && !renegotiation;
+        if private && !anonymous {
+            return Err(Error::NotPrivate);
         }
+        let at_once = anonymous && (private || common.anonymous == Anonymous::Precursor);
         let x509 = [CertificateType::X509.code()];
         let their_types = extensions.cert_types.as_deref().unwrap_or(&x509);
         let types: Vec<_> = common
@@ -86,7 +88,7 @@ impl Handshake {
             requested,
             state: State::Choose,
         };
-        if anonymous && handshake.config.common.anonymous.is_precursor() {
+        if at_once {
             return handshake.go_anonymous(core);
         }
         if handshake.types.is_empty() && !anonymous {

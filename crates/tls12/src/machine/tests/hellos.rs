@@ -112,9 +112,11 @@ fn renegotiations_that_are_not_bound() {
 fn a_man_in_the_middle_of_the_anonymous_phase_is_caught() {
     // He finishes an anonymous handshake with each side and passes on what is inside.
     let mut offer = client_config();
-    offer.common.anonymous = Anonymous::RequiredPrecursor;
+    offer.common.anonymous = Anonymous::Precursor;
+    offer.common.private = true;
     let mut answer = server_config();
-    answer.common.anonymous = Anonymous::RequiredPrecursor;
+    answer.common.anonymous = Anonymous::Precursor;
+    answer.common.private = true;
     let mut left = pair_of(offer.clone(), answer.clone());
     left.client.act();
     let up = std::mem::take(&mut left.client.sent);
