@@ -64,6 +64,7 @@ fn sessions() {
         daemon.await_log(setting);
         if setting == "limits.sessions_per_user" && is_root() {
             another_user(&house);
+            house.await_status("sessions", 4);
         }
         for pair in &mut pairs {
             pair.exchange().unwrap();
@@ -102,7 +103,6 @@ fn another_user(house: &House) {
     far.read_exact(&mut heard).unwrap();
     assert_eq!(&heard, b"hello");
     drop((near, far));
-    house.await_status("sessions", 4);
 }
 
 #[test]
@@ -128,6 +128,32 @@ fn requests_in_flight() {
     }
     assert_eq!(raw.refused(Body::Unknown(5), &[]).0, E::CommandUnknown);
     drop(raw);
+    daemon.stop();
+}
+
+/// One user's peers that say nothing keep no other user from his handshakes: two at a time, for a tunnel.
+#[test]
+fn handshakes_of_other_users() {
+    if !is_root() {
+        eprintln!("SKIPPED: only root can run a program as another user");
+        return;
+    }
+    let _alone = alone();
+    let house = House::with("[limits]\nhandshakes = 6");
+    house.identity("example.com");
+    let daemon = house.start();
+    let raw = Raw::connect(&house.socket()).unwrap();
+    let silent: Vec<_> = (0..20)
+        .map(|reqid| {
+            let (fd, peer) = tcp();
+            raw.ask(reqid, Starttls { timeout_ms: u32::MAX, ..server("example.com") }, fd).unwrap();
+            peer
+        })
+        .collect();
+    house.await_status("sessions", 20);
+    another_user(&house);
+    house.await_status("sessions", 20);
+    drop((silent, raw));
     daemon.stop();
 }
 

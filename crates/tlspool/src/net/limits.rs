@@ -3,11 +3,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// A user's number.
 pub(crate) type Uid = u32;
@@ -72,63 +71,6 @@ impl Drop for InUse {
             }
         }
         self.meter.all.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// How many handshakes may be under way; the others wait for their turn. The number may change.
-pub(crate) struct Turns {
-    semaphore: Semaphore,
-    size: Mutex<usize>,
-    /// Turns that end with their handshake, because the number became less.
-    owed: AtomicUsize,
-}
-
-/// One handshake's turn.
-pub(crate) struct Turn<'a> {
-    turns: &'a Turns,
-    permit: Option<SemaphorePermit<'a>>,
-}
-
-impl Turns {
-    pub(crate) fn new(size: u32) -> Self {
-        let size = (size as usize).min(Semaphore::MAX_PERMITS);
-        Self { semaphore: Semaphore::new(size), size: Mutex::new(size), owed: AtomicUsize::new(0) }
-    }
-
-    /// Waits for a turn.
-    pub(crate) async fn wait(&self) -> Turn<'_> {
-        // The semaphore is never closed.
-        Turn { turns: self, permit: self.semaphore.acquire().await.ok() }
-    }
-
-    /// From now on so many at a time.
-    pub(crate) fn resize(&self, new: u32) {
-        let new = (new as usize).min(Semaphore::MAX_PERMITS);
-        let mut size = self.size.lock();
-        if new < *size {
-            let less = *size - new;
-            let idle = self.semaphore.forget_permits(less);
-            self.owed.fetch_add(less - idle, Ordering::AcqRel);
-        } else {
-            let more = new - *size;
-            let take = |owed: usize| Some(owed.saturating_sub(more));
-            let owed = self.owed.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
-            self.semaphore.add_permits(more.saturating_sub(owed.unwrap_or(0)));
-        }
-        *size = new;
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let pay = |owed: usize| owed.checked_sub(1);
-        let turns = self.turns;
-        if turns.owed.load(Ordering::Acquire) > 0
-            && turns.owed.fetch_update(Ordering::AcqRel, Ordering::Acquire, pay).is_ok()
-            && let Some(permit) = self.permit.take()
-        {
-            permit.forget();
-        }
     }
 }
 
@@ -220,31 +162,6 @@ impl Failures {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn turns_follow_their_number() {
-        use std::future::Future;
-        let turns = Turns::new(2);
-        let full = |turns: &Turns| {
-            let mut next = std::pin::pin!(turns.wait());
-            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-            next.as_mut().poll(&mut cx).is_pending()
-        };
-        let (one, two) = (turns.wait().await, turns.wait().await);
-        assert!(full(&turns));
-        turns.resize(1);
-        drop(one);
-        assert!(full(&turns), "two are one too many");
-        turns.resize(3);
-        let (three, four) = (turns.wait().await, turns.wait().await);
-        assert!(full(&turns));
-        turns.resize(1);
-        turns.resize(2);
-        drop((two, three));
-        let five = turns.wait().await;
-        assert!(full(&turns));
-        drop((four, five));
-    }
 
     #[test]
     fn rates_are_those_of_the_last_minute() {

@@ -36,6 +36,7 @@ mod starttls;
 mod status;
 pub(crate) mod stranger;
 mod trust;
+mod turns;
 mod worker;
 
 use std::os::fd::{AsFd, OwnedFd};

@@ -9,12 +9,13 @@ use tlspool_engine::Cancel;
 use tokio::sync::Notify;
 
 use super::chooser::ChooserDesk;
-use super::limits::{Failures, LastMinute, Meter, Totals, Turns};
+use super::limits::{Failures, LastMinute, Meter, Totals};
 use super::pin::PinDesk;
 use super::program::ProgramDesk;
 use super::registry::Registry;
 use super::settings::Settings;
 use super::trust::SharedAnchors;
+use super::turns::Turns;
 use super::worker::WorkerHandle;
 
 /// One per process.
@@ -35,7 +36,7 @@ pub(crate) struct Shared {
     pub(crate) clients: Arc<Meter>,
     /// TLS sessions, from request to end.
     pub(crate) sessions: Arc<Meter>,
-    /// A permit for each handshake that may be under way.
+    /// A turn for each handshake that may be under way.
     pub(crate) handshakes: Turns,
     /// Asked when the daemon drains.
     pub(crate) drain: Cancel,

@@ -269,7 +269,7 @@ async fn stand_up(
     let endpoint =
         settings.policy.dns.then(|| rules::endpoint(&cipher.socket, starttls.ipproto)).flatten();
     let peer = cipher.carriage.open(cipher.socket)?;
-    let _turn = worker.shared.handshakes.wait().await;
+    let _turn = worker.shared.handshakes.wait(client.uid()).await;
     log.local = local.as_ref().map(ToString::to_string).unwrap_or_default();
     log.remote = remote.as_ref().map(ToString::to_string).unwrap_or_default();
     program::learn(worker, client).await;
