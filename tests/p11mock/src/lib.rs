@@ -15,6 +15,7 @@
 //! | `remove_at N` | the Nth signature finds the token removed and all its sessions closed |
 //! | `expire_at N` | the Nth signature finds all sessions closed |
 //! | `logout_at N` | the Nth signature finds the user logged out |
+//! | `lie_length` | the length of a signature is told to be all there is |
 //!
 //! Each signature appends a byte to the file that `P11MOCK_COUNT` names, and each login to the
 //! file that `P11MOCK_LOGINS` names: their length is the count.
@@ -29,9 +30,9 @@ use std::time::Duration;
 
 use cryptoki_sys::{
     CK_BBOOL, CK_BYTE_PTR, CK_FUNCTION_LIST, CK_FUNCTION_LIST_PTR_PTR, CK_RV, CK_SESSION_HANDLE,
-    CK_SESSION_INFO, CK_SLOT_ID_PTR, CK_ULONG, CK_ULONG_PTR, CK_USER_TYPE, CK_UTF8CHAR_PTR,
-    CKR_DEVICE_REMOVED, CKR_FUNCTION_FAILED, CKR_GENERAL_ERROR, CKR_OK, CKR_SESSION_HANDLE_INVALID,
-    CKR_USER_NOT_LOGGED_IN, Pkcs11,
+    CK_SESSION_INFO, CK_SLOT_ID_PTR, CK_ULONG, CK_ULONG_PTR, CK_UNAVAILABLE_INFORMATION,
+    CK_USER_TYPE, CK_UTF8CHAR_PTR, CKR_DEVICE_REMOVED, CKR_FUNCTION_FAILED, CKR_GENERAL_ERROR,
+    CKR_OK, CKR_SESSION_HANDLE_INVALID, CKR_USER_NOT_LOGGED_IN, Pkcs11,
 };
 use parking_lot::{Condvar, Mutex};
 
@@ -66,6 +67,7 @@ struct Control {
     remove_at: Option<u64>,
     expire_at: Option<u64>,
     logout_at: Option<u64>,
+    lie_length: bool,
 }
 
 impl Control {
@@ -83,6 +85,7 @@ impl Control {
                 "expire_at" => control.expire_at = number(),
                 "logout_at" => control.logout_at = number(),
                 "wait" => control.wait = true,
+                "lie_length" => control.lie_length = true,
                 "crash" => control.crash = true,
                 "hang" => control.hang = true,
                 "removed" => control.removed = true,
@@ -180,6 +183,10 @@ unsafe extern "C" fn sign(
             return code;
         }
         count("P11MOCK_COUNT");
+    } else if Control::read().lie_length {
+        // SAFETY: the caller gives a valid pointer to a number.
+        unsafe { *signature_len = CK_UNAVAILABLE_INFORMATION };
+        return CKR_OK;
     }
     // SAFETY: the arguments are those that the caller vouches for.
     unsafe { real(session, data, len, signature, signature_len) }

@@ -199,6 +199,20 @@ fn a_module_crashes() {
 }
 
 #[test]
+fn a_module_lies() {
+    let _alone = alone();
+    let scene = Scene::new("1m");
+    scene.control("lie_length");
+    scene.daemon.await_log("the key process restarts");
+    scene.control("");
+    scene.all_go_on();
+    assert!(scene.restarts() >= 1);
+    for failure in scene.end().concat() {
+        assert!(failure.contains("key process"), "{failure}");
+    }
+}
+
+#[test]
 fn a_module_hangs() {
     let _alone = alone();
     let scene = Scene::new("3s");

@@ -1,5 +1,7 @@
 //! The anonymous precursor, and connections that stay anonymous.
 
+use std::sync::Arc;
+
 use tls12::*;
 
 use crate::support::*;

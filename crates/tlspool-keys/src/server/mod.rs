@@ -37,6 +37,9 @@ use prompts::Prompts;
 
 /// The exit code that tells the supervisor that a module hung (`EX_TEMPFAIL`).
 pub const EXIT_MODULE_HUNG: u8 = 75;
+/// The exit code that tells the supervisor that a thread panicked (`EX_SOFTWARE`): what a module says of lengths is taken
+/// at its word, and may be a lie.
+pub const EXIT_PANICKED: u8 = 70;
 
 /// Threads that receive from one channel.
 const RECEIVERS: usize = 2;
@@ -63,11 +66,12 @@ pub struct KeydBoot {
 }
 
 /// The whole of `tlspool-keyd`. Returns only if it cannot start: it exits with 0 when all channels
-/// were closed, and with [`EXIT_MODULE_HUNG`] when a module hangs, in both cases without the exit
-/// handlers of modules, whose threads may still run.
+/// were closed, with [`EXIT_MODULE_HUNG`] when a module hangs, and with [`EXIT_PANICKED`] when a thread panics, in all
+/// cases without the exit handlers of modules, whose threads may still run.
 pub fn run_key_process(boot: KeydBoot) -> ExitCode {
     harden::harden();
     let flush_log = boot.flush_log;
+    end_with_a_panic(flush_log);
     match serve(boot) {
         Ok(()) => {
             flush_log();
@@ -78,6 +82,18 @@ pub fn run_key_process(boot: KeydBoot) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A thread that is gone would be missed for good, and with it its token's session and the answer it owed. A new process
+/// has all of them.
+fn end_with_a_panic(flush_log: fn()) {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        tracing::error!("the key process restarts");
+        flush_log();
+        harden::exit_now(EXIT_PANICKED);
+    }));
 }
 
 /// As [`run_key_process`], without hardening the process: for tests that serve from a thread.

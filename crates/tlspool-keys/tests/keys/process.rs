@@ -11,7 +11,7 @@ use rustix::io::fcntl_dupfd_cloexec;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 use tlspool_keys::client::{KeyClient, PinEvent};
 use tlspool_keys::pin::Pin;
-use tlspool_keys::server::{EXIT_MODULE_HUNG, KeydBoot, run_key_process, serve};
+use tlspool_keys::server::{EXIT_MODULE_HUNG, EXIT_PANICKED, KeydBoot, run_key_process, serve};
 use tlspool_keys::{KeyAlgorithm, KeyError, KeyInfo, KeyStoreConfig, SignScheme};
 
 use crate::common::{Home, PIN, Script, config, isolated, mock, store, uri, verifies};
@@ -413,29 +413,40 @@ isolated! {
 
 isolated! {
     fn a_module_that_hangs_ends_the_process_with_its_own_code(home) {
-        let name = token_key(home);
-        let memory = memory();
-        block_on(async {
-            let (mut keyd, channel) = Keyd::start_with(home, &memory, HASTY);
-            let client = KeyClient::new(channel).unwrap();
-            let (key, _) = tokio::join!(client.open(&name), give_pin(&client, PIN));
-            let key = key.unwrap();
-            home.control("hang");
-            let (signed, _keyd) = tokio::join!(sign(&client, &key), async {
-                let wait = tokio::task::spawn_blocking(move || {
-                    let mut said = String::new();
-                    keyd.0.stdout.take().unwrap().read_to_string(&mut said).unwrap();
-                    (keyd.0.wait().unwrap(), said)
-                });
-                let (status, said) = wait.await.unwrap();
-                assert_eq!(status.code(), Some(EXIT_MODULE_HUNG.into()));
-                assert!(said.contains("last words"), "{said}");
-                home.control("");
-                let (keyd, channel) = Keyd::start(home, &memory);
-                client.set_channel(channel).unwrap();
-                keyd
-            });
-            signed.unwrap();
-        });
+        ends_with(home, "hang", EXIT_MODULE_HUNG);
     }
+}
+
+isolated! {
+    fn so_does_one_that_lies_about_a_length(home) {
+        ends_with(home, "lie_length", EXIT_PANICKED);
+    }
+}
+
+/// A module that does this when it shall sign ends the process with this code; the next process signs.
+fn ends_with(home: &Home, word: &str, code: u8) {
+    let name = token_key(home);
+    let memory = memory();
+    block_on(async {
+        let (mut keyd, channel) = Keyd::start_with(home, &memory, HASTY);
+        let client = KeyClient::new(channel).unwrap();
+        let (key, _) = tokio::join!(client.open(&name), give_pin(&client, PIN));
+        let key = key.unwrap();
+        home.control(word);
+        let (signed, _keyd) = tokio::join!(sign(&client, &key), async {
+            let wait = tokio::task::spawn_blocking(move || {
+                let mut said = String::new();
+                keyd.0.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+                (keyd.0.wait().unwrap(), said)
+            });
+            let (status, said) = wait.await.unwrap();
+            assert_eq!(status.code(), Some(code.into()), "{said}");
+            assert!(said.contains("last words"), "{said}");
+            home.control("");
+            let (keyd, channel) = Keyd::start(home, &memory);
+            client.set_channel(channel).unwrap();
+            keyd
+        });
+        signed.unwrap();
+    });
 }
