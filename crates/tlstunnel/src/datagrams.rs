@@ -9,11 +9,11 @@
 //! tunnel sees no datagram of it any more. A client has nothing that would tell its senders apart but their
 //! address, and its first datagram is read before there is a session, so it copies.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::net::{
@@ -60,8 +60,30 @@ struct Side {
     remote: Address,
     local: SocketAddr,
     per_source: u32,
-    /// When sessions began, by the address they came from; what is older than [`IDLE`] does not count.
-    begun: Mutex<HashMap<IpAddr, Vec<Instant>>>,
+    begun: Mutex<HashMap<IpAddr, Source>>,
+    /// Peers whose sockets are being made: as many at most as handshakes may be under way.
+    beginning: Mutex<HashSet<SocketAddr>>,
+}
+
+/// An address that sessions come from.
+#[derive(Default)]
+struct Source {
+    /// When they began; what is older than [`IDLE`] does not count.
+    begun: Vec<Instant>,
+    /// It was said that they are too many.
+    told: bool,
+}
+
+/// A peer for which a session is being made, until it stands or has failed.
+struct Beginning {
+    side: Arc<Side>,
+    peer: SocketAddr,
+}
+
+impl Drop for Beginning {
+    fn drop(&mut self) {
+        self.side.beginning().remove(&self.peer);
+    }
 }
 
 impl Datagrams {
@@ -84,6 +106,7 @@ impl Datagrams {
             local,
             per_source: options.per_source.max(1),
             begun: Mutex::default(),
+            beginning: Mutex::default(),
         });
         let most_pending = u32::from(options.pending.max(1));
         let pending = Arc::new(Semaphore::new(most_pending as usize));
@@ -118,7 +141,6 @@ impl Datagrams {
         let mut cookies = Cookies::new(COOKIE, Instant::now()).map_err(failed)?;
         let mut buffer = vec![0; DATAGRAM];
         let mut answer = [0; 256];
-        let mut beginning: HashMap<SocketAddr, Instant> = HashMap::new();
         loop {
             let (n, peer) = self.receive(&mut buffer).await;
             let now = Instant::now();
@@ -130,28 +152,29 @@ impl Datagrams {
                     let _ = self.listener.try_send_to(&answer[..n], peer);
                 }
                 Verdict::Valid(start) => {
-                    // The same hello once more, while its socket is being made.
-                    beginning.retain(|_, since| now.duration_since(*since) < COOKIE);
-                    if beginning.insert(peer, now).is_none() {
-                        self.begin(peer, start, &buffer[..n]);
-                    }
+                    self.begin(peer, start, &buffer[..n]);
                 }
             }
         }
     }
 
     fn begin(&self, peer: SocketAddr, _start: Start, hello: &[u8]) {
-        if !self.side.admits(peer.ip()) {
-            warn!(%peer, limit = self.side.per_source, "too many sessions from there");
+        // The same hello once more, while its socket is being made.
+        if self.side.beginning().contains(&peer) {
             return;
         }
         // A client that is not served now asks again.
         let Ok(permit) = Arc::clone(&self.pending).try_acquire_owned() else { return };
-        let (side, hello) = (Arc::clone(&self.side), hello.to_vec());
+        if !self.side.admits(peer) {
+            return;
+        }
+        self.side.beginning().insert(peer);
+        let beginning = Beginning { side: Arc::clone(&self.side), peer };
+        let hello = hello.to_vec();
         tokio::spawn(async move {
             let since = Instant::now();
-            tell(peer, side.serve(peer, &hello).await, since);
-            drop(permit);
+            tell(peer, beginning.side.serve(peer, &hello).await, since);
+            drop((beginning, permit));
         });
     }
 
@@ -165,11 +188,10 @@ impl Datagrams {
             let datagram = buffer[..n].to_vec();
             let Some(datagram) = offer(&senders, sender, datagram) else { continue };
             senders.retain(|_, queue| !queue.is_closed());
-            if !self.side.admits(sender.ip()) {
-                warn!(peer = %sender, limit = self.side.per_source, "too many sessions from there");
+            let Ok(permit) = Arc::clone(&self.pending).try_acquire_owned() else { continue };
+            if !self.side.admits(sender) {
                 continue;
             }
-            let Ok(permit) = Arc::clone(&self.pending).try_acquire_owned() else { continue };
             let (queue, queued) = mpsc::channel(WAITING);
             // The queue is empty, and has room.
             let _ = queue.try_send(datagram);
@@ -246,19 +268,26 @@ fn tell(peer: SocketAddr, outcome: Result<Session, TunnelError>, since: Instant)
 }
 
 impl Side {
-    /// May another session begin from there?
-    fn admits(&self, source: IpAddr) -> bool {
+    /// May another session begin from there? If not, that is said once.
+    fn admits(&self, peer: SocketAddr) -> bool {
         let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        begun.retain(|_, times| {
-            times.retain(|time| time.elapsed() < IDLE);
-            !times.is_empty()
+        begun.retain(|_, source| {
+            source.begun.retain(|time| time.elapsed() < IDLE);
+            !source.begun.is_empty()
         });
-        let times = begun.entry(source).or_default();
-        let admitted = times.len() < self.per_source as usize;
+        let source = begun.entry(peer.ip()).or_default();
+        let admitted = source.begun.len() < self.per_source as usize;
         if admitted {
-            times.push(Instant::now());
+            source.begun.push(Instant::now());
+        } else if !source.told {
+            warn!(%peer, limit = self.per_source, "too many sessions from there");
         }
+        source.told = !admitted;
         admitted
+    }
+
+    fn beginning(&self) -> MutexGuard<'_, HashSet<SocketAddr>> {
+        self.beginning.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn serve(&self, peer: SocketAddr, hello: &[u8]) -> Result<Session, TunnelError> {
