@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown, send, shutdown};
 use tlspool_engine::Cancel;
 use tlspool_wire::packet::{DatagramPiece, MAX_FIRST_DATAGRAM};
-use tlspool_wire::{Body, Packet, PoolError};
+use tlspool_wire::{Body, Packet, PoolError, RECORD_LEN};
 use tokio::sync::{Notify, OnceCell, oneshot};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -22,7 +22,7 @@ use super::peer::Peer;
 
 /// Answers that a program has not read yet; one that lets more pile up is disconnected. While any
 /// wait, its requests are not read, so this many can only come from those in flight.
-const OUTBOX_LIMIT: usize = 2048 * tlspool_wire::RECORD_LEN;
+const OUTBOX_LIMIT: usize = 2048 * RECORD_LEN;
 
 /// Identifies a connection for as long as the daemon runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -194,22 +194,7 @@ impl Client {
 
     /// Sends what waits; returns how much the program has taken.
     pub(crate) fn flush(&self) -> rustix::io::Result<usize> {
-        let mut outbox = self.outbox.lock();
-        let mut taken = 0;
-        let Some(socket) = outbox.socket.clone() else { return Ok(taken) };
-        while !outbox.bytes.is_empty() {
-            let (front, _) = outbox.bytes.as_slices();
-            match send(&socket, front, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-                Ok(n) => {
-                    outbox.bytes.drain(..n);
-                    taken += n;
-                }
-                Err(Errno::AGAIN) => return Ok(taken),
-                Err(error) => return Err(error),
-            }
-        }
-        outbox.bytes.shrink_to(0);
-        Ok(taken)
+        self.outbox.lock().flush()
     }
 
     /// Takes no more requests; what was sent before is still read. A program that sends later
@@ -324,6 +309,31 @@ impl Callbacks {
 }
 
 impl Outbox {
+    /// Record by record: the kernel takes one whole or not at all, but of many perhaps a part of the last, and
+    /// C libraries there are that take a part for a broken record.
+    fn flush(&mut self) -> rustix::io::Result<usize> {
+        let mut taken = 0;
+        let Some(socket) = self.socket.clone() else { return Ok(taken) };
+        let mut record = Zeroizing::new([0; RECORD_LEN]);
+        while !self.bytes.is_empty() {
+            let length = match self.bytes.len() % RECORD_LEN {
+                0 => RECORD_LEN,
+                rest => rest,
+            };
+            record.iter_mut().zip(&self.bytes).for_each(|(to, from)| *to = *from);
+            match send(&socket, &record[..length], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(n) => {
+                    self.bytes.drain(..n);
+                    taken += n;
+                }
+                Err(Errno::AGAIN) => return Ok(taken),
+                Err(error) => return Err(error),
+            }
+        }
+        self.bytes.shrink_to(0);
+        Ok(taken)
+    }
+
     /// Ends the connection: its reader sees the end of the stream.
     fn hang_up(&mut self) {
         if let Some(socket) = self.socket.take() {
@@ -346,5 +356,33 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.0.maybe_idle();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
+
+    #[test]
+    fn a_program_that_comes_late_gets_each_record_in_one_piece() {
+        let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+        let (ours, theirs) = pair.unwrap();
+        let mut outbox = Outbox { socket: Some(Arc::new(ours)), bytes: VecDeque::new() };
+        let records = OUTBOX_LIMIT / RECORD_LEN;
+        // The ring begins in its middle.
+        outbox.bytes.extend(vec![0; RECORD_LEN * records / 2]);
+        outbox.bytes.drain(..);
+        for number in 0..records {
+            outbox.bytes.extend([number as u8; RECORD_LEN]);
+        }
+        let mut record = [0; RECORD_LEN];
+        for number in 0..records {
+            outbox.flush().unwrap();
+            let (_, n) = recv(&theirs, &mut record[..], RecvFlags::DONTWAIT).unwrap();
+            assert_eq!(n, RECORD_LEN, "record {number}");
+            assert!(record.iter().all(|byte| *byte == number as u8), "record {number}");
+        }
+        assert!(outbox.bytes.is_empty());
     }
 }
