@@ -266,6 +266,22 @@ fn a_successor_that_cannot_start_changes_nothing() {
 }
 
 #[test]
+fn a_successor_takes_away_the_socket_that_it_does_not_want() {
+    let house = House::new();
+    let config = fs::read_to_string(house.path("tlspool.toml")).unwrap();
+    let more = house.path("run/more");
+    let two = format!("socket = [{{ path = \"{}\", mode = \"0600\" }}, ", more.display());
+    fs::write(house.path("tlspool.toml"), config.replace("socket = [", &two)).unwrap();
+    let daemon = house.start(&[]);
+    UnixStream::connect(&more).unwrap();
+    fs::write(house.path("tlspool.toml"), config).unwrap();
+    let new = house.start(&["-k"]);
+    assert!(daemon.end().0);
+    assert!(!more.exists());
+    assert_eq!(house.pid_in_file(), new.pid().to_string());
+}
+
+#[test]
 fn a_daemon_that_does_not_talk_gets_term() {
     let house = House::new();
     let old = house.start(&[]);

@@ -25,6 +25,7 @@ pub mod takeover;
 
 use crate::config::{Config, ConfigError, Log, LogTarget};
 use crate::logging;
+use crate::net::Listener;
 use crate::users::{self, UserError};
 use children::Process;
 use control::ControlSocket;
@@ -169,7 +170,7 @@ async fn daemon(
             notifier = Notifier::at(name.into());
         }
     }
-    let listeners = sockets::listeners(&config, inherited, from_systemd)?;
+    let (listeners, unwanted) = sockets::listeners(&config, inherited, from_systemd)?;
 
     let signals = running::Signals::new().map_err(system("listen for signals"))?;
     let (keyd, key_channels) =
@@ -213,7 +214,7 @@ async fn daemon(
         }
         return Err(error);
     }
-    supervisor.take_office(inheritance)?;
+    supervisor.take_office(inheritance, unwanted)?;
     if let Some(front) = front.take() {
         let _ = front.send(&ToFront::Ready, &[]);
         leave_terminal(&supervisor.log).map_err(system("leave the terminal"))?;
@@ -346,7 +347,11 @@ fn leave_terminal(log: &Log) -> io::Result<()> {
 
 impl Supervisor {
     /// PID file, control socket, and the word to whoever was there before and to systemd.
-    fn take_office(&mut self, inheritance: Option<Inheritance>) -> Result<(), SupervisorError> {
+    fn take_office(
+        &mut self,
+        inheritance: Option<Inheritance>,
+        unwanted: Vec<Listener>,
+    ) -> Result<(), SupervisorError> {
         let inherited = inheritance.as_ref().map(|inheritance| &inheritance.pid_file);
         if let Some(pid_file) = inherited.or(self.pid_file.as_ref()) {
             pid_file.write()?;
@@ -364,6 +369,10 @@ impl Supervisor {
                 }
             });
             tracing::info!(old, "took over from the old daemon, which drains");
+            // It has stopped accepting, and nobody else serves these.
+            for listener in unwanted {
+                let _ = std::fs::remove_file(listener.path);
+            }
         }
         self.notifier.ready();
         tracing::info!(

@@ -47,12 +47,13 @@ fn failed(what: &'static str, path: &AbsolutePath) -> impl Fn(io::Error) -> Sock
 }
 
 /// A listener for each socket of the configuration: from `inherited` if it is there, else new. Sockets
-/// from systemd that no path of the configuration names are served too; others are closed.
+/// from systemd that no path of the configuration names are served too; the second list has others, whose paths go when
+/// nobody serves them any more.
 pub fn listeners(
     config: &Config,
     mut inherited: Vec<Listener>,
     from_systemd: bool,
-) -> Result<Vec<Listener>, SocketError> {
+) -> Result<(Vec<Listener>, Vec<Listener>), SocketError> {
     let mut listeners = Vec::new();
     for socket in &config.sockets {
         let position = inherited.iter().position(|l| same_place(&l.path, &socket.path));
@@ -69,10 +70,7 @@ pub fn listeners(
     if from_systemd {
         listeners.append(&mut inherited);
     }
-    for gone in inherited {
-        let _ = std::fs::remove_file(gone.path);
-    }
-    Ok(listeners)
+    Ok((listeners, inherited))
 }
 
 /// `/var/run` is a link to `/run`, and systemd reports what its unit said.
@@ -198,7 +196,7 @@ mod tests {
         let path = config.sockets[0].path.clone();
         for mode in [0o660, 0o600] {
             config.sockets[0].mode = FileMode(mode);
-            let listeners = listeners(&config, Vec::new(), false).unwrap();
+            let (listeners, _) = listeners(&config, Vec::new(), false).unwrap();
             assert_eq!(listeners.len(), 1);
             assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
             UnixStream::connect(&path).unwrap();
@@ -221,17 +219,18 @@ mod tests {
     }
 
     #[test]
-    fn inherited_sockets_are_used_and_those_no_longer_wanted_go() {
+    fn inherited_sockets_are_used_and_those_no_longer_wanted_are_told() {
         let dir = tempfile::tempdir().unwrap();
         let mut old = config(&dir);
         old.sockets.push(Socket::at(AbsolutePath::new(dir.path().join("gone")).unwrap()));
-        let first = listeners(&old, Vec::new(), false).unwrap();
+        let (first, _) = listeners(&old, Vec::new(), false).unwrap();
         let mut new = config(&dir);
         new.sockets[0].mode = FileMode(0o666);
         let waiting = UnixStream::connect(&new.sockets[0].path).unwrap();
-        let second = listeners(&new, first, false).unwrap();
-        assert_eq!(second.len(), 1);
-        assert!(!dir.path().join("gone").exists());
+        let (second, unwanted) = listeners(&new, first, false).unwrap();
+        assert_eq!((second.len(), unwanted.len()), (1, 1));
+        assert_eq!(unwanted[0].path, dir.path().join("gone"));
+        assert!(unwanted[0].path.exists(), "somebody may serve it still");
         let mode = std::fs::metadata(&new.sockets[0].path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o666);
         rustix::net::accept(&second[0].fd).unwrap();
