@@ -57,6 +57,8 @@ impl PidFile {
             let ours = file.metadata().map_err(unusable)?;
             match std::fs::metadata(path) {
                 Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => {
+                    // Whoever asks now must not take for ours the PID of a daemon that is no more.
+                    file.set_len(0).map_err(unusable)?;
                     return Ok(Self { file, path: path.clone() });
                 }
                 Ok(_) => {}
@@ -71,7 +73,7 @@ impl PidFile {
         Self { file: fd.into(), path: path.clone() }
     }
 
-    /// Writes our PID. There is no moment at which the file is empty.
+    /// Writes our PID. What another daemon handed over has its PID until then, and is never empty.
     pub fn write(&self) -> Result<(), PidFileError> {
         let text = format!("{}\n", std::process::id());
         self.file

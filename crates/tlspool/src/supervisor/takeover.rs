@@ -138,3 +138,26 @@ fn terminate(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::AbsolutePath;
+
+    #[test]
+    fn nobody_is_sent_term_for_what_stood_in_the_file_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::defaults();
+        config.runtime_dir = AbsolutePath::new(dir.path()).unwrap();
+        let mut stranger = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        std::fs::write(config.pid_file(), format!("{}\n", stranger.id())).unwrap();
+        // A daemon that has begun to start: it holds the lock, and has neither written its PID nor a control socket.
+        let starting = PidFile::lock(&config.pid_file()).unwrap();
+        let refused = begin(&config, true).err();
+        assert!(matches!(refused, Some(PidFileError::Running { pid: None })), "{refused:?}");
+        drop(starting);
+        assert!(stranger.try_wait().unwrap().is_none(), "it was ended");
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
+    }
+}
