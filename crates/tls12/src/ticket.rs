@@ -54,7 +54,7 @@ impl std::fmt::Debug for TicketKey {
 }
 
 /// The keys in use.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct TicketKeys {
     /// Seals new tickets, and opens.
     pub current: Arc<TicketKey>,

@@ -26,7 +26,10 @@ pub(crate) struct Store {
 
 struct Rotating {
     keys: Arc<TicketKeys>,
+    /// When the current key was made.
     made: Instant,
+    /// The same of the previous one, if there is one.
+    previous: Option<Instant>,
 }
 
 struct Kept {
@@ -42,7 +45,7 @@ impl Store {
         lifetime: Duration,
         sessions: Option<NonZeroUsize>,
     ) -> Result<Self, tls12::Error> {
-        let keys = if tickets { Some(Rotating::new(None, lifetime)?) } else { None };
+        let keys = if tickets { Some(Rotating::new(lifetime)?) } else { None };
         let sessions = sessions.map(|scopes| Mutex::new(LruCache::new(scopes)));
         let cookies = Cookies::new(COOKIE_LIFETIME, Instant::now())
             .map_err(|_| tls12::Error::Internal("no random bytes"))?;
@@ -58,12 +61,7 @@ impl Store {
     pub(crate) fn ticket_keys(&self) -> Option<Arc<TicketKeys>> {
         let mut keys = self.keys.lock();
         let rotating = keys.as_mut()?;
-        if rotating.made.elapsed() >= self.lifetime / 2
-            // Without randomness the old key serves on.
-            && let Ok(next) = Rotating::new(Some(&rotating.keys.current), self.lifetime)
-        {
-            *rotating = next;
-        }
+        rotating.turn(self.lifetime);
         Some(rotating.keys.clone())
     }
 
@@ -99,18 +97,66 @@ impl Store {
 }
 
 impl Rotating {
-    fn new(previous: Option<&Arc<TicketKey>>, lifetime: Duration) -> Result<Self, tls12::Error> {
+    fn new(lifetime: Duration) -> Result<Self, tls12::Error> {
         let keys = TicketKeys {
             current: Arc::new(TicketKey::generate()?),
-            previous: previous.cloned().into_iter().collect(),
+            previous: Vec::new(),
             lifetime: u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX),
         };
-        Ok(Self { keys: Arc::new(keys), made: Instant::now() })
+        Ok(Self { keys: Arc::new(keys), made: Instant::now(), previous: None })
+    }
+
+    /// No ticket outlives its lifetime, however long nobody came: a key is good for as long.
+    fn turn(&mut self, lifetime: Duration) {
+        // Without randomness the old key serves on.
+        if self.made.elapsed() >= lifetime / 2
+            && let Ok(mut next) = Self::new(lifetime)
+        {
+            next.keep(&self.keys.current, self.made);
+            *self = next;
+        }
+        if self.previous.is_some_and(|made| made.elapsed() >= lifetime) {
+            Arc::make_mut(&mut self.keys).previous.clear();
+            self.previous = None;
+        }
+    }
+
+    /// Tickets under this key are taken, too.
+    fn keep(&mut self, key: &Arc<TicketKey>, made: Instant) {
+        Arc::make_mut(&mut self.keys).previous = vec![key.clone()];
+        self.previous = Some(made);
     }
 }
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Store")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_taken_for_as_long_as_a_ticket_may_live() {
+        let lifetime = Duration::from_mins(2);
+        let ago =
+            |minutes: u64| Instant::now().checked_sub(Duration::from_secs(60 * minutes)).unwrap();
+        let mut rotating = Rotating::new(lifetime).unwrap();
+        rotating.turn(lifetime);
+        assert!(rotating.keys.previous.is_empty() && rotating.previous.is_none());
+        let first = rotating.keys.current.clone();
+        rotating.made = ago(1);
+        rotating.turn(lifetime);
+        assert!(Arc::ptr_eq(&rotating.keys.previous[0], &first));
+        // In use, but past its time.
+        rotating.previous = Some(ago(2));
+        rotating.turn(lifetime);
+        assert!(rotating.keys.previous.is_empty());
+        // Nobody came for long.
+        rotating.made = ago(10);
+        rotating.turn(lifetime);
+        assert!(rotating.keys.previous.is_empty() && rotating.previous.is_none());
     }
 }
