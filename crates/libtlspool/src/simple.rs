@@ -80,14 +80,11 @@ unsafe extern "C" fn starttls_server(
     let roles = StarttlsFlags::LOCALROLE_SERVER | StarttlsFlags::REMOTEROLE_CLIENT;
     let check = checksni.map(|checksni| {
         move |proposal: &Starttls| {
-            let name = CString::new(proposal.localid.as_str()).unwrap_or_default().into_raw();
-            // SAFETY: the program's own function, and a string it may read; taken back unchanged
-            // in length, as a name is never lengthened.
-            let accepted = unsafe {
-                let accepted = checksni(name) != 0;
-                drop(CString::from_raw(name));
-                accepted
-            };
+            let name = CString::new(proposal.localid.as_str()).unwrap_or_default();
+            // It may write into the string, and end it earlier.
+            let mut name = name.into_bytes_with_nul();
+            // SAFETY: the program's own function, and a string that ends, in memory of ours.
+            let accepted = unsafe { checksni(name.as_mut_ptr().cast()) != 0 };
             if accepted { LocalidAnswer::Accept } else { LocalidAnswer::NotThis }
         }
     });

@@ -577,7 +577,8 @@ impl Relay {
                 });
             }
         }
-        let Some(limit) = self.manner.idle.filter(|_| self.peer.is_lossy()) else {
+        let counts = self.peer.is_lossy() && self.dying.is_none();
+        let Some(limit) = self.manner.idle.filter(|_| counts) else {
             return Poll::Pending;
         };
         loop {
@@ -588,8 +589,11 @@ impl Relay {
             }
             self.silence = None;
             if self.heard.elapsed() >= limit {
+                self.dying = Some(End::Idle);
                 self.connection().close();
-                return Poll::Ready(End::Idle);
+                // The peer is told, should it be there after all.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
         }
     }

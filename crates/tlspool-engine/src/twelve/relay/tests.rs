@@ -172,6 +172,8 @@ async fn exchange(
         for bytes in &said {
             peer.write_all(bytes).unwrap();
         }
+        // So that the sockets' news arrive.
+        tokio::task::yield_now().await;
         let turn = std::future::poll_fn(|cx| Poll::Ready(relay.poll(cx))).await;
         let connection = &mut relay.session.connection;
         if connection.is_handshaking() {
@@ -189,8 +191,6 @@ async fn exchange(
                 }
             }
         }
-        // So that the sockets' news arrive.
-        tokio::task::yield_now().await;
     }
 }
 
@@ -373,6 +373,67 @@ fn an_application_that_resets_is_no_clean_end() {
             assert!(matches!(&events[1], Output::Closed(Closed::Failed(e)) if *e == alert));
         });
     }
+}
+
+#[test]
+fn a_record_that_is_cut_behind_a_renegotiation_is_whole_again() {
+    runtime().block_on(async {
+        let (mut relay, mut other, mut peer, mut application) = streams();
+        other.renegotiate(None).unwrap();
+        // The peer's Finished, and half of a record behind it.
+        let mut record = Vec::new();
+        let turn = loop {
+            let mut said = outputs(&mut other).concat();
+            if !other.is_handshaking()
+                && record.is_empty()
+                && relay.session.connection.is_handshaking()
+            {
+                other.send(b"in two pieces").unwrap();
+                record = outputs(&mut other).concat();
+                said.extend_from_slice(&record[..7]);
+            }
+            peer.write_all(&said).unwrap();
+            tokio::task::yield_now().await;
+            match std::future::poll_fn(|cx| Poll::Ready(relay.poll(cx))).await {
+                Poll::Ready(Turn::Question(question)) => {
+                    assert!(answer(&mut relay.session.connection, &question));
+                }
+                Poll::Ready(turn) => break turn,
+                Poll::Pending => {
+                    let mut buffer = vec![0; 1 << 15];
+                    if let Ok(n) = peer.read(&mut buffer) {
+                        other.handle_input(&buffer[..n], Instant::now());
+                    }
+                }
+            }
+        };
+        assert!(matches!(turn, Turn::Renegotiated(_)) && !record.is_empty());
+        assert!(exchange(&mut relay, &mut other, &mut peer, || {}).await.is_none());
+        assert_eq!(relay.partial, record[..7]);
+        peer.write_all(&record[7..]).unwrap();
+        assert!(exchange(&mut relay, &mut other, &mut peer, || {}).await.is_none());
+        let mut heard = [0; 13];
+        application.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"in two pieces");
+    });
+}
+
+#[test]
+fn a_silent_peer_is_told_that_it_is_over() {
+    runtime().block_on(async {
+        let (session, mut other) = session(true);
+        let ((peer, theirs), (_application, programs)) = (packets(), packets());
+        let theirs = Socket::datagram(theirs).unwrap();
+        let programs = Socket::plaintext(programs).unwrap();
+        let manner = Manner { idle: Some(Duration::from_millis(10)), ..MANNER };
+        let mut relay = Relay::new(theirs, programs, session, manner);
+        let end = end(&mut relay).await;
+        assert!(matches!(end, End::Idle), "{end}");
+        let mut buffer = [0; 1000];
+        let (n, _) = recv(&peer, &mut buffer[..], RecvFlags::DONTWAIT).unwrap();
+        other.handle_input(&buffer[..n], Instant::now());
+        assert!(matches!(other.poll_output(&mut Vec::new()), Output::PeerClosed));
+    });
 }
 
 #[test]

@@ -106,6 +106,10 @@ impl Relay {
         if self.peer_ended || pauses || unread {
             return false;
         }
+        if self.partial.is_empty() && !self.session.connection.is_handshaking() {
+            // What came behind the last message of a renegotiation.
+            self.partial = self.connection().take_unread();
+        }
         ROOM.with_borrow_mut(|room| {
             let have = self.partial.len();
             room[..have].copy_from_slice(&self.partial);
