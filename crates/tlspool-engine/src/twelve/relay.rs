@@ -178,7 +178,15 @@ pub async fn run<H: Host, O: Orders<H>>(
         match turn {
             Turn::Question(question) => {
                 let host = ordered.as_mut().map_or(&mut host, |order| &mut order.host);
-                relay.answer(question, host).await;
+                tokio::select! {
+                    biased;
+                    () = &mut cancelled, if !asked => {
+                        asked = true;
+                        relay.cancelled = true;
+                        relay.give_up(Alert::USER_CANCELED, "the session is cut".to_owned());
+                    }
+                    () = relay.answer(question, host) => {}
+                }
             }
             // The application believes to speak with somebody else. (One that believes to speak with
             // nobody in particular is not deceived by a peer that shows who it is.)
