@@ -13,6 +13,23 @@ pub enum StoreError {
         /// The path.
         path: PathBuf,
     },
+    /// There was one at this path, and it is gone. Only who remembers that says so.
+    #[error(
+        "the database {} is gone: put it back, or make another (`tlspool identity list`) if all that was in it \
+         shall be forgotten", path.display()
+    )]
+    Gone {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Nobody can tell whether there is one.
+    #[error("cannot reach the database {}: {source}", path.display())]
+    Unreachable {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// Not permitted to read or write the file or its directory.
     #[error(
         "may not {} the database {}: run as root or as its owner{}; its directory must be \

@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -61,6 +63,106 @@ fn a_client_shows_itself_later() {
     server.outcome().unwrap();
     calling.stop();
     serving.stop();
+}
+
+/// Holds the database of a pool, so that nobody can write to it.
+struct Locked(Child);
+
+impl Locked {
+    fn new(house: &House) -> Self {
+        let program = "import sqlite3, sys\n\
+            database = sqlite3.connect(sys.argv[1], isolation_level=None)\n\
+            database.execute('BEGIN IMMEDIATE')\n\
+            print('locked', flush=True)\n\
+            sys.stdin.read()";
+        let mut command = Command::new("python3");
+        command.args(["-c", program, &house.text("state/tlspool.db")]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "locked\n");
+        Self(child)
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+/// A client shows itself in a renegotiation that its program wishes. `tables` prepares servers and clients; with what
+/// came of the wish and both pools, `check` is called while the session is open.
+fn shows_itself_later(
+    remote: &str,
+    tables: impl FnOnce(&House, &House),
+    check: impl FnOnce(Result<(), Error>, &House, &House, &mut UnixStream),
+) {
+    let more = "[privacy]\nmode = \"attempt\"";
+    let (servers, clients) = (House::with(more), House::with(more));
+    servers.identity("example.com");
+    servers.identity("www.example.com");
+    clients.identity("john@example.org");
+    clients.good(&["trust", "add", servers.anchor()]);
+    tables(&servers, &clients);
+    let (serving, calling) = (servers.start(), clients.start());
+    let request = StarttlsRequest::server().service("smtp").unwrap().flags(Flags::REQUEST_REMOTEID);
+    let server = Server::start(servers.pool(), request, |_, plaintext| {
+        let mut reader = BufReader::new(plaintext.try_clone().unwrap());
+        let mut line = String::new();
+        while reader.read_line(&mut line).is_ok_and(|length| length > 0) {
+            plaintext.write_all(line.as_bytes()).unwrap();
+            line.clear();
+        }
+    });
+    let key = CtlKey([7; 16]);
+    let request =
+        |name: &str| StarttlsRequest::client(name).unwrap().service("smtp").unwrap().ctlkey(key);
+    let pool = clients.pool();
+    let (_session, mut plaintext) = call(&pool, request("example.com"), server.at())
+        .unwrap_or_else(|error| panic!("{error}\n{}\n{}", serving.log(), calling.log()));
+    let locked = Locked::new(&clients);
+    let result = pool.renegotiate(request(remote).localid("john@example.org").unwrap());
+    drop(locked);
+    check(result.map(drop), &servers, &clients, &mut plaintext);
+    drop(plaintext);
+    let _ = server.outcome();
+    calling.stop();
+    serving.stop();
+}
+
+#[test]
+fn the_first_sight_of_a_peer_that_renegotiates_is_pinned() {
+    let tables = |servers: &House, _: &House| {
+        servers.good(&["policy", "add", "@.", "identity and pin?"]);
+    };
+    shows_itself_later("example.com", tables, |result, servers, _, plaintext| {
+        result.unwrap();
+        plaintext.write_all(b"line\n").unwrap();
+        let mut line = String::new();
+        BufReader::new(plaintext).read_line(&mut line).unwrap();
+        assert_eq!(line, "line\n");
+        let pins = servers.good(&["pin", "list", "--json"]);
+        assert!(pins.lines().count() == 1 && pins.contains("john@example.org"), "{pins}");
+    });
+}
+
+#[test]
+fn a_renegotiation_whose_first_sight_cannot_be_pinned_is_refused() {
+    let tables = |servers: &House, clients: &House| {
+        servers.good(&["trust", "add", clients.anchor()]);
+        clients.good(&["policy", "add", "www.example.com", "identity and pin?"]);
+    };
+    shows_itself_later("www.example.com", tables, |result, _, clients, plaintext| {
+        let error = result.unwrap_err();
+        assert_eq!(error.pool_error(), Some(PoolError::RemoteidRefused), "{error}");
+        assert!(error.to_string().contains("cannot be pinned"), "{error}");
+        let mut rest = Vec::new();
+        let _ = plaintext.read_to_end(&mut rest);
+        assert!(rest.is_empty());
+        assert_eq!(clients.good(&["pin", "list", "--json"]), "");
+    });
 }
 
 /// What a wish brought, or a panic if it has no answer.

@@ -24,6 +24,7 @@ use super::disclosure::Disclosure;
 use super::fingerprint;
 use super::foresight::Foresight;
 use super::identities::{self, Asker};
+use super::policies;
 use super::worker::Worker;
 
 /// The deadline of a handshake without one.
@@ -56,6 +57,8 @@ pub(crate) struct RequestHost {
     pub(crate) foresight: Foresight,
     /// The peer that was judged before our own name was known.
     pub(crate) judged_early: Option<ShownByPeer>,
+    /// The session stands already: what is to be remembered of the peer is stored before it goes on.
+    pub(crate) renegotiates: bool,
     /// What was found out.
     pub(crate) outcome: Outcome,
 }
@@ -395,6 +398,13 @@ impl RequestHost {
         Ok(())
     }
 
+    /// Stores what is to be remembered of the peer. Until that is done it is not believed.
+    async fn commit(&mut self) -> Result<(), Refusal> {
+        let commits = self.outcome.validated.as_mut().map(|v| std::mem::take(&mut v.commits));
+        let stored = policies::commit(&self.worker.identities, commits.unwrap_or_default()).await;
+        stored.map_err(|text| self.refuse(PoolError::RemoteidRefused, text))
+    }
+
     /// The name that a server shall show: the program's, else the client's.
     fn asked_for(&mut self, sni: Option<&str>) -> Result<Option<DoNai>, Refusal> {
         match (&self.local, sni) {
@@ -544,10 +554,10 @@ impl Host for RequestHost {
         let local = shown.or_else(|| self.own_name());
         let early = self.outcome.authorized_early.take();
         let remote = self.outcome.validated.as_ref().map(|validated| &validated.identity);
-        if early.is_some_and(|early| early.remote.as_ref() == remote && early.local == local) {
-            return Ok(());
+        if early.is_none_or(|early| early.remote.as_ref() != remote || early.local != local) {
+            self.authorize_meeting(local).await?;
         }
-        self.authorize_meeting(local).await.map(drop)
+        if self.renegotiates { self.commit().await } else { Ok(()) }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -23,6 +23,7 @@ use x509_parser::public_key::PublicKey;
 
 use super::authorization::AuthorizationCache;
 use super::client::ClientId;
+use super::database::{Database, Sight};
 use super::disclosure::DisclosureCache;
 use super::peer::Peer;
 use super::policies::PolicyCache;
@@ -58,7 +59,7 @@ pub(crate) async fn write(
     identities: &RefCell<Identities>,
     change: impl FnOnce(&mut Store) -> Result<(), StoreError> + Send + 'static,
 ) -> Result<(), String> {
-    let path = identities.borrow().path().to_owned();
+    let path = identities.borrow_mut().path_to_write().map_err(|error| error.to_string())?;
     let written = tokio::task::spawn_blocking(move || {
         let mut store = Store::open(path, Mode::ReadWrite)?;
         change(&mut store)
@@ -71,9 +72,7 @@ pub(crate) async fn write(
 
 /// A worker's view of the tables.
 pub(crate) struct Identities {
-    path: PathBuf,
-    store: Option<Store>,
-    version: i64,
+    database: Database,
     changes: u64,
     looked: Option<Instant>,
     /// Whether any access rule names a program, if that was looked up.
@@ -91,10 +90,13 @@ pub(crate) struct Identities {
 impl Identities {
     /// The tables in the database at `path`, which is opened when it is first needed.
     pub(crate) fn new(path: PathBuf) -> Self {
+        Self::one_of(path, Arc::default())
+    }
+
+    /// The same for one of several readers in a process.
+    pub(crate) fn one_of(path: PathBuf, sight: Arc<Sight>) -> Self {
         Self {
-            path,
-            store: None,
-            version: 0,
+            database: Database::new(path, sight),
             changes: 0,
             looked: None,
             programs: None,
@@ -120,20 +122,21 @@ impl Identities {
         if self.looked.is_some_and(|looked| looked.elapsed() < LOOK_AGAIN) {
             return Ok(self.changes);
         }
-        let version = opened(&mut self.store, &self.path)?.data_version()?;
+        let changed = self.database.has_changed()?;
         self.looked = Some(Instant::now());
-        if version != self.version {
-            self.version = version;
-            self.changes += 1;
-            self.programs = None;
-            self.found.clear();
-            self.credentials.clear();
-            self.policies = PolicyCache::default();
-            self.authorizations = AuthorizationCache::default();
-            self.disclosures = DisclosureCache::default();
-            self.covering.clear();
+        if changed {
+            self.forget_tables();
         }
         Ok(self.changes)
+    }
+
+    fn forget_tables(&mut self) {
+        self.changes += 1;
+        self.programs = None;
+        self.policies = PolicyCache::default();
+        self.authorizations = AuthorizationCache::default();
+        self.disclosures = DisclosureCache::default();
+        self.forget();
     }
 
     /// Whether look-ups need to know the program.
@@ -142,20 +145,20 @@ impl Identities {
         if let Some(known) = self.programs {
             return Ok(known);
         }
-        let found = opened(&mut self.store, &self.path)?.access_names_programs()?;
+        let found = self.database.store()?.access_names_programs()?;
         self.programs = Some(found);
         Ok(found)
     }
 
     /// The trust table.
     pub(crate) fn trust_anchors(&mut self) -> Result<Vec<TrustAnchorRow>, StoreError> {
-        opened(&mut self.store, &self.path)?.trust_anchors()
+        self.database.store()?.trust_anchors()
     }
 
     /// What is remembered of the policies and pins, and the tables to ask for the rest.
     pub(crate) fn policies(&mut self) -> Result<(&mut PolicyCache, &Store), StoreError> {
         self.changes()?;
-        Ok((&mut self.policies, opened(&mut self.store, &self.path)?))
+        Ok((&mut self.policies, self.database.store()?))
     }
 
     /// What is remembered of the rules of authorization, and the table to ask for the rest.
@@ -163,13 +166,13 @@ impl Identities {
         &mut self,
     ) -> Result<(&mut AuthorizationCache, &Store), StoreError> {
         self.changes()?;
-        Ok((&mut self.authorizations, opened(&mut self.store, &self.path)?))
+        Ok((&mut self.authorizations, self.database.store()?))
     }
 
     /// What is remembered of the disclosures, and the tables to ask for the rest.
     pub(crate) fn disclosures(&mut self) -> Result<(&mut DisclosureCache, &Store), StoreError> {
         self.changes()?;
-        Ok((&mut self.disclosures, opened(&mut self.store, &self.path)?))
+        Ok((&mut self.disclosures, self.database.store()?))
     }
 
     /// The first `limit` names that the program may use as a client.
@@ -178,13 +181,21 @@ impl Identities {
         asker: &Asker,
         limit: usize,
     ) -> Result<Vec<DoNai>, StoreError> {
-        let store = opened(&mut self.store, &self.path)?;
+        let store = self.database.store()?;
         store.usable_names(&asker.caller(), Role::Client, limit)
     }
 
-    /// Where the database is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// Where the database is, for who is going to write: one that was there and is gone is not made anew.
+    fn path_to_write(&mut self) -> Result<PathBuf, StoreError> {
+        match self.database.has_changed() {
+            Err(gone @ StoreError::Gone { .. }) => Err(gone),
+            changed => {
+                if let Ok(true) = changed {
+                    self.forget_tables();
+                }
+                Ok(self.database.path().to_owned())
+            }
+        }
     }
 
     /// The identities that the program may use as `role` under `name`, or under the only or default
@@ -196,7 +207,7 @@ impl Identities {
         role: Role,
     ) -> Result<Rc<Vec<LocalIdentity>>, AccessError> {
         self.changes()?;
-        let store = opened(&mut self.store, &self.path)?;
+        let store = self.database.store()?;
         let asked = (asker.id, name.cloned(), role);
         if let Some(found) = self.found.get(&asked) {
             return Ok(found.clone());
@@ -214,7 +225,7 @@ impl Identities {
     /// An error unless the program may use `name`, which need not exist.
     pub(crate) fn check_access(&mut self, asker: &Asker, name: &DoNai) -> Result<(), AccessError> {
         self.changes()?;
-        opened(&mut self.store, &self.path)?.check_access(&asker.caller(), name)
+        self.database.store()?.check_access(&asker.caller(), name)
     }
 
     /// The credential of a row, if it is remembered.
@@ -246,13 +257,6 @@ impl Identities {
     /// Remembers the credential of a row.
     pub(crate) fn remember(&mut self, row: &LocalIdentity, credential: Arc<Credential>) {
         self.credentials.put(row.id, credential);
-    }
-}
-
-fn opened<'a>(store: &'a mut Option<Store>, path: &Path) -> Result<&'a Store, StoreError> {
-    match store {
-        Some(store) => Ok(store),
-        none => Ok(none.insert(Store::open_to_read(path)?)),
     }
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod authorization;
 mod chooser;
 mod client;
 mod connection;
+mod database;
 mod disclosure;
 pub(crate) mod explain;
 mod fairness;

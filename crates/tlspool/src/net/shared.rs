@@ -9,6 +9,7 @@ use tlspool_engine::Cancel;
 use tokio::sync::Notify;
 
 use super::chooser::ChooserDesk;
+use super::database::Sight;
 use super::limits::{Failures, LastMinute, Meter, Totals};
 use super::pin::PinDesk;
 use super::program::ProgramDesk;
@@ -28,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) choosers: Arc<ChooserDesk>,
     pub(crate) programs: ProgramDesk,
     pub(crate) anchors: SharedAnchors,
+    /// Whether the database was ever there.
+    pub(crate) database: Arc<Sight>,
     pub(crate) totals: Totals,
     pub(crate) failures: Failures,
     pub(crate) handshake_rate: LastMinute,
@@ -66,6 +69,7 @@ impl Shared {
             choosers: Arc::default(),
             programs,
             anchors: SharedAnchors::default(),
+            database: Arc::default(),
             totals: Totals::default(),
             failures: Failures::default(),
             handshake_rate: LastMinute::default(),

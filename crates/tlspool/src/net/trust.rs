@@ -66,6 +66,8 @@ impl Trust {
             Ok(rows) => rows,
             // Without a database there is no trust table; the anchors of the files still count.
             Err(StoreError::Missing { .. }) => Vec::new(),
+            // That was told when it was noticed.
+            Err(StoreError::Gone { .. }) => return,
             Err(error) => {
                 // Fewer rows could mean more trust, where a service had anchors of its own.
                 tracing::error!("the trust table cannot be read, trust stays as it was: {error}");

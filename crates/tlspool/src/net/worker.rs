@@ -198,7 +198,10 @@ async fn work(start: Start) -> std::io::Result<()> {
         index,
         keys: Keys::new(key_channel)?,
         lookups: Lookups::new(&settings),
-        identities: RefCell::new(Identities::new(settings.config.database.to_path_buf())),
+        identities: RefCell::new(Identities::one_of(
+            settings.config.database.to_path_buf(),
+            shared.database.clone(),
+        )),
         workshop: RefCell::default(),
         fairness: Fairness::new(),
         settings: RefCell::new(settings),

@@ -2,9 +2,12 @@ use std::collections::HashMap;
 
 use tlspool_store::{Mode, Peers};
 use tlspool_validate::sources::{Found, Looking, Origin};
+use tlspool_validate::{Side, Tables};
 
 use super::*;
 use crate::config::{AbsolutePath, AuthorizingProgram, Radius};
+use crate::net::identities::write;
+use crate::net::policies::WorkerTables;
 
 /// Authorizers that say this, and how often each was asked.
 #[derive(Default)]
@@ -75,16 +78,19 @@ impl Bench {
     }
 
     fn decide(&self) -> Decision {
+        self.decide_by(&RefCell::new(Identities::new(self.folder.path().join("a.db"))))
+    }
+
+    fn decide_by(&self, tables: &RefCell<Identities>) -> Decision {
         let meeting = Meeting {
             role: Role::Server,
             remote: Some(DoNai::parse("john@example.org").unwrap()),
             local: None,
             service: "imap".into(),
         };
-        let tables = RefCell::new(Identities::new(self.folder.path().join("a.db")));
         let deadline = Instant::now() + Duration::from_secs(9);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let decision = decide(&self.settings, &tables, &self.fake, &meeting, deadline);
+        let decision = decide(&self.settings, tables, &self.fake, &meeting, deadline);
         runtime.block_on(decision)
     }
 
@@ -107,6 +113,44 @@ fn without_anybody_the_default_holds() {
     assert_eq!(bench.told(), (vec![Silent, Deny], false));
     bench.rule(Effect::Allow, "john@example.org");
     assert_eq!(bench.told(), (vec![Allow], true));
+}
+
+#[test]
+fn rules_do_not_vanish_with_their_file() {
+    let bench = Bench::new();
+    let [path, aside, copy] = ["a.db", "aside.db", "copy.db"].map(|n| bench.folder.path().join(n));
+    let tables = RefCell::new(Identities::new(path.clone()));
+    let until = |expected: (&[Says], bool)| {
+        let end = Instant::now() + Duration::from_secs(9);
+        loop {
+            let decision = bench.decide_by(&tables);
+            let told: Vec<Says> = decision.steps.iter().map(|step| step.says).collect();
+            if (told.as_slice(), decision.allowed) == expected {
+                return;
+            }
+            assert!(Instant::now() < end, "{decision}");
+            std::thread::yield_now();
+        }
+    };
+    // As a fresh user has it: none yet, and then one that somebody makes.
+    until((&[Allow], true));
+    bench.rule(Effect::Deny, "@example.org");
+    until((&[Deny], false));
+    std::fs::rename(&path, &aside).unwrap();
+    until((&[Failed], false));
+    let name = DoNai::parse("example.org").unwrap();
+    let policies = WorkerTables(&tables);
+    assert!(policies.policy(Side::Remote, &name, "").is_err() && policies.pins(&name).is_err());
+    // Nor is it made anew by who wants to remember something.
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let written = runtime.block_on(write(&tables, |_| Ok(())));
+    assert!(written.is_err_and(|error| error.contains("gone")) && !path.exists());
+    std::fs::rename(&aside, &path).unwrap();
+    until((&[Deny], false));
+    // Another in its place counts at once.
+    Store::open(&copy, Mode::ReadWrite).unwrap();
+    std::fs::rename(&copy, &path).unwrap();
+    until((&[Allow], true));
 }
 
 #[test]

@@ -294,6 +294,7 @@ async fn stand_up(
         endpoint,
         foresight: Foresight::new(worker.lookups.clone()),
         judged_early: None,
+        renegotiates: false,
         outcome: Outcome { plaintext, ..Outcome::default() },
     };
     // Better told now than after the peer was bothered.
@@ -367,6 +368,7 @@ async fn stand_up(
         }
     };
     disclosure::remember(&worker.identities, uid, outcome.remember.take()).await;
+    host.renegotiates = true;
     let facts = if reply.ctlkey.is_none() {
         Facts::default()
     } else {

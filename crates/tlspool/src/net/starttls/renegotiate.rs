@@ -23,9 +23,9 @@ use crate::net::host::{Outcome, RequestHost};
 use crate::net::identities::Asker;
 use crate::net::limits::Totals;
 use crate::net::privacy::{self, Case};
+use crate::net::program;
 use crate::net::registry::{Facts, Registered};
 use crate::net::worker::Worker;
-use crate::net::{policies, program};
 
 /// A program's wish to renegotiate. It has exactly one final response, wherever it is when its session ends.
 pub(crate) struct Wish {
@@ -175,6 +175,7 @@ impl SessionOrders {
             endpoint: self.endpoint,
             foresight: Foresight::new(worker.lookups.clone()),
             judged_early: None,
+            renegotiates: true,
             outcome: Outcome::default(),
         };
         let rows = match host.prepare_disclosure() {
@@ -223,19 +224,14 @@ impl SessionOrders {
                 if let Some(shown) = &renegotiated.shown {
                     outcome.credential.get_or_insert_with(|| shown.clone());
                 }
-                let commits = outcome.validated.as_mut().map(|v| std::mem::take(&mut v.commits));
                 let remember = outcome.remember.take();
                 tell_renegotiated(number, &outcome, authentication);
                 let reply = rules::reply(&wish.starttls, &outcome);
                 enter(registered.as_deref(), role, renegotiated);
                 let worker = host.worker.clone();
                 tokio::task::spawn_local(async move {
-                    let commits = commits.unwrap_or_default();
                     let uid = wish.client.uid();
                     disclosure::remember(&worker.identities, uid, remember).await;
-                    if let Err(text) = policies::commit(&worker.identities, commits).await {
-                        tracing::error!("a pin of a renegotiation was not stored: {text}");
-                    }
                     wish.grant(reply);
                 });
             }
