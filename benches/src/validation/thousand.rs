@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
+
 use crate::crowd::{Crowd, PROGRAMS};
 use crate::fake::Act;
 use crate::median;
@@ -109,13 +111,24 @@ fn rush(crowd: &Crowd, directory: Directory) -> Rush {
     rush
 }
 
+/// Sends it when the time is over, while other requests are served.
+fn late(found: Vec<u8>) -> Act {
+    let gate = Arc::new(Semaphore::new(0));
+    let opened = gate.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(DELAY).await;
+        opened.add_permits(1);
+    });
+    Act::When(gate, found)
+}
+
 /// Measures, with so many users, so many times; a section of the report.
 pub(crate) fn run(users: usize, rounds: usize) -> String {
     let settings = "[tls]\ntickets = 0\nclient_cache = 0\n[cache]\nlifetime = \"0s\"\n";
     let slow = Arc::new(AtomicBool::new(true));
     let answers = slow.clone();
     let crowd = Crowd::new(users, settings, move |found| {
-        if answers.load(Ordering::Relaxed) { Act::After(DELAY, found) } else { Act::Send(found) }
+        if answers.load(Ordering::Relaxed) { late(found) } else { Act::Send(found) }
     });
     let mut rushes = Vec::new();
     for round in 0..rounds {

@@ -59,9 +59,6 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: OwnedFd, peer: Peer, count
     connection.worker.shared.pins.client_left(&connection.client);
     connection.worker.shared.choosers.client_left(&connection.client);
     tracing::debug!(client = %connection.client.peer, "disconnected");
-    let shared = connection.worker.shared.clone();
-    drop(connection);
-    shared.one_ended();
 }
 
 struct Connection {

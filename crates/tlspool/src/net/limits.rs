@@ -3,10 +3,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 /// A user's number.
 pub(crate) type Uid = u32;
@@ -16,6 +17,9 @@ pub(crate) type Uid = u32;
 pub(crate) struct Meter {
     all: AtomicU32,
     by_user: Mutex<HashMap<Uid, u32>>,
+    /// Somebody waits for ends.
+    watched: AtomicBool,
+    ended: Notify,
 }
 
 /// The limit that would be exceeded.
@@ -57,7 +61,19 @@ impl Meter {
 
     /// How many are in use.
     pub(crate) fn in_use(&self) -> u32 {
-        self.all.load(Ordering::Relaxed)
+        self.all.load(Ordering::SeqCst)
+    }
+
+    /// From now on [`Self::ended`] tells. Waking a thread each time, though nobody wants to know, would cost more than
+    /// the rest of an end.
+    pub(crate) fn watch(&self) {
+        self.watched.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until there was an end since the last time. Who watches first, and looks at [`Self::in_use`] then, misses
+    /// none.
+    pub(crate) async fn ended(&self) {
+        self.ended.notified().await;
     }
 }
 
@@ -70,7 +86,10 @@ impl Drop for InUse {
                 by_user.remove(&self.user);
             }
         }
-        self.meter.all.fetch_sub(1, Ordering::Relaxed);
+        self.meter.all.fetch_sub(1, Ordering::SeqCst);
+        if self.meter.watched.load(Ordering::SeqCst) {
+            self.meter.ended.notify_one();
+        }
     }
 }
 
@@ -161,6 +180,9 @@ impl Failures {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
     use super::*;
 
     #[test]
@@ -180,6 +202,20 @@ mod tests {
         let lines = failures.lines();
         assert_eq!(lines.len(), FAILURES);
         assert_eq!((&*lines[0].error, &*lines[19].error), ("failure 5", "failure 24"));
+    }
+
+    #[test]
+    fn who_watches_misses_no_end_however_late_it_comes() {
+        let meter = Arc::new(Meter::default());
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut has_ended = || pin!(meter.ended()).poll(&mut cx).is_ready();
+        let (before, after) = (meter.take(1, 3, 3).unwrap(), meter.take(1, 3, 3).unwrap());
+        drop(before);
+        assert!(!has_ended(), "nobody watches");
+        meter.watch();
+        assert!(meter.in_use() == 1 && !has_ended());
+        drop(after);
+        assert!(has_ended() && !has_ended());
     }
 
     #[test]

@@ -245,8 +245,6 @@ async fn obey(channel: &AsyncChannel, shared: &Arc<Shared>) {
     let mut orphaned = false;
     let mut cut = false;
     loop {
-        // From here on, so that nothing ends between the look and the wait.
-        let ended = shared.ended.notified();
         if drain_ends.is_some() && shared.is_drained() {
             break;
         }
@@ -258,7 +256,7 @@ async fn obey(channel: &AsyncChannel, shared: &Arc<Shared>) {
         };
         let message = tokio::select! {
             message = channel.recv::<ToNetwork>(), if !orphaned => message,
-            () = ended => continue,
+            () = shared.one_ended() => continue,
             () = out_of_time => {
                 if cut {
                     break;
@@ -274,7 +272,7 @@ async fn obey(channel: &AsyncChannel, shared: &Arc<Shared>) {
             }
         };
         let drain = |drain_ends: &mut Option<tokio::time::Instant>| {
-            shared.drain.request();
+            shared.begin_draining();
             shared.pins.drain();
             let limit = shared.settings().config.limits.drain_timeout;
             drain_ends.get_or_insert_with(|| tokio::time::Instant::now() + limit);

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use parking_lot::RwLock;
 use tlspool_engine::Cancel;
-use tokio::sync::Notify;
 
 use super::chooser::ChooserDesk;
 use super::database::Sight;
@@ -43,8 +42,6 @@ pub(crate) struct Shared {
     pub(crate) handshakes: Turns,
     /// Asked when the daemon drains.
     pub(crate) drain: Cancel,
-    /// Told when a session or a connection has ended, while the daemon drains.
-    pub(crate) ended: Notify,
     pub(crate) next_session: AtomicU64,
     pub(crate) started: Instant,
     /// Tokens that wait for a PIN: the question's number and the token's label.
@@ -78,7 +75,6 @@ impl Shared {
             sessions: Arc::default(),
             handshakes,
             drain: Cancel::default(),
-            ended: Notify::new(),
             next_session: AtomicU64::new(1),
             started: Instant::now(),
             waiting_tokens: parking_lot::Mutex::default(),
@@ -96,11 +92,18 @@ impl Shared {
         self.sessions.in_use() == 0 && self.clients.in_use() == 0
     }
 
-    /// A session or a connection has ended. Only who drains wants to know; waking a thread each
-    /// time would cost more than the rest of an end.
-    pub(crate) fn one_ended(&self) {
-        if self.drain.is_requested() {
-            self.ended.notify_one();
+    /// From now on the end of everything is waited for.
+    pub(crate) fn begin_draining(&self) {
+        self.drain.request();
+        self.sessions.watch();
+        self.clients.watch();
+    }
+
+    /// Waits, of who drains, until a session or a connection has ended since the last time.
+    pub(crate) async fn one_ended(&self) {
+        tokio::select! {
+            () = self.sessions.ended() => {}
+            () = self.clients.ended() => {}
         }
     }
 

@@ -179,7 +179,6 @@ async fn carry_out(worker: Rc<Worker>, request: Request) {
             worker.shared.failures.add(client.peer.to_string(), failure.text.clone());
             client.send_error(reqid, failure.error, &failure.text);
             drop((session, in_flight));
-            worker.shared.one_ended();
             return;
         }
     };

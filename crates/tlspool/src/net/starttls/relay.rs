@@ -77,8 +77,5 @@ impl Relay {
         if let Some(client) = owner {
             client.release(self.number);
         }
-        let shared = self.worker.shared.clone();
-        drop(self);
-        shared.one_ended();
     }
 }
