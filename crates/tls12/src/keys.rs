@@ -167,6 +167,11 @@ mod tests {
     }
 
     #[test]
+    fn exports_have_a_bound() {
+        assert_eq!(MAX_EXPORT, 65_536);
+    }
+
+    #[test]
     fn finished_is_compared() {
         let secrets = secrets();
         let data = secrets.verify_data(Role::Client, &[5; 32]).unwrap();

@@ -144,6 +144,11 @@ mod tests {
     }
 
     #[test]
+    fn hellos_have_a_bound() {
+        assert_eq!(LONGEST, 65_536);
+    }
+
+    #[test]
     fn sees_what_our_own_client_offers() {
         let mut config = ClientConfig::default();
         let plain = offer(&hello(config.clone()));

@@ -410,6 +410,13 @@ mod tests {
         room
     }
 
+    /// The bounds in figures; that on records under one key is too many for a test.
+    #[test]
+    fn bounds_are_those_of_the_rfcs() {
+        assert_eq!((MAX_PLAINTEXT, MAX_RECORD), (16_384, 5 + 16_384 + 2_048));
+        assert_eq!((MAX_INCOMING, MAX_MESSAGE, SEAL_LIMIT), (262_144, 65_536, 16_777_152));
+    }
+
     #[test]
     fn the_longest_record_opens_and_no_longer_one() {
         let (mut from, mut to) = protected();

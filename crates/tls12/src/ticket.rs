@@ -206,6 +206,11 @@ mod tests {
     }
 
     #[test]
+    fn tickets_have_a_bound() {
+        assert_eq!(MAX_TICKET, 16_384);
+    }
+
+    #[test]
     fn a_ticket_opens_only_where_it_belongs() {
         let keys = keys();
         let openpgp = PeerCertificate::OpenPgpFingerprint { key_id: [1; 8], fingerprint: [2; 20] };

@@ -433,3 +433,13 @@ impl From<SealError> for Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_has_a_bound() {
+        assert_eq!(MAX_WAITING, 262_144);
+    }
+}

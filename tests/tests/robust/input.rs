@@ -187,7 +187,7 @@ type Wrong<'a> = (Option<Body>, Option<BorrowedFd<'a>>, E, &'a str);
 #[test]
 fn callbacks_answered_by_the_wrong_one_or_wrongly() {
     let _alone = alone();
-    let mut scene = Scene::new("");
+    let mut scene = Scene::new("[limits]\ncallback_timeout = \"8s\"");
     let (asked, other) = (scene.raw(), scene.raw());
     let calls = |raw: &Raw| {
         let (near, far) = tcp();
@@ -232,11 +232,6 @@ fn callbacks_answered_by_the_wrong_one_or_wrongly() {
     ];
     for (body, fd, error, words) in wrong {
         let late = words == "too long to answer";
-        if late {
-            // Before, nobody is to be late, and the others not even then.
-            scene.house.configure("[limits]\ncallback_timeout = \"2s\"");
-            scene.daemon.reload();
-        }
         let (serving, connecting) = calls(&asked);
         let mut plaintext = asked.connect_tcp(&connecting).unwrap();
         if !late {

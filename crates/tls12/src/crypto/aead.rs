@@ -188,6 +188,19 @@ mod tests {
     }
 
     /// Computed with Python's cryptography package from RFC 5288's and RFC 7905's constructions.
+    /// RFC 5288 section 3, RFC 7905 section 2.
+    #[test]
+    fn lengths_are_those_of_the_rfcs() {
+        for (aead, lengths) in [
+            (Aead::Aes128Gcm, (16, 4, 8, 24)),
+            (Aead::Aes256Gcm, (32, 4, 8, 24)),
+            (Aead::ChaCha20Poly1305, (32, 12, 0, 16)),
+        ] {
+            let nonce = (aead.fixed_iv_len(), aead.explicit_nonce_len());
+            assert_eq!((aead.key_len(), nonce.0, nonce.1, aead.overhead()), lengths);
+        }
+    }
+
     #[test]
     fn known_answers() {
         for (aead, expected) in KNOWN {

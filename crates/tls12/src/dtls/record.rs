@@ -242,6 +242,13 @@ mod tests {
         record
     }
 
+    /// The bounds in figures, which no other test reaches: 2^48 records and 2^34 blocks are too many for one.
+    #[test]
+    fn bounds_are_those_of_the_rfcs() {
+        assert_eq!((MAX_PLAINTEXT, MAX_SENT), (16_384, 13 + 16_384 + 24));
+        assert_eq!((LAST_SEQ, GCM_BLOCKS), (0xffff_ffff_ffff, 17_179_869_184));
+    }
+
     #[test]
     fn headers_lie_only_within_the_datagram() {
         let whole = record(&mut Writer::new(0, None, 5), HANDSHAKE, b"abc");

@@ -2,7 +2,7 @@
 
 use std::io::IoSliceMut;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustls::{CertificateError, SignatureScheme};
 use tls12::dtls::{self, Start, Verdict};
@@ -21,6 +21,8 @@ use crate::socket::{Arrived, Socket};
 const READ_SIZE: usize = 4096;
 /// A datagram may have this many.
 const DATAGRAM: usize = 1 << 16;
+/// How long what a peer said before it left is read, if nothing more can be sent to it.
+const AFTERWORD: Duration = Duration::from_secs(2);
 
 /// Performs a client's handshake.
 pub(crate) async fn client<H: Host>(
@@ -379,17 +381,25 @@ impl Session {
         inlet: &mut Inlet,
         change: &[u8],
     ) -> Result<(), HandshakeError> {
-        tlspool_sctp::tell_dryness(socket.sctp()).map_err(std::io::Error::from)?;
+        if let Err(error) = tlspool_sctp::tell_dryness(socket.sctp()) {
+            return Err(self.unsent(socket, inlet, error.into()).await);
+        }
         while !self.receive(socket, inlet, None).await? {
             if inlet.ended {
                 return Err(self.ending());
             }
         }
-        tlspool_sctp::forget_dryness(socket.sctp()).map_err(std::io::Error::from)?;
-        if let Err(error) = socket.send_all(change).await {
-            return Err(self.unsent(socket, inlet, error).await);
+        let mut sent = tlspool_sctp::forget_dryness(socket.sctp()).map_err(std::io::Error::from);
+        if sent.is_ok() {
+            sent = socket.send_all(change).await;
         }
-        Ok(self.change_sent(socket)?)
+        if sent.is_ok() {
+            sent = self.change_sent(socket);
+        }
+        match sent {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.unsent(socket, inlet, error).await),
+        }
     }
 
     /// Why the handshake is over when the peer is gone: by its alert, if one came before the end.
@@ -407,7 +417,8 @@ impl Session {
         }
     }
 
-    /// What could not be sent because the peer has left may cross what it said when it did.
+    /// What could not be sent because the peer has left may cross what it said when it did. An association that is over
+    /// takes no options either (EINVAL).
     async fn unsent(
         &mut self,
         socket: &Socket,
@@ -415,16 +426,18 @@ impl Session {
         error: std::io::Error,
     ) -> HandshakeError {
         use std::io::ErrorKind;
-        if !matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) {
+        let over = error.kind() == ErrorKind::InvalidInput;
+        if !over && !matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) {
             return error.into();
         }
-        while !inlet.ended {
-            if self.receive(socket, inlet, None).await.is_err() {
+        let patience = Instant::now() + AFTERWORD;
+        while !inlet.ended && Instant::now() < patience {
+            if self.receive(socket, inlet, Some(patience)).await.is_err() {
                 break;
             }
         }
         match self.ending() {
-            HandshakeError::PeerClosed => error.into(),
+            HandshakeError::PeerClosed if !(over && inlet.ended) => error.into(),
             told => told,
         }
     }

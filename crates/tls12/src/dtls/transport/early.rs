@@ -52,6 +52,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn bounds_of_both_modes() {
+        assert_eq!(Early::new(Mode::Udp).most, (64, 131_072));
+        assert_eq!(Early::new(Mode::Sctp).most, (4_096, 4_194_304));
+    }
+
+    #[test]
     fn what_comes_early_has_bounds() {
         for mode in [Mode::Udp, Mode::Sctp] {
             let mut early = Early::new(mode);
