@@ -53,12 +53,17 @@ pub fn dial(address: impl std::net::ToSocketAddrs) -> io::Result<TcpStream> {
 }
 
 /// Both ends of a TCP connection.
+///
+/// A thread has one listener for all its pairs. With one for each, whoever makes thousands of pairs a minute fills the
+/// kernel's ports with connections in TIME_WAIT, until most of the processor goes into finding one that is free.
 pub fn tcp_pair() -> (TcpStream, TcpStream) {
-    let (listener, address) = listen();
-    let near = dial(address).expect("a connection");
-    let far = listener.accept().expect("its other end").0;
-    limit(&far).expect("a time limit");
-    (near, far)
+    thread_local!(static LISTENER: (TcpListener, SocketAddr) = listen());
+    LISTENER.with(|(listener, address)| {
+        let near = dial(address).expect("a connection");
+        let far = listener.accept().expect("its other end").0;
+        limit(&far).expect("a time limit");
+        (near, far)
+    })
 }
 
 /// Two UDP sockets that are connected to each other.
