@@ -1,8 +1,13 @@
-//! Which files the key store may read. Whoever names a URI makes it read a file: the network process
-//! does, and a peer may have taken that over.
+//! Which files the key store may read, and how. Whoever names a URI makes it read a file: the network
+//! process does, and a peer may have taken that over.
 
+use std::fs::{Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+
+use zeroize::Zeroizing;
 
 use crate::KeyError;
 
@@ -29,9 +34,44 @@ impl Files {
     }
 }
 
+/// Reads a regular file of at most `most` bytes, a secret. A pipe or a device, which may have no end or make
+/// us wait for one, is an error.
+pub(crate) fn read(path: &Path, most: u64) -> io::Result<(Zeroizing<Vec<u8>>, Metadata)> {
+    // Or else opening a pipe waits for who writes into it.
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::other("is not a regular file"));
+    }
+    if meta.len() > most {
+        return Err(io::Error::other(format!("is larger than {most} bytes")));
+    }
+    // Room for all of it at once, so that no copy of a key is left behind by growing.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(meta.len() as usize + 1));
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok((bytes, meta))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reads_what_has_an_end_and_nobody_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("file"), "1234").unwrap();
+        assert_eq!(read(&path("file"), 4).unwrap().0.as_slice(), b"1234");
+        let text = |path: &Path| read(path, 3).unwrap_err().to_string();
+        assert!(text(&path("file")).contains("larger than 3"));
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mkfifoat(rustix::fs::CWD, path("fifo"), mode).unwrap();
+        for no_file in [&path("fifo"), Path::new("/dev/zero"), folder.path()] {
+            assert!(text(no_file).contains("not a regular file"), "{no_file:?}");
+        }
+        assert_eq!(read(&path("none"), 4).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
 
     #[test]
     fn only_below_the_folders() {

@@ -19,8 +19,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
 use crate::algorithm::Payload;
-use crate::der;
 use crate::{KeyAlgorithm, KeyError, SignScheme};
+use crate::{der, files};
 
 /// Larger files are refused: a chain of certificates takes a few KiB.
 const MAX_FILE: u64 = 1 << 20;
@@ -172,23 +172,10 @@ impl Stamp {
 }
 
 fn read_file(path: &Path, what: &str) -> Result<(Zeroizing<Vec<u8>>, Stamp), KeyError> {
-    use std::io::Read;
-    let fail = |text: String| KeyError::File(format!("{what} file {}: {text}", path.display()));
-    let open = std::fs::File::open(path);
-    let file = open.map_err(|e| match e.kind() {
+    let (bytes, meta) = files::read(path, MAX_FILE).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => KeyError::NotFound(path.display().to_string()),
-        _ => fail(e.to_string()),
+        _ => KeyError::File(format!("{what} file {}: {error}", path.display())),
     })?;
-    let meta = file.metadata().map_err(|e| fail(e.to_string()))?;
-    if !meta.is_file() {
-        return Err(fail("is not a regular file".into()));
-    }
-    if meta.len() > MAX_FILE {
-        return Err(fail(format!("is larger than {MAX_FILE} bytes")));
-    }
-    // Room for all of it at once, so that no copy of the key is left behind by growing.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(meta.len() as usize + 1));
-    file.take(MAX_FILE).read_to_end(&mut bytes).map_err(|e| fail(e.to_string()))?;
     Ok((bytes, Stamp::of(&meta)))
 }
 

@@ -15,10 +15,13 @@ use parking_lot::Mutex;
 use rustix::io::{pread, pwrite};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::{KeyError, TokenName};
+use crate::{KeyError, TokenName, files};
 
 /// The longest PIN: what a PINENTRY record of the socket protocol can carry.
 pub const MAX_PIN: usize = 127;
+
+/// The largest file with a PIN: there may be remarks below the first line.
+const MAX_FILE: u64 = 4096;
 
 /// A PIN; wiped when dropped, and never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -54,6 +57,8 @@ pub trait PinSource: Send + Sync {
     fn pin(&self, request: &PinRequest) -> PinReply;
     /// The token accepted or refused the latest PIN this source gave.
     fn outcome(&self, _token: &TokenName, _accepted: bool) {}
+    /// The token was unlocked, whoever gave the PIN: whoever was asked for it need not answer any more.
+    fn unlocked(&self, _token: &TokenName) {}
 }
 
 /// Nobody to ask: only `pin-source` files open tokens.
@@ -81,7 +86,7 @@ impl Pin {
     /// Reads the file of a `pin-source`: its first line.
     pub(crate) fn from_file(path: &Path) -> Result<Self, KeyError> {
         let fail = |what: String| KeyError::File(format!("PIN file {}: {what}", path.display()));
-        let bytes = Zeroizing::new(std::fs::read(path).map_err(|e| fail(e.to_string()))?);
+        let (bytes, _) = files::read(path, MAX_FILE).map_err(|e| fail(e.to_string()))?;
         let line = bytes.split(|&b| b == b'\n' || b == b'\r').next().unwrap_or(&[]);
         let text = std::str::from_utf8(line).map_err(|_| fail("is not UTF-8".into()))?;
         Self::new(text)
@@ -125,6 +130,8 @@ struct Record {
     /// Since the last good PIN, oldest first.
     refused: Vec<[u8; 32]>,
     pin: Option<Pin>,
+    /// The digest of the latest good one from a file; not in the memory file.
+    proved: Option<[u8; 32]>,
 }
 
 impl PinMemory {
@@ -159,10 +166,19 @@ impl PinMemory {
         });
     }
 
-    /// Forgets what a token refused: its own counter says that it was given a good PIN since then,
-    /// or a new one.
-    pub(crate) fn forgive(&self, token: &TokenName) {
-        self.change(token, |record, _| record.refused.clear());
+    /// Remembers that a token accepted the PIN of a file. Which PIN it was is forgotten with this process.
+    pub(crate) fn proved(&self, token: &TokenName, pin: &Pin) {
+        self.change(token, |record, salt| record.proved = Some(pin_digest(salt, pin)));
+    }
+
+    /// Whether this PIN, of a file, may be the wrong one that the token says it was given: none that it
+    /// refused is known here, and it was not accepted either.
+    pub(crate) fn is_doubtful(&self, token: &TokenName, pin: &Pin) -> bool {
+        let token = token_digest(token);
+        let inner = self.inner.lock();
+        let proved = Some(pin_digest(&inner.salt, pin));
+        let record = inner.records.iter().find(|r| r.token == token);
+        record.is_none_or(|record| record.refused.is_empty() && record.proved != proved)
     }
 
     /// Remembers that a token refused a PIN.
@@ -177,6 +193,9 @@ impl PinMemory {
             }
             if record.pin.as_ref() == Some(pin) {
                 record.pin = None;
+            }
+            if record.proved == Some(digest) {
+                record.proved = None;
             }
         });
     }
@@ -194,7 +213,7 @@ impl PinMemory {
         let mut inner = self.inner.lock();
         let found = inner.records.iter().position(|r| r.token == token);
         let index = found.unwrap_or_else(|| {
-            inner.records.push(Record { token, refused: Vec::new(), pin: None });
+            inner.records.push(Record { token, refused: Vec::new(), pin: None, proved: None });
             inner.records.len() - 1
         });
         let salt = inner.salt;
@@ -276,7 +295,7 @@ impl Record {
                 Some(Pin::new(std::str::from_utf8(text).ok()?)?)
             }
         };
-        (token != [0; 32]).then_some(Self { token, refused, pin })
+        (token != [0; 32]).then_some(Self { token, refused, pin, proved: None })
     }
 }
 
@@ -364,9 +383,22 @@ mod tests {
         assert!((1..=REFUSED).all(|n| memory.is_refused(&token("1"), &pin(n))));
         memory.accepted(&token("1"), Some(&pin(0)));
         assert!(!memory.is_refused(&token("1"), &pin(1)));
-        memory.refused(&token("1"), &pin(1));
-        memory.forgive(&token("1"));
-        assert!(!memory.is_refused(&token("1"), &pin(1)));
+    }
+
+    #[test]
+    fn a_pin_of_which_nothing_is_known_is_doubtful() {
+        let memory = PinMemory::restore(None);
+        let (good, bad) = (Pin::new("1234").unwrap(), Pin::new("9999").unwrap());
+        assert!(memory.is_doubtful(&token("1"), &good));
+        memory.accepted(&token("1"), None);
+        memory.proved(&token("1"), &good);
+        assert!(!memory.is_doubtful(&token("1"), &good), "the wrong one was another");
+        assert!(memory.is_doubtful(&token("1"), &bad));
+        memory.refused(&token("1"), &bad);
+        assert!(!memory.is_doubtful(&token("1"), &Pin::new("5678").unwrap()), "that was it");
+        memory.refused(&token("1"), &good);
+        memory.accepted(&token("1"), None);
+        assert!(memory.is_doubtful(&token("1"), &good), "it was good once");
     }
 
     #[test]

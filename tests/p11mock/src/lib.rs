@@ -16,11 +16,17 @@
 //! | `expire_at N` | the Nth signature finds all sessions closed |
 //! | `logout_at N` | the Nth signature finds the user logged out |
 //! | `lie_length` | the length of a signature is told to be all there is |
+//! | `login_ms N` | `C_Login` takes N milliseconds longer |
+//! | `wait_login` | `C_Login` goes on when the word is gone |
+//!
+//! With a file `P11MOCK_CARD` it has a PIN of its own, whose tries it counts: see `card`.
 //!
 //! Each signature appends a byte to the file that `P11MOCK_COUNT` names, and each login to the
 //! file that `P11MOCK_LOGINS` names: their length is the count.
 
 #![allow(non_snake_case)] // the names are those of the PKCS #11 standard
+
+mod card;
 
 use std::ffi::c_void;
 use std::io::Write;
@@ -30,9 +36,10 @@ use std::time::Duration;
 
 use cryptoki_sys::{
     CK_BBOOL, CK_BYTE_PTR, CK_FUNCTION_LIST, CK_FUNCTION_LIST_PTR_PTR, CK_RV, CK_SESSION_HANDLE,
-    CK_SESSION_INFO, CK_SLOT_ID_PTR, CK_ULONG, CK_ULONG_PTR, CK_UNAVAILABLE_INFORMATION,
-    CK_USER_TYPE, CK_UTF8CHAR_PTR, CKR_DEVICE_REMOVED, CKR_FUNCTION_FAILED, CKR_GENERAL_ERROR,
-    CKR_OK, CKR_SESSION_HANDLE_INVALID, CKR_USER_NOT_LOGGED_IN, Pkcs11,
+    CK_SESSION_INFO, CK_SLOT_ID, CK_SLOT_ID_PTR, CK_TOKEN_INFO_PTR, CK_ULONG, CK_ULONG_PTR,
+    CK_UNAVAILABLE_INFORMATION, CK_USER_TYPE, CK_UTF8CHAR_PTR, CKR_DEVICE_REMOVED,
+    CKR_FUNCTION_FAILED, CKR_GENERAL_ERROR, CKR_OK, CKR_SESSION_HANDLE_INVALID,
+    CKR_USER_NOT_LOGGED_IN, Pkcs11,
 };
 use parking_lot::{Condvar, Mutex};
 
@@ -68,6 +75,8 @@ struct Control {
     expire_at: Option<u64>,
     logout_at: Option<u64>,
     lie_length: bool,
+    login_ms: u64,
+    wait_login: bool,
 }
 
 impl Control {
@@ -85,6 +94,8 @@ impl Control {
                 "expire_at" => control.expire_at = number(),
                 "logout_at" => control.logout_at = number(),
                 "wait" => control.wait = true,
+                "login_ms" => control.login_ms = number().unwrap_or(0),
+                "wait_login" => control.wait_login = true,
                 "lie_length" => control.lie_length = true,
                 "crash" => control.crash = true,
                 "hang" => control.hang = true,
@@ -124,6 +135,7 @@ fn modules() -> Option<&'static Modules> {
         let ours = CK_FUNCTION_LIST {
             C_GetFunctionList: Some(C_GetFunctionList),
             C_GetSlotList: Some(get_slot_list),
+            C_GetTokenInfo: Some(get_token_info),
             C_Login: Some(login),
             C_Sign: Some(sign),
             ..real
@@ -163,9 +175,45 @@ unsafe extern "C" fn login(
     len: CK_ULONG,
 ) -> CK_RV {
     count("P11MOCK_LOGINS");
-    let real = modules().and_then(|modules| modules.real.C_Login);
+    let Some(real) = modules().and_then(|modules| modules.real.C_Login) else {
+        return CKR_GENERAL_ERROR;
+    };
+    let control = Control::read();
+    if control.login_ms > 0 {
+        std::thread::sleep(Duration::from_millis(control.login_ms)); // being slow is its purpose
+    }
+    if control.wait_login {
+        wait_until(|| !Control::read().wait_login);
+    }
+    // SAFETY: the caller gives `len` bytes, or a null pointer.
+    let typed = (!pin.is_null()).then(|| unsafe { std::slice::from_raw_parts(pin, len as usize) });
+    match card::login(user, typed) {
+        // SAFETY: the arguments are those that the caller vouches for.
+        Ok(None) => unsafe { real(session, user, pin, len) },
+        // SAFETY: the PIN lives until after the call, and modules do not write it.
+        Ok(Some(pin)) => unsafe {
+            real(session, user, pin.as_ptr().cast_mut(), pin.len() as CK_ULONG)
+        },
+        Err(code) => code,
+    }
+}
+
+unsafe extern "C" fn get_token_info(slot: CK_SLOT_ID, info: CK_TOKEN_INFO_PTR) -> CK_RV {
+    let real = modules().and_then(|modules| modules.real.C_GetTokenInfo);
     // SAFETY: the arguments are those that the caller vouches for.
-    real.map_or(CKR_GENERAL_ERROR, |real| unsafe { real(session, user, pin, len) })
+    let code = real.map_or(CKR_GENERAL_ERROR, |real| unsafe { real(slot, info) });
+    if code == CKR_OK {
+        // SAFETY: the real module has filled it in.
+        unsafe { (*info).flags = card::flags((*info).flags) };
+    }
+    code
+}
+
+/// Nobody tells when a file changes.
+fn wait_until(over: impl Fn() -> bool) {
+    while !over() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 unsafe extern "C" fn sign(
@@ -223,10 +271,8 @@ fn before_signature(
         unsafe { logout(session) };
         return Err(CKR_USER_NOT_LOGGED_IN);
     }
-    let mut waits = control.wait;
-    while waits {
-        std::thread::sleep(Duration::from_millis(1)); // nobody tells it
-        waits = Control::read().wait;
+    if control.wait {
+        wait_until(|| !Control::read().wait);
     }
     if let Some(limit) = control.parallel {
         let mut busy = BUSY.lock();

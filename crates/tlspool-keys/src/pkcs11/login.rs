@@ -1,15 +1,14 @@
 //! Logging in to a token, and never trying a wrong PIN twice.
 //!
 //! The order: a PIN that a person gave before and the token accepted; the `pin-source` file of the
-//! URI; a person. Before the last try that the token permits, only a person is asked.
+//! URI; a person. Before the last try that the token permits, only a person is asked. Each try is made
+//! under one lock, so that of several threads that have a PIN that is wrong only the first one finds out.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error, RvError};
-use cryptoki::mechanism::Mechanism;
-use cryptoki::object::ObjectHandle;
 use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::TokenInfo;
 use cryptoki::types::AuthPin;
@@ -19,9 +18,76 @@ use super::token::Token;
 use super::watch::Caller;
 use crate::KeyError;
 use crate::pin::{Pin, PinReply, PinRequest};
+use crate::uri::Pkcs11Uri;
 
 /// How long a person may take at the token's own keypad.
-const KEYPAD: Duration = Duration::from_mins(2);
+pub(super) const KEYPAD: Duration = Duration::from_mins(2);
+
+/// For whom a token is logged in to.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// The file with the PIN that the URI names.
+    pub(super) pin_source: Option<&'a Path>,
+    /// When nobody wants it any more.
+    pub(super) deadline: Option<Instant>,
+}
+
+impl<'a> Wanted<'a> {
+    pub(super) fn of(uri: &'a Pkcs11Uri, deadline: Option<Instant>) -> Self {
+        Self { pin_source: uri.pin_source.as_deref(), deadline }
+    }
+}
+
+/// What those who log in leave for each other; locked while one of them does.
+#[derive(Default)]
+pub(super) struct Attempts {
+    /// PINs in a row that persons gave and the token refused.
+    pub(super) refused: u32,
+    /// The token was given a good PIN elsewhere, or a new one: what it refused before may be right now,
+    /// if a person says so.
+    pub(super) forgiven: bool,
+    /// When a person last failed at the token's keypad, and how.
+    keypad: Option<(Instant, KeyError)>,
+}
+
+/// A PIN to try.
+pub(super) struct Candidate {
+    pub(super) pin: Pin,
+    pub(super) origin: Origin,
+}
+
+/// Where a PIN comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A person gave it before, and the token accepted it.
+    Memory,
+    /// The file that the URI names.
+    File,
+    /// A person gives it now, and waits for what comes of it.
+    Person,
+}
+
+impl Attempts {
+    /// The error of who failed at the keypad while the caller, who has come at `since`, waited for his turn:
+    /// a person who was asked in vain is not asked again by each handshake that waited.
+    pub(super) fn failed_since(&self, since: Instant) -> Result<(), KeyError> {
+        match &self.keypad {
+            Some((when, error)) if since < *when => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// A person failed at the keypad.
+    pub(super) fn keypad_failed(&mut self, error: KeyError) -> Fault {
+        self.keypad = Some((Instant::now(), error.clone()));
+        error.into()
+    }
+}
+
+/// Whether the token says that the PIN is not its own.
+pub(super) fn is_refusal(rv: RvError) -> bool {
+    matches!(rv, RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange)
+}
 
 impl Token {
     /// Makes sure that the token is logged in. Only one thread does it at a time.
@@ -29,84 +95,135 @@ impl Token {
         &self,
         pkcs11: &Pkcs11,
         session: &Session,
-        pin_source: Option<&Path>,
+        wanted: Wanted<'_>,
         caller: &Caller,
     ) -> Result<(), Fault> {
-        let mut attempt = self.login_lock();
-        let (state, info) = {
+        let since = Instant::now();
+        let mut attempts = self.login_lock();
+        let state = {
             let _calling = caller.call();
-            let session = session.get_session_info()?;
-            (session.session_state(), pkcs11.get_token_info(session.slot_id())?)
+            session.get_session_info()?.session_state()
         };
+        let mut info = about(pkcs11, session, caller)?;
         if matches!(state, SessionState::RoUser | SessionState::RwUser) || !info.login_required() {
-            self.set_logged_in(true);
+            self.unlocked();
             return Ok(());
         }
-        self.set_logged_in(false);
-        if info.user_pin_locked() {
-            return Err(KeyError::PinLocked(self.name().to_string()).into());
-        }
+        self.set_logged_out();
+        self.still_wanted(wanted)?;
         if info.protected_authentication_path() {
-            let _calling = caller.call_for(KEYPAD);
-            return match session.login(UserType::User, None) {
-                Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
-                    self.set_logged_in(true);
-                    self.set_at_keypad();
-                    Ok(())
-                }
-                Err(Error::Pkcs11(RvError::PinIncorrect, _)) => {
-                    let text = format!("{}: refused at its own keypad", self.name());
-                    Err(KeyError::PinWrong(text).into())
-                }
-                Err(error) => Err(error.into()),
-            };
+            attempts.failed_since(since)?;
+            return self.login_at_keypad(pkcs11, session, wanted, caller, &mut attempts);
         }
-        if self.login_unattended(session, &info, pin_source, caller)? {
-            self.set_logged_in(true);
-            *attempt = 0;
-            return Ok(());
+        while let Some(Candidate { pin, origin }) = self.pin_at_hand(&info, wanted)? {
+            if self.try_pin(session, &pin, caller)? {
+                if origin == Origin::File {
+                    self.memory().accepted(self.name(), None); // it is read again when needed
+                    self.memory().proved(self.name(), &pin);
+                }
+                attempts.refused = 0;
+                self.unlocked();
+                return Ok(());
+            }
+            info = about(pkcs11, session, caller)?;
         }
-        self.login_person(pkcs11, session, &info, caller, &mut attempt)?;
-        self.set_logged_in(true);
-        *attempt = 0;
+        self.login_person(pkcs11, session, info, caller, &mut attempts)?;
+        attempts.refused = 0;
+        self.unlocked();
         Ok(())
     }
 
-    /// Tries the PINs that need nobody. `Ok(false)`: there is none left to try.
-    fn login_unattended(
+    /// An error if it took so long to get here that nobody wants it any more.
+    pub(super) fn still_wanted(&self, wanted: Wanted<'_>) -> Result<(), KeyError> {
+        match wanted.deadline {
+            Some(deadline) if deadline <= Instant::now() => {
+                Err(KeyError::Timeout(format!("{}: waited for others who log in", self.name())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Has a person type the PIN at the token itself, as often as a person is asked elsewhere. The last try is
+    /// not asked for in one go with a wrong PIN.
+    fn login_at_keypad(
         &self,
+        pkcs11: &Pkcs11,
         session: &Session,
-        info: &TokenInfo,
-        pin_source: Option<&Path>,
+        wanted: Wanted<'_>,
         caller: &Caller,
-    ) -> Result<bool, Fault> {
+        attempts: &mut Attempts,
+    ) -> Result<(), Fault> {
+        let mut asked = 0;
+        loop {
+            if about(pkcs11, session, caller)?.user_pin_locked() {
+                return Err(KeyError::PinLocked(self.name().to_string()).into());
+            }
+            let typed = {
+                let _calling = caller.call_for(KEYPAD);
+                session.login(UserType::User, None)
+            };
+            asked += 1;
+            match typed {
+                Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
+                    self.set_at_keypad();
+                    self.unlocked();
+                    return Ok(());
+                }
+                Err(Error::Pkcs11(rv, _)) if is_refusal(rv) => {
+                    let text = format!("{}: refused at its own keypad", self.name());
+                    let last = about(pkcs11, session, caller)?.user_pin_final_try();
+                    if asked >= self.prompts() || last || self.still_wanted(wanted).is_err() {
+                        return Err(attempts.keypad_failed(KeyError::PinWrong(text)));
+                    }
+                    tracing::warn!(token = %self.name(), "a wrong PIN was typed at its keypad");
+                }
+                Err(error) => {
+                    let fault = Fault::from(error);
+                    if fault.heals() {
+                        return Err(fault);
+                    }
+                    let error = fault.into_error(&self.name().to_string());
+                    return Err(attempts.keypad_failed(error));
+                }
+            }
+        }
+    }
+
+    /// The next PIN to try that needs nobody. `Ok(None)`: it is a person's turn.
+    pub(super) fn pin_at_hand(
+        &self,
+        info: &TokenInfo,
+        wanted: Wanted<'_>,
+    ) -> Result<Option<Candidate>, Fault> {
+        if info.user_pin_locked() {
+            return Err(KeyError::PinLocked(self.name().to_string()).into());
+        }
         if info.user_pin_final_try() {
             tracing::warn!(token = %self.name(), "the token permits one more PIN: only a person may give it");
-            return Ok(false);
+            return Ok(None);
         }
-        if let Some(pin) = self.memory().pin(self.name())
-            && self.try_pin(session, &pin, caller)?
-        {
-            return Ok(true);
+        if let Some(pin) = self.memory().pin(self.name()) {
+            return Ok(Some(Candidate { pin, origin: Origin::Memory }));
         }
-        let Some(path) = pin_source else { return Ok(false) };
+        let Some(path) = wanted.pin_source else { return Ok(None) };
         self.files().permit(path)?;
         let pin = Pin::from_file(path)?;
-        let wrong = || {
-            let file = path.display();
-            KeyError::PinWrong(format!(
+        let file = path.display();
+        if self.memory().is_refused(self.name(), &pin) {
+            let text = format!(
                 "{} refused the PIN in {file}; it is not tried again until that file changes",
                 self.name()
-            ))
-        };
-        if self.memory().is_refused(self.name(), &pin) {
-            return Err(wrong().into());
+            );
+            return Err(KeyError::PinWrong(text).into());
         }
-        if !self.try_pin(session, &pin, caller)? {
-            return Err(wrong().into());
+        if info.user_pin_count_low() && self.memory().is_doubtful(self.name(), &pin) {
+            tracing::warn!(
+                token = %self.name(), %file,
+                "the token was given a wrong PIN before, perhaps that of the file: a person must give it once"
+            );
+            return Ok(None);
         }
-        self.memory().accepted(self.name(), None); // the file is read again when needed
-        Ok(true)
+        Ok(Some(Candidate { pin, origin: Origin::File }))
     }
 
     /// Asks the person until a PIN is right, the token locks, or there is no answer yet.
@@ -114,25 +231,43 @@ impl Token {
         &self,
         pkcs11: &Pkcs11,
         session: &Session,
-        info: &TokenInfo,
+        mut info: TokenInfo,
         caller: &Caller,
-        attempt: &mut u32,
+        attempts: &mut Attempts,
     ) -> Result<(), Fault> {
+        loop {
+            let pin = self.typed_pin(&info, attempts)?;
+            let accepted = self.try_pin(session, &pin, caller);
+            self.pins().outcome(self.name(), matches!(accepted, Ok(true)));
+            if accepted? {
+                self.memory().accepted(self.name(), Some(&pin));
+                return Ok(());
+            }
+            attempts.refused_by_person();
+            info = about(pkcs11, session, caller)?;
+        }
+    }
+
+    /// A PIN that a person gives, and that the token did not refuse before. It is to be tried, and its outcome
+    /// to be told.
+    pub(super) fn typed_pin(
+        &self,
+        info: &TokenInfo,
+        attempts: &mut Attempts,
+    ) -> Result<Pin, Fault> {
         let locked = || KeyError::Locked(self.name().to_string());
-        let mut info = info.clone();
         let low = info.user_pin_count_low() || info.user_pin_final_try();
         if !low && self.counted_low() {
-            // Somebody logged in elsewhere, or gave the token a new PIN: an old one may be right now.
-            self.memory().forgive(self.name());
+            attempts.forgiven = true;
         }
         self.set_counted_low(low);
-        while *attempt < self.prompts() {
+        while attempts.refused < self.prompts() {
             if info.user_pin_locked() {
                 return Err(KeyError::PinLocked(self.name().to_string()).into());
             }
             let request = PinRequest {
                 token: self.name().clone(),
-                attempt: *attempt + 1,
+                attempt: attempts.refused + 1,
                 count_low: info.user_pin_count_low(),
                 final_try: info.user_pin_final_try(),
             };
@@ -141,72 +276,15 @@ impl Token {
                 PinReply::Refused => return Err(locked().into()),
                 PinReply::Later => return Err(Fault::WaitForPin(locked())),
             };
-            if self.memory().is_refused(self.name(), &pin) {
-                tracing::warn!(token = %self.name(), "a PIN that it refused before was typed; not tried again");
-                self.pins().outcome(self.name(), false);
-                *attempt += 1;
-                continue;
+            if attempts.forgiven || !self.memory().is_refused(self.name(), &pin) {
+                return Ok(pin);
             }
-            let accepted = self.try_pin(session, &pin, caller);
-            self.pins().outcome(self.name(), matches!(accepted, Ok(true)));
-            if accepted? {
-                self.memory().accepted(self.name(), Some(&pin));
-                return Ok(());
-            }
-            *attempt += 1;
-            let _calling = caller.call();
-            info = pkcs11.get_token_info(session.get_session_info()?.slot_id())?;
-            self.set_counted_low(info.user_pin_count_low() || info.user_pin_final_try());
+            tracing::warn!(token = %self.name(), "a PIN that it refused before was typed; not tried again");
+            self.pins().outcome(self.name(), false);
+            attempts.refused += 1;
         }
-        *attempt = 0;
+        attempts.refused = 0;
         Err(locked().into())
-    }
-
-    /// Signs with a key that wants its PIN for every signature (CKA_ALWAYS_AUTHENTICATE): the PIN that
-    /// the token was logged in with, from memory or its file, or typed at the token's own keypad.
-    pub(super) fn sign_guarded(
-        &self,
-        session: &Session,
-        key: ObjectHandle,
-        mechanism: &Mechanism<'_>,
-        data: &[u8],
-        pin_source: Option<&Path>,
-        caller: &Caller,
-    ) -> Result<Vec<u8>, Fault> {
-        let raw = self.module().raw()?;
-        let keypad = self.logged_in_at_keypad();
-        // Looked for before anything is begun that would have to be ended.
-        let pin = if keypad { None } else { Some(self.pin_at_hand(pin_source)?) };
-        let _calling = if keypad { caller.call_for(KEYPAD) } else { caller.call() };
-        session.sign_init(mechanism, key)?;
-        let typed = pin.as_ref().map(|pin| AuthPin::from(pin.reveal()));
-        match session.login(UserType::ContextSpecific, typed.as_ref()) {
-            Ok(()) => raw.sign(session, data),
-            Err(Error::Pkcs11(RvError::PinIncorrect | RvError::PinLocked, _)) => {
-                if let Some(pin) = &pin {
-                    self.memory().refused(self.name(), pin);
-                }
-                let text = format!("{}: refused for a key that wants it each time", self.name());
-                Err(KeyError::PinWrong(text).into())
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn pin_at_hand(&self, pin_source: Option<&Path>) -> Result<Pin, Fault> {
-        if let Some(pin) = self.memory().pin(self.name()) {
-            return Ok(pin);
-        }
-        let Some(path) = pin_source else {
-            return Err(KeyError::Locked(self.name().to_string()).into());
-        };
-        self.files().permit(path)?;
-        let pin = Pin::from_file(path)?;
-        if self.memory().is_refused(self.name(), &pin) {
-            let text = format!("{}: the PIN in {} was refused", self.name(), path.display());
-            return Err(KeyError::PinWrong(text).into());
-        }
-        Ok(pin)
     }
 
     /// `Ok(false)` when the token refused the PIN, which is then remembered.
@@ -217,10 +295,7 @@ impl Token {
                 tracing::info!(token = %self.name(), "logged in");
                 Ok(true)
             }
-            Err(Error::Pkcs11(
-                RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange,
-                _,
-            )) => {
+            Err(Error::Pkcs11(rv, _)) if is_refusal(rv) => {
                 tracing::warn!(token = %self.name(), "the token refused a PIN");
                 self.memory().refused(self.name(), pin);
                 Ok(false)
@@ -233,4 +308,22 @@ impl Token {
             }
         }
     }
+}
+
+impl Attempts {
+    /// The token refused what a person gave.
+    pub(super) fn refused_by_person(&mut self) {
+        self.refused += 1;
+        self.forgiven = false;
+    }
+}
+
+/// What the token says of itself now.
+pub(super) fn about(
+    pkcs11: &Pkcs11,
+    session: &Session,
+    caller: &Caller,
+) -> Result<TokenInfo, Fault> {
+    let _calling = caller.call();
+    Ok(pkcs11.get_token_info(session.get_session_info()?.slot_id())?)
 }

@@ -10,6 +10,7 @@
 //! more. Vendor code runs in these calls: every one is under the eye of [`watch::Watch`].
 
 pub(crate) mod admin;
+pub(crate) mod guarded;
 pub(crate) mod load;
 pub(crate) mod login;
 pub(crate) mod objects;
@@ -31,6 +32,8 @@ pub(crate) enum Fault {
     Key(KeyError),
     /// Somebody was asked for the PIN: wait for it, or fail with this.
     WaitForPin(KeyError),
+    /// The PIN for a signature was refused, and is not tried again: there may be another.
+    PinRefused(KeyError),
 }
 
 impl From<Error> for Fault {
@@ -83,7 +86,7 @@ impl Fault {
     /// The error as the caller of the provider sees it; `what` names the token or module.
     pub(crate) fn into_error(self, what: &str) -> KeyError {
         let error = match self {
-            Self::Key(error) | Self::WaitForPin(error) => return error,
+            Self::Key(error) | Self::WaitForPin(error) | Self::PinRefused(error) => return error,
             Self::Module(error) => error,
         };
         match error {

@@ -1,5 +1,5 @@
 //! The one call that the safe wrapper lacks: `C_Sign` for a signature that was begun before, with a
-//! login in between. Only [`super::login`] needs it, for keys that want their PIN each time.
+//! login in between. Only [`super::guarded`] needs it, for keys that want their PIN each time.
 
 #![allow(unsafe_code)]
 

@@ -22,7 +22,9 @@ use cryptoki::object::{Attribute, ObjectHandle};
 use cryptoki::session::Session;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::guarded::Guarded;
 use super::load::{Found, Module};
+use super::login::{Attempts, Wanted};
 use super::watch::{Caller, Watch};
 use super::{Fault, objects, sign};
 use crate::algorithm::Payload;
@@ -53,7 +55,7 @@ pub(crate) struct Token {
     /// How often a person is asked before those who wait are told that it is locked.
     prompts: u32,
     files: Files,
-    login: Mutex<u32>,
+    login: Mutex<Attempts>,
     /// Held while objects are searched or copied.
     objects: Mutex<()>,
     logged_in: AtomicBool,
@@ -108,6 +110,8 @@ struct Open {
     session: Session,
     generation: u64,
     in_software: bool,
+    /// A signature was begun in it and not finished: it is good for nothing but to be closed.
+    begun: bool,
     handles: HashMap<KeyId, Handle>,
 }
 
@@ -178,7 +182,7 @@ impl Token {
             max_queue: around.queue,
             prompts: around.prompts,
             files: around.files.clone(),
-            login: Mutex::new(0),
+            login: Mutex::default(),
             objects: Mutex::new(()),
             logged_in: AtomicBool::new(false),
             at_keypad: AtomicBool::new(false),
@@ -217,7 +221,7 @@ impl Token {
         &self.files
     }
 
-    pub(super) fn login_lock(&self) -> MutexGuard<'_, u32> {
+    pub(super) fn login_lock(&self) -> MutexGuard<'_, Attempts> {
         self.login.lock()
     }
 
@@ -237,8 +241,24 @@ impl Token {
         self.at_keypad.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_logged_in(&self, yes: bool) {
-        self.logged_in.store(yes, Ordering::Relaxed);
+    pub(super) fn set_logged_out(&self) {
+        self.logged_in.store(false, Ordering::Relaxed);
+    }
+
+    /// The token is logged in to. If it was not before, what waits for a person goes on, whoever did it, and
+    /// nobody need answer any more.
+    pub(super) fn unlocked(&self) {
+        if self.logged_in.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.pins.unlocked(&self.name);
+        let mut state = self.state.lock();
+        state.answers.pins += 1;
+        let parked = std::mem::take(&mut state.parked);
+        // The threads that parked it are there.
+        state.queue.extend(parked);
+        drop(state);
+        self.work.notify_all();
     }
 
     pub(super) fn caller(&self) -> Arc<Caller> {
@@ -297,7 +317,7 @@ impl Token {
                 (job.reply)(Err(KeyError::Timeout(text)));
                 continue;
             }
-            let result = self.run(&mut lane, &job.work);
+            let result = self.run(&mut lane, &job.work, Some(job.deadline));
             self.put_back(lane);
             match result {
                 Ok(done) => (job.reply)(Ok(done)),
@@ -379,7 +399,7 @@ impl Token {
                 self.lane_free.wait(&mut state);
             }
         };
-        let result = self.run(&mut lane, work);
+        let result = self.run(&mut lane, work, None);
         self.put_back(lane);
         result.map_err(|fault| self.fail(fault))
     }
@@ -400,9 +420,12 @@ impl Token {
             if !state.queue.is_empty() {
                 return None;
             }
-            state.idle.pop_if(|lane| lane.session.is_some())?
+            // A key that wants its PIN may have to wait, and so may a search.
+            let open =
+                |lane: &mut Lane| lane.session.as_ref().is_some_and(|o| o.is_quick(&key.info.id));
+            state.idle.pop_if(open)?
         };
-        let result = self.sign(&mut lane, key, scheme, Payload::Message(message));
+        let result = self.sign(&mut lane, key, scheme, Payload::Message(message), None);
         self.put_back(lane);
         match result {
             Ok(signature) => Some(Ok(signature)),
@@ -457,15 +480,22 @@ impl Token {
     }
 
     /// Does work in a lane; what heals is tried again.
-    fn run(&self, lane: &mut Lane, work: &Work) -> Result<Done, Fault> {
+    fn run(&self, lane: &mut Lane, work: &Work, by: Option<Instant>) -> Result<Done, Fault> {
         let lost = |fault: &Fault| fault.heals() || fault.token_absent();
-        let mut result = self.attempt(lane, work);
+        let mut result = self.attempt(lane, work, by);
+        // Each round takes a PIN from memory, from the file, or from a person who is asked so often.
+        for _ in 0..self.prompts.saturating_add(2) {
+            if !matches!(result, Err(Fault::PinRefused(_))) {
+                break;
+            }
+            result = self.attempt(lane, work, by);
+        }
         if let Err(fault) = &result
             && fault.heals()
         {
             tracing::info!(token = %self.name, ?fault, "opening a new session");
             self.close_session(lane);
-            result = self.attempt(lane, work);
+            result = self.attempt(lane, work, by);
         }
         if result.as_ref().is_err_and(lost) {
             // Nothing of this token works any more. Once its sessions are gone the module may be
@@ -473,22 +503,22 @@ impl Token {
             self.close_session(lane);
             self.drop_idle_sessions();
             if self.module.refresh(&lane.caller) {
-                result = self.attempt(lane, work);
+                result = self.attempt(lane, work, by);
             }
         }
         result
     }
 
-    fn attempt(&self, lane: &mut Lane, work: &Work) -> Result<Done, Fault> {
+    fn attempt(&self, lane: &mut Lane, work: &Work, by: Option<Instant>) -> Result<Done, Fault> {
         match work {
             Work::Sign { key, scheme, message } => {
-                self.sign(lane, key, *scheme, Payload::Message(message)).map(Done::Signature)
+                self.sign(lane, key, *scheme, Payload::Message(message), by).map(Done::Signature)
             }
             Work::SignDigest { key, scheme, digest } => {
-                self.sign(lane, key, *scheme, Payload::Digest(digest)).map(Done::Signature)
+                self.sign(lane, key, *scheme, Payload::Digest(digest), by).map(Done::Signature)
             }
             Work::Open { uri, text } => self.with_session(lane, |token, pkcs11, open, caller| {
-                token.login(pkcs11, &open.session, uri.pin_source.as_deref(), caller)?;
+                token.login(pkcs11, &open.session, Wanted::of(uri, by), caller)?;
                 let _searching = token.objects.lock();
                 let _calling = caller.call();
                 let key = objects::private_key(&open.session, uri)?;
@@ -506,7 +536,7 @@ impl Token {
                 };
                 let mut chain = find(caller)?;
                 if chain.is_empty() {
-                    token.login(pkcs11, &open.session, uri.pin_source.as_deref(), caller)?;
+                    token.login(pkcs11, &open.session, Wanted::of(uri, by), caller)?;
                     chain = find(caller)?;
                 }
                 if chain.is_empty() {
@@ -523,14 +553,16 @@ impl Token {
         key: &TokenKey,
         scheme: SignScheme,
         payload: Payload<'_>,
+        by: Option<Instant>,
     ) -> Result<Vec<u8>, Fault> {
         key.info.algorithm.check(scheme)?;
+        let wanted = Wanted::of(&key.uri, by);
         self.with_session(lane, |token, pkcs11, open, caller| {
             let mut start = Instant::now();
             let handle = if let Some(handle) = open.handle(&key.info.id, start) {
                 handle
             } else {
-                let found = token.find_again(pkcs11, open, key, caller);
+                let found = token.find_again(pkcs11, open, key, wanted, caller);
                 if found.is_err() {
                     open.forget(&key.info.id);
                 }
@@ -538,15 +570,15 @@ impl Token {
                 start = Instant::now();
                 handle
             };
-            let (session, object) = (&open.session, handle.object);
+            let Open { session, begun, .. } = open;
             let signature = sign::sign(scheme, payload, |mechanism, data| {
+                let key = handle.object;
                 if handle.guarded {
-                    let pin_source = key.uri.pin_source.as_deref();
-                    return token
-                        .sign_guarded(session, object, mechanism, data, pin_source, caller);
+                    let guarded = Guarded { token, pkcs11, session, begun, key, wanted, caller };
+                    return guarded.sign(mechanism, data);
                 }
                 let _calling = caller.call();
-                Ok(session.sign(mechanism, object, data)?)
+                Ok(session.sign(mechanism, key, data)?)
             })?;
             token.signatures.fetch_add(1, Ordering::Relaxed);
             token.took(start.elapsed());
@@ -560,9 +592,10 @@ impl Token {
         pkcs11: &Pkcs11,
         open: &mut Open,
         key: &TokenKey,
+        wanted: Wanted<'_>,
         caller: &Caller,
     ) -> Result<Handle, Fault> {
-        self.login(pkcs11, &open.session, key.uri.pin_source.as_deref(), caller)?;
+        self.login(pkcs11, &open.session, wanted, caller)?;
         let _searching = self.objects.lock();
         let _calling = caller.call();
         let object = objects::private_key(&open.session, &key.uri)?;
@@ -580,6 +613,9 @@ impl Token {
         lane: &mut Lane,
         act: impl FnOnce(&Self, &Pkcs11, &mut Open, &Caller) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
+        if lane.session.as_ref().is_some_and(|open| open.begun) {
+            self.close_session(lane);
+        }
         let context = self.module.context();
         if lane.session.as_ref().is_some_and(|open| open.generation != context.generation) {
             lane.session = None; // void since the module was initialised again; not closed
@@ -595,7 +631,8 @@ impl Token {
                 let session = context.pkcs11.open_ro_session_no_drop(slot)?;
                 self.module.sessions.fetch_add(1, Ordering::Acquire);
                 let generation = context.generation;
-                none.insert(Open { session, generation, in_software, handles: HashMap::new() })
+                let handles = HashMap::new();
+                none.insert(Open { session, generation, in_software, begun: false, handles })
             }
         };
         act(self, &context.pkcs11, open, &lane.caller)
@@ -662,7 +699,8 @@ impl Token {
                 let slot = self.find_slot(&context.pkcs11)?;
                 context.pkcs11.open_rw_session(slot)?
             };
-            self.login(&context.pkcs11, &session, pin_source, &caller)?;
+            let wanted = Wanted { pin_source, deadline: None };
+            self.login(&context.pkcs11, &session, wanted, &caller)?;
             // Generating a key on a slow card takes minutes.
             let _calling = caller.call_for(Duration::from_mins(10));
             act(&session)
@@ -684,7 +722,8 @@ impl Token {
                 let slot = self.find_slot(&context.pkcs11)?;
                 context.pkcs11.open_ro_session(slot)?
             };
-            match self.login(&context.pkcs11, &session, pin_source, &caller) {
+            let wanted = Wanted { pin_source, deadline: None };
+            match self.login(&context.pkcs11, &session, wanted, &caller) {
                 Ok(()) | Err(Fault::Key(KeyError::Locked(_)) | Fault::WaitForPin(_)) => {}
                 Err(fault) => return Err(fault),
             }
@@ -696,6 +735,11 @@ impl Token {
 }
 
 impl Open {
+    /// Whether signing with this key needs neither a search nor a PIN.
+    fn is_quick(&self, id: &KeyId) -> bool {
+        !self.begun && self.handles.get(id).is_some_and(|handle| !handle.guarded)
+    }
+
     /// What to sign with, if it is known.
     fn handle(&mut self, id: &KeyId, now: Instant) -> Option<Handle> {
         let handle = *self.handles.get(id)?;

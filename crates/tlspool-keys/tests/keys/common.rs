@@ -75,7 +75,8 @@ impl Home {
             .env("P11MOCK_MODULE", SOFTHSM)
             .env("P11MOCK_CONTROL", self.file("control"))
             .env("P11MOCK_COUNT", self.file("count"))
-            .env("P11MOCK_LOGINS", self.file("logins"));
+            .env("P11MOCK_LOGINS", self.file("logins"))
+            .env("P11MOCK_CARD", self.file("card"));
         command
     }
 
@@ -95,6 +96,18 @@ impl Home {
     /// How often the test module signed or logged in.
     pub fn count(&self, what: &str) -> usize {
         std::fs::read(self.file(what)).map_or(0, |bytes| bytes.len())
+    }
+
+    /// Puts a card in front of the token: its PIN, tries that are left and at most, and what is typed at its
+    /// keypad, if it has one.
+    pub fn card(&self, pin: &str, left: u32, most: u32, keypad: &str) {
+        self.write("card", &format!("{pin} {left} {most} {PIN} {keypad}\n"));
+    }
+
+    /// How often the card may be tried yet.
+    pub fn tries_left(&self) -> u32 {
+        let text = std::fs::read_to_string(self.file("card")).unwrap();
+        text.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
     /// Tells the test module what to do.

@@ -7,7 +7,9 @@
 
 mod common;
 mod files;
+mod guarded;
 mod healing;
+mod keypad;
 mod pins;
 mod process;
 mod softokn;

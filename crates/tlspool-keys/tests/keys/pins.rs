@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tlspool_keys::pin::{NoPins, PinMemory};
 use tlspool_keys::{KeyAlgorithm, KeyError, KeyStore, KeyStoreConfig, SignScheme};
 
-use crate::common::{PIN, SOFTHSM, Script, check_all_schemes, config, isolated, mock, store, uri};
+use crate::common::{PIN, Script, config, isolated, mock, store, uri};
 
 isolated! {
     fn a_pin_source_file_opens_the_token_and_a_wrong_one_is_tried_once(home) {
@@ -102,41 +102,55 @@ isolated! {
 }
 
 isolated! {
-    fn a_key_that_wants_its_pin_each_time_gets_it(home) {
-        use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
-        use cryptoki::mechanism::Mechanism;
-        use cryptoki::object::Attribute;
+    fn the_last_try_is_a_persons_also_after_a_pin_from_memory(home) {
+        use rustix::fs::{MemfdFlags, memfd_create};
         home.token("one");
-        {
-            let pkcs11 = Pkcs11::new(SOFTHSM).unwrap();
-            pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).unwrap();
-            let slot = pkcs11.get_slots_with_initialized_token().unwrap()[0];
-            let session = pkcs11.open_rw_session(slot).unwrap();
-            let pin = cryptoki::types::AuthPin::from(PIN);
-            session.login(cryptoki::session::UserType::User, Some(&pin)).unwrap();
-            let name = [Attribute::Token(true), Attribute::Label(b"k".to_vec()), Attribute::Id(vec![1])];
-            let p256 = vec![6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
-            let public = [&name[..], &[Attribute::Verify(true), Attribute::EcParams(p256)]].concat();
-            let guarded = [Attribute::Private(true), Attribute::Sensitive(true),
-                Attribute::Sign(true), Attribute::AlwaysAuthenticate(true)];
-            let private = [&name[..], &guarded].concat();
-            session.generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private).unwrap();
-            drop(session);
-            pkcs11.finalize().unwrap();
-        }
-        // A PIN that a person gave once; and one from a file.
-        let script = Script::new(&[PIN]);
-        let keys = store(mock(), &script);
-        let key = keys.open(&uri("pkcs11:token=one;object=k")).unwrap();
+        let memory = memfd_create("pins", MemfdFlags::CLOEXEC).unwrap();
+        let again = || Some(memory.try_clone().unwrap());
+        let keys = KeyStore::with_memory(config(mock()), Script::new(&[PIN]), again());
+        keys.generate(&uri("pkcs11:token=one;object=k"), KeyAlgorithm::P256).unwrap();
+        drop(keys);
+        // Somebody has changed the PIN, and tried once in vain. Neither PIN at hand is right.
+        home.card("4321", 2, 3, "");
+        let file = home.write("pin", "1111");
+        let name = uri(&format!("pkcs11:token=one;object=k?pin-source=file:{}", file.display()));
+        let script = Script::new(&["4321"]);
+        let keys = KeyStore::with_memory(config(mock()), script.clone(), again());
+        keys.open(&name).unwrap();
+        let asked = script.asked.lock();
+        assert!(matches!(asked.as_slice(), [request] if request.final_try), "{asked:?}");
+        assert_eq!(home.tries_left(), 3);
+    }
+}
+
+isolated! {
+    fn who_does_not_know_which_pin_was_wrong_does_not_try_that_of_a_file(home) {
+        home.token("one");
+        let keys = store(mock(), &Script::new(&[PIN]));
+        keys.generate(&uri("pkcs11:token=one;object=k"), KeyAlgorithm::P256).unwrap();
+        drop(keys);
+        home.card(PIN, 5, 5, "");
+        let file = home.write("pin", "9999");
+        let name = uri(&format!("pkcs11:token=one;object=k?pin-source=file:{}", file.display()));
+        let keys = || KeyStore::new(config(mock()), Arc::new(NoPins));
+        let refused = keys().open(&name);
+        assert!(matches!(refused, Err(KeyError::PinWrong(_))), "{refused:?}");
+        // Another process, which has not seen that.
         for _ in 0..3 {
-            check_all_schemes(&keys, &key);
+            let locked = keys().open(&name);
+            assert!(matches!(locked, Err(KeyError::Locked(_))), "{locked:?}");
         }
-        assert_eq!(script.asked.lock().len(), 1, "asked once");
-        assert!(home.count("logins") >= 4, "but logged in for each signature");
-        let pin = home.write("pin", PIN);
-        let keys = store(mock(), &Script::new(&[]));
-        let from_file = format!("pkcs11:token=one;object=k?pin-source=file:{}", pin.display());
-        let key = keys.open(&uri(&from_file)).unwrap();
-        check_all_schemes(&keys, &key);
+        assert_eq!(home.tries_left(), 4, "tried once");
+        // A person clears it up, and with the right PIN in the file nobody is needed any more.
+        let script = Script::new(&[PIN]);
+        KeyStore::new(config(mock()), script.clone()).open(&name).unwrap();
+        assert_eq!(script.asked.lock().len(), 1);
+        home.write("pin", PIN);
+        let keys = keys();
+        let key = keys.open(&name).unwrap();
+        // Also if another tool is given a wrong one: ours was good.
+        home.card(PIN, 4, 5, "");
+        home.control("logout_at 1");
+        keys.sign(&key.id, SignScheme::EcdsaP256Sha256, b"m").unwrap();
     }
 }

@@ -203,6 +203,33 @@ isolated! {
 }
 
 isolated! {
+    fn a_token_that_a_file_unlocks_wakes_who_waits_for_a_person(home) {
+        let by_person = token_key(home);
+        let pin = home.write("pin", PIN);
+        let by_file = format!("{by_person}?pin-source=file:{}", pin.display());
+        let mut channels = serve_here(config(mock()), 1);
+        block_on(async {
+            let client = KeyClient::new(channels.pop().unwrap()).unwrap();
+            let mut events = client.events();
+            let waiting = tokio::spawn({
+                let client = client.clone();
+                async move { client.open(&by_person).await }
+            });
+            let PinEvent::PinNeeded(asked) = events.recv().await.unwrap() else { panic!() };
+            client.open(&by_file).await.unwrap();
+            let key = waiting.await.unwrap().unwrap();
+            let done = PinEvent::PinDone { prompt: asked.prompt, accepted: true };
+            assert_eq!(events.recv().await.unwrap(), done, "nobody need answer any more");
+            // Who does all the same leaves nothing behind.
+            client.submit_pin(asked.prompt, Pin::new(PIN).as_ref()).await.unwrap();
+            sign(&client, &key).await.unwrap();
+            assert!(client.prompts().is_empty());
+            assert_eq!(client.status().await.unwrap()[0].waiting, 0);
+        });
+    }
+}
+
+isolated! {
     fn a_slow_token_does_not_slow_other_keys(home) {
         let (slow, quick) = (token_key(home), file_key(home));
         home.control("wait");
