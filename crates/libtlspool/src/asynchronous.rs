@@ -38,6 +38,10 @@ struct State {
     assembler: Assembler<OwnedFd>,
     requests: HashMap<u16, *mut Request>,
     last_id: u16,
+    /// The program is being told that its requests are over; no new ones.
+    closing: bool,
+    /// What the pool said of the connection as a whole before it closed it.
+    parting: Option<Error>,
 }
 
 /// See tlspool_async(3).
@@ -66,7 +70,13 @@ unsafe extern "C" fn tlspool_async_open(
             return false;
         }
     };
-    let state = State { assembler: Assembler::default(), requests: HashMap::new(), last_id: 0 };
+    let state = State {
+        assembler: Assembler::default(),
+        requests: HashMap::new(),
+        last_id: 0,
+        closing: false,
+        parting: None,
+    };
     let mut pingdata = [0; 140];
     if let Some(ping) = ping {
         let raw = Packet { reqid: 0, cbid: 0, body: Body::Ping(ping) }.encode();
@@ -96,10 +106,19 @@ fn open(
         let facilities = required | Facilities::ALL_CURRENT.0;
         let identity = text("identity", identity.unwrap_or(tlspool_wire::PROTOCOL_IDENTITY))?;
         let ping = Body::Ping(Ping { identity, facilities });
-        raw::send(socket.as_fd(), &Packet { reqid: 1, cbid: 0, body: ping }, None)?;
-        match raw::receive_blocking(socket.as_fd())?.body {
+        let sent = raw::send(socket.as_fd(), &Packet { reqid: 1, cbid: 0, body: ping }, None);
+        let packet = match sent {
+            Ok(()) => raw::receive_blocking(socket.as_fd())?,
+            // A pool that is full has closed before this could be sent, and said so.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                raw::receive_blocking(socket.as_fd()).map_err(|_| error)?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match packet.body {
             Body::Ping(pong) if pong.facilities & required == required => answer = Some(pong),
             Body::Ping(_) => return Err(std::io::Error::from_raw_os_error(libc::ENOSYS).into()),
+            Body::Error(reply) => return Err(raw::error(&reply)),
             _ => return Err(Error::Protocol("not an answer to PING")),
         }
     }
@@ -143,7 +162,8 @@ unsafe fn start(pool: *mut AsyncPool, request: *mut Request, opt_fd: c_int) -> R
         _ => return Err(errno(libc::EINVAL)),
     };
     // SAFETY: made by open, freed by close, which sets it to NULL.
-    let state = unsafe { pool.private_data.as_mut() }.ok_or_else(|| errno(libc::ENOTCONN))?;
+    let state = unsafe { pool.private_data.as_mut() }.filter(|state| !state.closing);
+    let state = state.ok_or_else(|| errno(libc::ENOTCONN))?;
     // The answer to a callback keeps the id of the request it belongs to.
     let id = match request.cmd {
         [a, b, c, d, ..] if [c, d] != [0, 0] => u16::from_ne_bytes([a, b]),
@@ -225,14 +245,15 @@ unsafe fn receive(pool: *mut AsyncPool) -> Result<Option<(*mut Request, Callback
     // SAFETY: the caller's promise.
     let pool = unsafe { pool.as_mut() }.ok_or_else(closed)?;
     // SAFETY: as in `start`.
-    let state = unsafe { pool.private_data.as_mut() }.ok_or_else(closed)?;
+    let state = unsafe { pool.private_data.as_mut() }.filter(|state| !state.closing);
+    let state = state.ok_or_else(closed)?;
     // SAFETY: open until close.
     let socket = unsafe { BorrowedFd::borrow_raw(pool.handle) };
     loop {
         let packet = match raw::receive(socket, &mut state.assembler) {
             Received::Partial => continue,
             Received::WouldBlock => return Ok(None),
-            Received::Ended => return Err(Error::Lost),
+            Received::Ended => return Err(state.parting.take().unwrap_or(Error::Lost)),
             Received::Record(Err(_)) => return Err(Error::Protocol("a malformed record")),
             Received::Record(Ok(packet)) => packet,
         };
@@ -249,14 +270,19 @@ unsafe fn receive(pool: *mut AsyncPool) -> Result<Option<(*mut Request, Callback
                     return Ok(Some((request, callback)));
                 }
             }
-            _ if packet.cbid != 0 => {
+            _ if raw::is_callback(&packet) => {
                 // Nobody will answer this callback.
                 let body = raw::refusal(Refusal::from(PoolError::ClientRefusesCallback));
                 let refusal = Packet { reqid: packet.reqid, cbid: packet.cbid, body };
                 let _ = raw::send(socket, &refusal, None);
                 state.requests.insert(packet.reqid, ptr::null_mut());
             }
-            _ => {}
+            None => {
+                if let (0, Body::Error(reply)) = (packet.reqid, &packet.body) {
+                    state.parting = Some(raw::error(reply));
+                }
+            }
+            Some(_) => {}
         }
     }
 }
@@ -265,42 +291,60 @@ unsafe fn receive(pool: *mut AsyncPool) -> Result<Option<(*mut Request, Callback
 #[unsafe(no_mangle)]
 unsafe extern "C" fn tlspool_async_close(pool: *mut AsyncPool, close_socket: bool) -> bool {
     // SAFETY: the program's struct, opened before.
-    let (state, handle) = unsafe {
+    let state = unsafe {
         let Some(pool) = pool.as_mut() else {
             fail_errno(libc::EINVAL);
             return false;
         };
-        (std::mem::replace(&mut pool.private_data, ptr::null_mut()), pool.handle)
+        let Some(state) = pool.private_data.as_mut().filter(|state| !state.closing) else {
+            fail_errno(libc::ENOTCONN);
+            return false;
+        };
+        state.closing = true;
+        if close_socket {
+            // Our socket; its number is cleared so that it is not used again.
+            libc::close(pool.handle);
+            pool.handle = -1;
+        }
+        pool.private_data
     };
-    if state.is_null() {
-        fail_errno(libc::ENOTCONN);
-        return false;
+    // A callback may cancel other requests, and free them: nothing is kept over it.
+    // SAFETY: made by open, and freed below only.
+    while let Some((request, callback)) = unsafe { part(state) } {
+        // SAFETY: the program's own function and struct.
+        unsafe { callback(request, -1) };
     }
-    if close_socket {
-        // SAFETY: our socket; its number is cleared so that it is not used again.
-        unsafe {
-            libc::close(handle);
-            (*pool).handle = -1;
-        }
-    }
-    // SAFETY: made by open, and no longer reachable.
-    let state = unsafe { Box::from_raw(state) };
-    let gone = raw::refusal(Refusal {
-        code: libc::EPIPE,
-        message: "disconnected from the TLS Pool".to_owned(),
-    });
-    for (reqid, request) in state.requests {
-        if request.is_null() {
-            continue;
-        }
-        let answer = Packet { reqid, cbid: 0, body: gone.clone() }.encode();
-        // SAFETY: the program keeps a request in place until it is answered.
-        unsafe {
-            (*request).cmd = answer;
-            if let Some(callback) = (*request).cbfunc {
-                callback(request, -1);
-            }
-        }
+    // SAFETY: as above; the pool's struct outlives its callbacks.
+    unsafe {
+        (*pool).private_data = ptr::null_mut();
+        drop(Box::from_raw(state));
     }
     true
+}
+
+/// Takes out a request that the end of the connection ends, with an answer that says so.
+///
+/// # Safety
+///
+/// `state` is one that open made, and nobody else uses it or its requests meanwhile.
+unsafe fn part(state: *mut State) -> Option<(*mut Request, Callback)> {
+    // SAFETY: the caller's promise.
+    let requests = unsafe { &mut (*state).requests };
+    while let Some(id) = requests.keys().next().copied() {
+        let request = requests.remove(&id).filter(|request| !request.is_null());
+        let Some(request) = request else { continue };
+        let gone = raw::refusal(Refusal {
+            code: libc::EPIPE,
+            message: "disconnected from the TLS Pool".to_owned(),
+        });
+        // SAFETY: the program keeps a request in place until it is answered or cancelled.
+        let callback = unsafe {
+            (*request).cmd = Packet { reqid: id, cbid: 0, body: gone }.encode();
+            (*request).cbfunc
+        };
+        if let Some(callback) = callback {
+            return Some((request, callback));
+        }
+    }
+    None
 }

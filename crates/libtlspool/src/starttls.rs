@@ -5,6 +5,7 @@ use std::os::fd::{IntoRawFd, OwnedFd};
 
 use tlspool_client::{
     Error, LocalidAnswer, Plaintext, PoolError, Refusal, Starttls, StarttlsFlags, StarttlsRequest,
+    Text,
 };
 use tlspool_wire::{Body, CtlKey, command};
 
@@ -80,38 +81,43 @@ unsafe fn with_callback(
     privdata: CallerData,
     check: bool,
 ) -> Result<Starttls, Error> {
-    let call = move |data: &mut Starttls| -> c_int {
+    // What it returned, and the name that it left; none if that cannot be one.
+    let call = move |data: &Starttls| -> (c_int, Option<Text<128>>) {
         let mut record = Record::of(Body::Starttls(data.clone()));
         set_errno(0);
         // SAFETY: a starttls_t that lives through the call, and the program's own pointer.
         let fd = unsafe { namedconnect(record.data(), privdata.get()) };
         let reason = errno();
-        if let Ok(Body::Starttls(changed)) = record.body() {
-            data.localid = changed.localid;
-        }
+        let name = match record.body() {
+            Ok(Body::Starttls(changed)) => Some(changed.localid),
+            _ => None,
+        };
         set_errno(reason);
-        fd
+        (fd, name)
     };
     let refusal = || match errno() {
         0 => Refusal::from(PoolError::ClientRefusesCallback),
         number => Refusal::from(std::io::Error::from_raw_os_error(number)),
     };
     let mut plaintext = Plaintext::connect(move |established| {
-        let fd = call(&mut established.clone());
+        let (fd, _) = call(established);
         // SAFETY: a callback hands its descriptor over.
         if fd >= 0 { unsafe { consume(fd) }.map_err(|_| refusal()) } else { Err(refusal()) }
     });
     if check {
         plaintext = plaintext.check_localid(move |proposal| {
-            let mut answer = proposal.clone();
-            match call(&mut answer) {
-                -1 => LocalidAnswer::Refuse(refusal()),
-                // SAFETY: a callback hands its descriptor over.
-                fd @ 0.. => match unsafe { consume(fd) } {
-                    Ok(socket) => LocalidAnswer::AcceptWith(socket),
-                    Err(_) => LocalidAnswer::Refuse(refusal()),
-                },
-                _ => LocalidAnswer::Instead(answer.localid),
+            let (fd, name) = call(proposal);
+            // SAFETY: a callback hands its descriptor over.
+            let socket = (fd >= 0).then(|| unsafe { consume(fd) });
+            match (fd, socket, name) {
+                (-1, ..) | (_, Some(Err(_)), _) => LocalidAnswer::Refuse(refusal()),
+                // It meant another name than the one proposed, which must not be shown then.
+                (_, _, None) => {
+                    let invalid = std::io::Error::from_raw_os_error(libc::EINVAL);
+                    LocalidAnswer::Refuse(Refusal::from(invalid))
+                }
+                (_, Some(Ok(socket)), _) => LocalidAnswer::AcceptWith(socket),
+                (_, None, Some(name)) => LocalidAnswer::Instead(name),
             }
         });
     }

@@ -80,6 +80,39 @@ fn the_asynchronous_family_works() {
 }
 
 #[test]
+fn a_full_pool_is_told_apart_from_one_that_is_gone() {
+    let scratch = Scratch::new();
+    let program = compile(&scratch, &manifest("tests/c/full.c"), "full");
+    let fake = FakePool::bind(&scratch.socket()).unwrap();
+    let pool = thread::spawn(move || {
+        for _ in 0..3 {
+            let client = fake.accept().unwrap();
+            client.part(PoolError::LimitReached, "see limits.clients").unwrap();
+        }
+    });
+    for how in ["simple", "greeting", "bare"] {
+        assert_eq!(run(&scratch, &program, &[how]), "ok\n");
+    }
+    pool.join().unwrap();
+}
+
+#[test]
+fn a_pool_that_starts_later_is_found() {
+    let scratch = Scratch::new();
+    FakePool::bind(&scratch.socket()).unwrap().relay("me.example", "peer.example");
+    let program = compile(&scratch, &manifest("tests/c/later.c"), "later");
+    assert_eq!(run(&scratch, &program, &[scratch.socket().to_str().unwrap()]), "ok\n");
+}
+
+#[test]
+fn signals_do_not_keep_a_program_from_its_pool() {
+    let scratch = Scratch::new();
+    let program = compile(&scratch, &manifest("tests/c/interrupted.c"), "interrupted");
+    let path = scratch.path("queue");
+    assert_eq!(run(&scratch, &program, &[path.to_str().unwrap()]), "ok\n");
+}
+
+#[test]
 fn services_answer_callbacks() {
     let scratch = Scratch::new();
     let program = compile(&scratch, &manifest("tests/c/services.c"), "services");

@@ -20,6 +20,8 @@ pub(crate) struct Requests<T> {
     pub(crate) draining: bool,
     /// The pool takes the plaintext socket along with STARTTLS.
     pub(crate) takes_plaintext: bool,
+    /// What the pool said of the connection as a whole before it closed it.
+    parting: Option<ErrorReply>,
 }
 
 #[derive(Debug)]
@@ -65,7 +67,13 @@ pub(crate) enum Dispatch<T> {
 
 impl<T> Default for Requests<T> {
     fn default() -> Self {
-        Self { entries: HashMap::new(), next: 0, draining: false, takes_plaintext: false }
+        Self {
+            entries: HashMap::new(),
+            next: 0,
+            draining: false,
+            takes_plaintext: false,
+            parting: None,
+        }
     }
 }
 
@@ -135,6 +143,17 @@ impl<T: Clone> Requests<T> {
         self.entries.clear();
     }
 
+    /// What the pool said of the connection as a whole, if it did: then no request on it was acted on, and
+    /// another connection would fare no better.
+    pub(crate) fn parting(&self) -> Option<Error> {
+        self.parting.as_ref().map(Error::from_reply)
+    }
+
+    /// Why a request has no answer, once the connection has ended.
+    pub(crate) fn lost(&self) -> Error {
+        self.parting().unwrap_or(Error::Lost)
+    }
+
     /// Decides on a record from the pool.
     pub(crate) fn dispatch(&mut self, packet: Packet) -> Dispatch<T> {
         if matches!(packet.body, Body::Draining) {
@@ -156,14 +175,20 @@ impl<T: Clone> Requests<T> {
                 }
                 Dispatch::Nothing
             }
-            Some(Entry::Abandoned) | None => Dispatch::Nothing,
+            Some(Entry::Abandoned) => Dispatch::Nothing,
+            None => {
+                if let (0, Body::Error(reply)) = (packet.reqid, packet.body) {
+                    self.parting = Some(reply);
+                }
+                Dispatch::Nothing
+            }
         }
     }
 }
 
 /// Whether the pool wants an answer to this record. A final response may carry a cbid left over
 /// from the callback before it.
-fn is_callback(packet: &Packet) -> bool {
+pub(crate) fn is_callback(packet: &Packet) -> bool {
     let may_call_back = matches!(
         packet.body,
         Body::StarttlsLocalid(_)
@@ -204,6 +229,20 @@ mod tests {
         assert_eq!(requests.enter("d").unwrap(), a);
         let answer = Packet { reqid: b, cbid: 7, body: Body::Success };
         assert!(matches!(requests.dispatch(answer), Dispatch::Final("b", _)));
+    }
+
+    #[test]
+    fn what_the_pool_said_of_the_connection_is_the_reason() {
+        let mut requests = Requests::<()>::default();
+        let id = requests.enter(()).unwrap();
+        let reply = ErrorReply { code: PoolError::LimitReached.code(), message: Text::cut("full") };
+        let error = |reqid| Packet { reqid, cbid: 0, body: Body::Error(reply.clone()) };
+        requests.abandon(id);
+        requests.dispatch(error(id));
+        requests.dispatch(error(77));
+        assert!(matches!(requests.lost(), Error::Lost), "these are of requests");
+        requests.dispatch(error(0));
+        assert_eq!(requests.lost().to_string(), "full");
     }
 
     #[test]

@@ -145,6 +145,16 @@ impl FakeClient {
         self.socket.shutdown(Shutdown::Write)
     }
 
+    /// Stops receiving, keeps sending: what a pool that drains does to have its clients go.
+    pub fn stop_receiving(&mut self) -> io::Result<()> {
+        self.socket.shutdown(Shutdown::Read)
+    }
+
+    /// Says of the connection as a whole why it is closed, and closes it.
+    pub fn part(mut self, error: PoolError, message: &str) -> io::Result<()> {
+        self.send(&Packet::error(0, error, message))
+    }
+
     /// Serves as [`FakePool::relay`] does, until the connection ends.
     fn relay(&mut self, localid: &str, remoteid: &str) -> io::Result<()> {
         let mut handshakes = HashMap::new();

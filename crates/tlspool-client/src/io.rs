@@ -42,8 +42,14 @@ pub(crate) fn dial(path: &Path) -> Result<OwnedFd, Error> {
     let attempt = || -> Result<OwnedFd, Errno> {
         let socket =
             socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        connect(&socket, &SocketAddrUnix::new(path)?)?;
-        Ok(socket)
+        let address = SocketAddrUnix::new(path)?;
+        loop {
+            match connect(&socket, &address) {
+                // While it waited for room in the pool's queue; nothing has happened yet.
+                Err(Errno::INTR) => {}
+                done => return done.map(|()| socket),
+            }
+        }
     };
     attempt().map_err(|e| Error::NoPool { path: path.to_owned(), source: e.into() })
 }

@@ -4,6 +4,9 @@
 //! that `TLSPOOL_CONFIG_FILE` names (default `/etc/tlspool.conf`); for a user other than root
 //! the user's own pool at `$XDG_RUNTIME_DIR/tlspool/tlspool.sock`, if its socket exists; the
 //! default path. A program that runs with more rights than its user ignores the environment.
+//!
+//! Nothing of this is settled for good: a [`Place`] is looked up whenever a connection is made, as the
+//! user's own pool may start after the program, and be gone for a moment when it is started again.
 
 use std::path::{Path, PathBuf};
 
@@ -16,6 +19,27 @@ pub const DEFAULT_CONFIG: &str = "/etc/tlspool.conf";
 /// The path of the pool's socket; never fails, as there is always the default.
 pub fn socket_path(explicit: Option<&Path>) -> PathBuf {
     Surroundings::real().socket_path(explicit)
+}
+
+/// Where one pool is looked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Place(Option<PathBuf>);
+
+impl Place {
+    /// Wherever the pool is at the time.
+    pub(crate) fn usual() -> Self {
+        Self(None)
+    }
+
+    /// Always this path.
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self(Some(path))
+    }
+
+    /// The path of the socket, now.
+    pub(crate) fn path(&self) -> PathBuf {
+        socket_path(self.0.as_deref())
+    }
 }
 
 /// The value of `name` in an old-style configuration file (`word value` on a line, `#` starts a

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use tlspool_wire::packet::ErrorReply;
 use tlspool_wire::{Assembler, Body, Packet, RawRecord};
 
 pub use crate::io::Received;
@@ -47,6 +48,17 @@ pub fn receive_blocking(socket: BorrowedFd<'_>) -> Result<Packet, Error> {
             Received::Record(Err(_)) => return Err(Error::Protocol("a malformed record")),
         }
     }
+}
+
+/// Whether the pool wants an answer to this record. A final response may carry a cbid left over from the
+/// callback before it.
+pub fn is_callback(packet: &Packet) -> bool {
+    crate::exchange::is_callback(packet)
+}
+
+/// What an ERROR record of the pool means.
+pub fn error(reply: &ErrorReply) -> Error {
+    Error::from_reply(reply)
 }
 
 /// The ERROR record that refuses a callback.

@@ -283,6 +283,14 @@ impl<'a> Plaintext<'a> {
         }
     }
 
+    /// Nothing was delivered, so that the request can be made again: a pair that was made for it goes.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn unprepare(&mut self, ours: Option<&OwnedFd>) {
+        if ours.is_some() {
+            self.source = Source::Pair;
+        }
+    }
+
     /// The pool's end, if it may go along with the request.
     pub(crate) fn along(&self) -> Option<BorrowedFd<'_>> {
         match (&self.source, &self.accept) {

@@ -31,8 +31,8 @@ extern "C" {
 #define STARTTLS_NO_REMOTE_USER    0x08  /* refuse a peer that is a user, john@example.com */
 #define STARTTLS_NO_REMOTE_DOMAIN  0x10  /* refuse a peer that is a domain, example.com */
 #define STARTTLS_NO_CACHE_READ     0x20  /* validate anew */
-#define STARTTLS_NO_CACHE_WRITE    0x40  /* leave no trace in caches */
-#define STARTTLS_NO_AUTHORIZATION  0x80  /* authenticate only, as before a login */
+#define STARTTLS_NO_CACHE_WRITE    0x40  /* the same: what is found is remembered all the same */
+#define STARTTLS_NO_AUTHORIZATION  0x80  /* reserved: the pool's rules apply all the same */
 
 /* Plaintext for the connected socket fd, or -1; fd is closed in every case. */
 int starttls_client(int fd, int proto, char *myname, int flags, char *sniname,

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -55,6 +56,26 @@ static void closed(struct tlspool_async_request *req, int opt_fd)
     answers++;
 }
 
+static struct tlspool_async_request *both[2];
+
+/* As where two requests belong to one session, which ends with either. */
+static void ends_both(struct tlspool_async_request *req, int opt_fd)
+{
+    struct tlspool_async_request *other = both[req == both[0]];
+    assert(req == both[0] || req == both[1]);
+    assert(req->cmd.pio_cmd == PIOC_ERROR_V2 && opt_fd == -1);
+    assert(tlspool_async_cancel(&pool, other));
+    assert(!tlspool_async_cancel(&pool, req) && errno == ENOENT);
+    req->cmd.pio_cbid = 0;
+    assert(!tlspool_async_request(&pool, req, -1) && errno == ENOTCONN);
+    assert(!tlspool_async_process(&pool) && errno == ENOTCONN);
+    assert(!tlspool_async_close(&pool, true) && errno == ENOTCONN);
+    memset(other, 0xff, sizeof *other);
+    free(other);
+    free(req);
+    answers++;
+}
+
 static void never(struct tlspool_async_request *req, int opt_fd)
 {
     (void)req, (void)opt_fd;
@@ -104,6 +125,16 @@ int main(void)
     assert(tlspool_async_close(&pool, true));
     assert(answers == PINGS + 1 && pool.handle == -1);
     assert(!tlspool_async_process(&pool));
+
+    assert(tlspool_async_open(&pool, sizeof(struct tlspool_command), NULL, 0, NULL));
+    for (i = 0; i < 2; i++) {
+        both[i] = calloc(1, sizeof *both[i]);
+        both[i]->cbfunc = ends_both;
+        both[i]->cmd.pio_cmd = PIOC_PING_V2;
+        assert(tlspool_async_request(&pool, both[i], -1));
+    }
+    assert(tlspool_async_close(&pool, true));
+    assert(answers == PINGS + 2 && pool.private_data == NULL);
     puts("ok");
     return 0;
 }

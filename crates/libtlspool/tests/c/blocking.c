@@ -31,6 +31,21 @@ static int named(starttls_t *tlsdata, void *privdata)
     return soxx[1];
 }
 
+/* Means another name than the one that was proposed, but none that can be read. */
+static int misnames(starttls_t *tlsdata, void *privdata)
+{
+    (void)privdata;
+    strcpy(tlsdata->localid, "m\xfcller@example.org");
+    return -2;
+}
+
+static int overlong(starttls_t *tlsdata, void *privdata)
+{
+    (void)privdata;
+    memset(tlsdata->localid, 'x', sizeof tlsdata->localid);
+    return -2;
+}
+
 static int refuses(starttls_t *tlsdata, void *privdata)
 {
     (void)tlsdata, (void)privdata;
@@ -131,6 +146,15 @@ int main(void)
     assert(tlspool_starttls(-1, &tls, &plain, NULL) == -1 && errno == EBADF);
     assert(strcmp(tlspool_strerror(E_TLSPOOL_CTLKEY_NOT_FOUND),
                   "no session has this control key") == 0);
+
+    for (i = 0; i < 2; i++) {
+        assert(socketpair(AF_UNIX, SOCK_STREAM, 0, wire) == 0);
+        tls = tlsdata_cli;
+        tls.flags |= PIOF_STARTTLS_LOCALID_CHECK;
+        assert(tlspool_starttls(wire[0], &tls, NULL, i == 0 ? misnames : overlong) == -1);
+        assert(errno == EINVAL);
+        close(wire[1]);
+    }
 
     /* Nothing is left over. */
     int before = dup(0), after;

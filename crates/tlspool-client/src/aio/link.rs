@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 
 use rustix::io::Errno;
 
-use crate::exchange::{Dispatch, NotStarted, Requests};
+use crate::exchange::{Dispatch, NotStarted, Requests, is_callback};
 use crate::io::{self, Passed, Received};
 use crate::{Error, Refusal};
 
@@ -40,6 +40,8 @@ pub(super) struct Ticket {
     inbox: UnboundedReceiver<Packet>,
     sent: bool,
     finished: bool,
+    /// The callback that was taken out and is not answered yet; 0 is none.
+    owed: u16,
     /// The pool got the second descriptor.
     pub(super) along: bool,
 }
@@ -58,7 +60,9 @@ impl Link {
             requests: Mutex::new(requests),
             ended: AtomicBool::new(false),
         });
-        shared.deliver(&hello, [None, None]).await?;
+        if let Err(error) = shared.deliver(&hello, [None, None]).await {
+            return Err(shared.explained(error));
+        }
         let reader = tokio::spawn(Arc::clone(&shared).read()).abort_handle();
         Ok(Self { shared, reader })
     }
@@ -66,6 +70,11 @@ impl Link {
     /// Whether new requests may go here.
     pub(super) fn is_usable(&self) -> bool {
         !self.shared.ended.load(Ordering::Acquire) && !self.shared.requests().draining
+    }
+
+    /// What the pool said of the connection as a whole, if it did.
+    pub(super) fn parting(&self) -> Option<Error> {
+        self.shared.requests().parting()
     }
 
     /// Whether no session can live on this connection any more.
@@ -101,6 +110,7 @@ impl Link {
             inbox,
             sent: false,
             finished: false,
+            owed: 0,
             along: along.is_some(),
         };
         if self.shared.ended.load(Ordering::Acquire) {
@@ -153,6 +163,24 @@ impl Shared {
         }
     }
 
+    /// Why a new connection is gone that nobody reads yet, if the pool has said so.
+    fn explained(&self, error: NotStarted) -> NotStarted {
+        if matches!(error, NotStarted::Failed(_)) {
+            return error;
+        }
+        let mut assembler = Assembler::default();
+        loop {
+            match io::receive(self.socket.as_fd(), &mut assembler) {
+                Received::Partial => {}
+                Received::Record(Ok(packet)) => {
+                    self.requests().dispatch(packet);
+                }
+                Received::Record(Err(_)) | Received::WouldBlock | Received::Ended => break,
+            }
+        }
+        self.requests().parting().map_or(error, NotStarted::Failed)
+    }
+
     /// Waits until the pool has read; `room` is made when it is first needed.
     async fn wait_for_room(&self, room: &mut Option<AsyncFd<OwnedFd>>) -> std::io::Result<()> {
         let room = match room {
@@ -161,6 +189,20 @@ impl Shared {
         };
         room.writable().await?.clear_ready();
         Ok(())
+    }
+
+    /// Gives a record to the one who waits; returns what to send back if that is nobody.
+    fn hand_out(&self, packet: Packet) -> Option<Packet> {
+        // Under the lock: who gives up after this finds the record, and refuses.
+        let mut requests = self.requests();
+        match requests.dispatch(packet) {
+            Dispatch::Callback(to, packet) | Dispatch::Final(to, packet) => {
+                let _ = to.send(packet);
+                None
+            }
+            Dispatch::Refuse(packet) => Some(packet),
+            Dispatch::Nothing => None,
+        }
     }
 
     /// The reading task.
@@ -175,16 +217,8 @@ impl Shared {
                 Ok(Received::Partial | Received::WouldBlock) => {}
                 Err(_) | Ok(Received::Ended | Received::Record(Err(_))) => break,
                 Ok(Received::Record(Ok(packet))) => {
-                    let dispatch = self.requests().dispatch(packet);
-                    match dispatch {
-                        // A receiver that is gone has abandoned the request: its ticket refuses.
-                        Dispatch::Callback(to, packet) | Dispatch::Final(to, packet) => {
-                            let _ = to.send(packet);
-                        }
-                        Dispatch::Refuse(packet) => {
-                            let _ = self.deliver(&packet, [None, None]).await;
-                        }
-                        Dispatch::Nothing => {}
+                    if let Some(refusal) = self.hand_out(packet) {
+                        let _ = self.deliver(&refusal, [None, None]).await;
                     }
                 }
             }
@@ -197,19 +231,25 @@ impl Shared {
 impl Ticket {
     /// The next record for this request, a callback or the last.
     pub(super) async fn wait(&mut self) -> Result<Packet, Error> {
-        self.inbox.recv().await.ok_or(Error::Lost)
+        let Some(packet) = self.inbox.recv().await else {
+            return Err(self.link.shared.requests().lost());
+        };
+        self.owed = if is_callback(&packet) { packet.cbid } else { 0 };
+        Ok(packet)
     }
 
     /// Answers a callback.
     pub(super) async fn answer(
-        &self,
+        &mut self,
         cbid: u16,
         body: Body,
         descriptor: Option<OwnedFd>,
     ) -> Result<(), Error> {
         let packet = Packet { reqid: self.reqid, cbid, body };
         let passed = [descriptor.as_ref().map(AsFd::as_fd), None];
-        self.link.shared.deliver(&packet, passed).await.map_err(NotStarted::into_lost)
+        let sent = self.link.shared.deliver(&packet, passed).await;
+        self.owed = 0;
+        sent.map_err(NotStarted::into_lost)
     }
 
     /// The request has its final answer.
@@ -228,12 +268,19 @@ impl Drop for Ticket {
             return requests.forget(self.reqid);
         }
         requests.abandon(self.reqid);
+        drop(requests);
+        let refuse = |cbid| {
+            let body = Refusal::from(PoolError::ClientRefusesCallback).into_body();
+            let refusal = Packet { reqid: self.reqid, cbid, body };
+            // The buffer is all but empty; if not, the pool's own time limit ends it.
+            let _ = io::send(self.link.shared.socket.as_fd(), &refusal, [None, None]);
+        };
+        if self.owed != 0 {
+            refuse(self.owed);
+        }
         while let Ok(packet) = self.inbox.try_recv() {
-            if packet.cbid != 0 {
-                let body = Refusal::from(PoolError::ClientRefusesCallback).into_body();
-                let refusal = Packet { reqid: self.reqid, cbid: packet.cbid, body };
-                // The buffer is all but empty; if not, the pool's own time limit ends it.
-                let _ = io::send(self.link.shared.socket.as_fd(), &refusal, [None, None]);
+            if is_callback(&packet) {
+                refuse(packet.cbid);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 
 use super::link::{Link, Ticket};
 use crate::exchange::{ATTEMPTS, NotStarted};
+use crate::location::Place;
 use crate::session::{Step, answer_with};
 use crate::{Error, LocalidAnswer, Refusal, Session, SessionGuard, StarttlsRequest, questions};
 
@@ -18,7 +19,7 @@ use crate::{Error, LocalidAnswer, Refusal, Session, SessionGuard, StarttlsReques
 /// restarted.
 #[derive(Debug, Clone)]
 pub struct Pool {
-    path: PathBuf,
+    place: Place,
     connections: Arc<Mutex<Connections>>,
 }
 
@@ -93,19 +94,19 @@ impl Default for Pool {
 }
 
 impl Pool {
-    /// The pool at the usual place ([`crate::socket_path`]).
+    /// The pool at the usual place ([`crate::socket_path`]), which is looked up for each connection.
     pub fn new() -> Self {
-        Self::at(crate::socket_path(None))
+        Self { place: Place::usual(), connections: Arc::default() }
     }
 
     /// The pool whose socket is at `path`.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), connections: Arc::default() }
+        Self { place: Place::at(path.into()), connections: Arc::default() }
     }
 
-    /// The socket this pool is looked for at.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The socket this pool is looked for at, for now.
+    pub fn path(&self) -> PathBuf {
+        self.place.path()
     }
 
     /// Makes sure that there is a connection.
@@ -126,7 +127,17 @@ impl Pool {
         cryptfd: OwnedFd,
         plaintext: impl Into<Plaintext<'a>>,
     ) -> Result<Session, Error> {
-        let mut plaintext = plaintext.into();
+        self.starttls_with(request, &mut Some(cryptfd), &mut plaintext.into()).await
+    }
+
+    /// As [`Self::starttls`], with sockets that are only taken once they can be delivered: if the pool is not
+    /// there ([`Error::NoPool`]) both are left as they were, and the same can be asked again.
+    pub async fn starttls_with(
+        &self,
+        request: StarttlsRequest,
+        cryptfd: &mut Option<OwnedFd>,
+        plaintext: &mut Plaintext<'_>,
+    ) -> Result<Session, Error> {
         let ahead = request.first_pieces()?;
         let mut fields = request.into_wire()?;
         fields.flags = fields.flags | plaintext.base.flags();
@@ -136,7 +147,14 @@ impl Pool {
         }
         let along = plaintext.base.along();
         let body = Body::Starttls(fields);
-        let (mut ticket, mut packet) = self.begin(&ahead, &body, Some(cryptfd), along).await?;
+        let begun = self.begin(&ahead, &body, cryptfd, along).await;
+        let (mut ticket, mut packet) = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                plaintext.base.unprepare(ours.as_ref());
+                return Err(error);
+            }
+        };
         if ticket.along {
             plaintext.base.went_along();
         }
@@ -204,7 +222,7 @@ impl Pool {
     }
 
     async fn ask(&self, body: &Body) -> Result<Body, Error> {
-        let (mut ticket, packet) = self.begin(&[], body, None, None).await?;
+        let (mut ticket, packet) = self.begin(&[], body, &mut None, None).await?;
         ticket.finish();
         questions::answer(packet)
     }
@@ -230,15 +248,16 @@ impl Pool {
     }
 
     /// Sends a request and waits for its first record. Sends again over a new connection as
-    /// long as the pool has certainly not acted on it.
+    /// long as the pool has certainly not acted on it. Takes the descriptor once it may have been delivered for good.
     async fn begin(
         &self,
         ahead: &[Body],
         body: &Body,
-        descriptor: Option<OwnedFd>,
+        descriptor: &mut Option<OwnedFd>,
         along: Option<BorrowedFd<'_>>,
     ) -> Result<(Ticket, Packet), Error> {
         let mut last = Error::Lost;
+        let mut gone = Vec::new();
         for _ in 0..ATTEMPTS {
             let link = self.link().await?;
             let passed = [descriptor.as_ref().map(AsFd::as_fd), along];
@@ -247,20 +266,30 @@ impl Pool {
                 Err(NotStarted::Failed(error)) => return Err(error),
                 Err(NotStarted::Gone) => {
                     self.connections.lock().await.retire(&link);
+                    gone.push(link);
                     continue;
                 }
             };
-            let packet = ticket.wait().await?;
+            let packet = match ticket.wait().await {
+                Ok(packet) => packet,
+                Err(error) => {
+                    *descriptor = None;
+                    return Err(error);
+                }
+            };
             match &packet.body {
                 Body::Error(reply) if Error::from_reply(reply).is_draining() => {
                     ticket.finish();
                     self.connections.lock().await.retire(&link);
                     last = Error::from_reply(reply);
                 }
-                _ => return Ok((ticket, packet)),
+                _ => {
+                    *descriptor = None; // kept so far to send it again
+                    return Ok((ticket, packet));
+                }
             }
         }
-        Err(last)
+        Err(gone.iter().find_map(|link| link.parting()).unwrap_or(last))
     }
 
     /// The connection for new requests.
@@ -275,8 +304,9 @@ impl Pool {
         connections.retired.retain(|link| !link.is_hung_up());
         for _ in 0..ATTEMPTS {
             // A UNIX socket whose backlog is full blocks in connect, or fails if it may not.
-            let path = self.path.clone();
-            let dialled = tokio::task::spawn_blocking(move || crate::io::dial(&path)).await;
+            let place = self.place.clone();
+            let dial = move || crate::io::dial(&place.path());
+            let dialled = tokio::task::spawn_blocking(dial).await;
             let socket = dialled.map_err(std::io::Error::other)??;
             match Link::new(socket).await {
                 Ok(link) => {

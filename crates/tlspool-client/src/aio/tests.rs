@@ -166,3 +166,81 @@ async fn the_plaintext_goes_along_when_the_pool_takes_it() {
     pool.starttls(client(), socket(), connected).await.unwrap();
     served.join().unwrap();
 }
+
+/// Given up while the answer to the pool's question is being found, which the pool must not wait for.
+#[tokio::test]
+async fn a_callback_that_was_taken_out_is_refused_when_its_request_is_dropped() {
+    let (_dir, path, fake) = place();
+    let served = thread::spawn(move || {
+        let mut client = fake.accept().unwrap();
+        let (request, _) = client.receive().unwrap();
+        let Body::Starttls(s) = &request.body else { panic!() };
+        client.call_back(&request, 3, Body::PlaintextConnect(s.clone())).unwrap();
+        let (refusal, _) = client.receive().unwrap();
+        assert_eq!((refusal.reqid, refusal.cbid), (request.reqid, 3));
+        assert!(matches!(refusal.body, Body::Error(_)));
+    });
+    let pool = Pool::at(path);
+    let (asked, is_asked) = tokio::sync::oneshot::channel();
+    let mut asked = Some(asked);
+    let plaintext = Plaintext::connect(|_| {
+        asked.take().unwrap().send(()).unwrap();
+        std::future::pending()
+    });
+    tokio::select! {
+        _ = pool.starttls(client(), socket(), plaintext) => panic!(),
+        _ = is_asked => {}
+    }
+    tokio::task::spawn_blocking(move || served.join().unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pool_that_is_full_says_so() {
+    let (_dir, path, fake) = place();
+    let served = thread::spawn(move || {
+        fake.accept().unwrap().part(PoolError::LimitReached, "see limits.clients").unwrap();
+        let mut late = fake.accept().unwrap();
+        late.receive().unwrap();
+        late.part(PoolError::LimitReached, "see limits.clients").unwrap();
+    });
+    for _ in 0..2 {
+        let pool = Pool::at(&path);
+        let full = pool.starttls(client(), socket(), crate::Plaintext::pair()).await.unwrap_err();
+        assert_eq!(full.pool_error(), Some(PoolError::LimitReached), "{full}");
+        assert_eq!(full.to_string(), "see limits.clients");
+    }
+    served.join().unwrap();
+}
+
+#[tokio::test]
+async fn without_a_pool_the_sockets_are_still_there() {
+    let (dir, path, fake) = place();
+    drop((fake, std::fs::remove_file(&path)));
+    let pool = Pool::at(&path);
+    let mut cipher = Some(socket());
+    for mut plaintext in [
+        Plaintext::from(crate::Plaintext::pair()),
+        Plaintext::from(crate::Plaintext::given(socket())),
+    ] {
+        let asked = pool.starttls_with(client(), &mut cipher, &mut plaintext).await;
+        assert!(matches!(asked, Err(Error::NoPool { .. })), "{asked:?}");
+        let fake = FakePool::bind(&path).unwrap();
+        let served = thread::spawn(move || {
+            let mut client = fake.accept().unwrap();
+            let (request, cipher) = client.receive().unwrap();
+            assert!(cipher.is_some());
+            let Body::Starttls(s) = &request.body else { panic!() };
+            client.call_back(&request, 3, Body::PlaintextConnect(s.clone())).unwrap();
+            let (_, plaintext) = client.receive().unwrap();
+            assert!(plaintext.is_some());
+            client.answer(&request, request.body.clone()).unwrap();
+            plaintext
+        });
+        pool.starttls_with(client(), &mut cipher, &mut plaintext).await.unwrap();
+        assert!(cipher.is_none());
+        cipher = Some(socket());
+        served.join().unwrap();
+        std::fs::remove_file(&path).unwrap();
+    }
+    drop(dir);
+}

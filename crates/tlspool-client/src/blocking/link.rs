@@ -68,7 +68,19 @@ impl Link {
     /// Asks the pool to tell when it drains. Its answer is not waited for.
     pub(crate) fn hello(&self) -> Result<(), NotStarted> {
         let packet = self.state().requests.hello().map_err(NotStarted::Failed)?;
-        self.deliver(&packet, [None, None])
+        self.deliver(&packet, [None, None]).map_err(|error| self.explained(error))
+    }
+
+    /// Why it is gone, if the pool has said so.
+    fn explained(&self, error: NotStarted) -> NotStarted {
+        if matches!(error, NotStarted::Gone) {
+            // Reads what has arrived.
+            self.is_usable();
+            if let Some(error) = self.state().requests.parting() {
+                return NotStarted::Failed(error);
+            }
+        }
+        error
     }
 
     /// Whether new requests may go here, after reading what has already arrived.
@@ -133,7 +145,7 @@ impl Link {
             }),
             Err(error) => {
                 self.state().requests.forget(reqid);
-                Err(error)
+                Err(self.explained(error))
             }
         }
     }
@@ -142,7 +154,8 @@ impl Link {
         match io::send(self.socket.as_fd(), packet, descriptors) {
             Ok(()) => Ok(()),
             Err(error) if io::is_gone(error) => {
-                self.state().ended = true;
+                // Of the other direction this says nothing: what was sent before may still be answered.
+                self.state().requests.draining = true;
                 Err(NotStarted::Gone)
             }
             Err(error) => Err(NotStarted::Failed(std::io::Error::from(error).into())),
@@ -177,7 +190,7 @@ impl Link {
                 return Err(Error::Cancelled);
             }
             if state.ended {
-                return Err(Error::Lost);
+                return Err(state.requests.lost());
             }
             let Some(mut assembler) = state.assembler.take() else {
                 mailbox.waiting.store(true, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! The pool as threads see it: requests, and the connections they go over.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::{Pid, getpid};
@@ -10,6 +10,7 @@ use tlspool_wire::{Body, CtlKey, Facilities, Packet, Ping, Starttls};
 use super::Cancel;
 use super::link::{Link, Ticket};
 use crate::exchange::{ATTEMPTS, NotStarted};
+use crate::location::Place;
 use crate::session::Step;
 use crate::{Error, Plaintext, Session, SessionGuard, StarttlsRequest, questions};
 
@@ -17,7 +18,7 @@ use crate::{Error, Plaintext, Session, SessionGuard, StarttlsRequest, questions}
 /// again when the pool was restarted.
 #[derive(Debug, Clone)]
 pub struct Pool {
-    path: PathBuf,
+    place: Place,
     connections: Arc<Mutex<Connections>>,
 }
 
@@ -37,19 +38,19 @@ impl Default for Pool {
 }
 
 impl Pool {
-    /// The pool at the usual place ([`crate::socket_path`]).
+    /// The pool at the usual place ([`crate::socket_path`]), which is looked up for each connection.
     pub fn new() -> Self {
-        Self::at(crate::socket_path(None))
+        Self { place: Place::usual(), connections: Arc::default() }
     }
 
     /// The pool whose socket is at `path`.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), connections: Arc::default() }
+        Self { place: Place::at(path.into()), connections: Arc::default() }
     }
 
-    /// The socket this pool is looked for at.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The socket this pool is looked for at, for now.
+    pub fn path(&self) -> PathBuf {
+        self.place.path()
     }
 
     /// Makes sure that there is a connection.
@@ -151,7 +152,7 @@ impl Pool {
     /// Opens another connection to the same pool, for a program that reads and writes records
     /// itself.
     pub fn open_raw(&self) -> Result<OwnedFd, Error> {
-        crate::io::dial(&self.path)
+        crate::io::dial(&self.place.path())
     }
 
     /// One request, one answer.
@@ -237,7 +238,7 @@ impl Pool {
         }
         connections.retired.retain(|link| !link.is_hung_up());
         for _ in 0..ATTEMPTS {
-            let link = Arc::new(Link::new(crate::io::dial(&self.path)?)?);
+            let link = Arc::new(Link::new(crate::io::dial(&self.place.path())?)?);
             match link.hello() {
                 Ok(()) => {
                     connections.current = Some(Arc::clone(&link));

@@ -2,7 +2,6 @@
 //!
 //! Each uses a connection of its own, because the registration ends with it.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use tlspool_wire::{Body, Lidentry, Pinentry, Text};
@@ -26,7 +25,7 @@ impl Pool {
         mut ask: impl FnMut(&mut Pinentry),
     ) -> Error {
         let register = Body::Pinentry(Pinentry { flags, timeout_us, ..Pinentry::default() });
-        serve(self.path(), &register, cancel, |body| match body {
+        serve(self, &register, cancel, |body| match body {
             Body::Pinentry(mut entry) => {
                 *entry.pin = Text::EMPTY;
                 ask(&mut entry);
@@ -48,7 +47,7 @@ impl Pool {
         cancel: &Cancel,
         mut choose: impl FnMut(&mut Lidentry) -> Result<(), Refusal>,
     ) -> Error {
-        serve(self.path(), &Body::LidentryRegister(registration), cancel, |body| match body {
+        serve(self, &Body::LidentryRegister(registration), cancel, |body| match body {
             Body::LidentryCallback(mut entry) => Some(match choose(&mut entry) {
                 Ok(()) => Body::LidentryCallback(entry),
                 Err(refusal) => refusal.into_body(),
@@ -63,12 +62,12 @@ const ATTEMPTS: usize = 4;
 
 /// Registers, then answers callbacks until the pool ends it.
 fn serve(
-    path: &Path,
+    pool: &Pool,
     register: &Body,
     cancel: &Cancel,
     mut answer: impl FnMut(Body) -> Option<Body>,
 ) -> Error {
-    let mut ticket = match enlist(path, register.clone()) {
+    let mut ticket = match enlist(pool, register.clone()) {
         Ok(ticket) => ticket,
         Err(error) => return error,
     };
@@ -89,7 +88,7 @@ fn serve(
             // Its successor listens at the same place.
             attempts += 1;
             unsent = None;
-            ticket = match enlist(path, register.clone()) {
+            ticket = match enlist(pool, register.clone()) {
                 Ok(ticket) => ticket,
                 Err(error) => return error,
             };
@@ -102,13 +101,12 @@ fn serve(
         };
         if let Err(error) = ticket.answer(packet.cbid, body, None) {
             // While the answer was found, nobody waited for it any more; where to go is to be read yet.
-            ticket.link().is_usable();
             unsent = Some(error);
         }
     }
 }
 
-fn enlist(path: &Path, register: Body) -> Result<Ticket, Error> {
-    let link = Arc::new(Link::new(crate::io::dial(path)?)?);
+fn enlist(pool: &Pool, register: Body) -> Result<Ticket, Error> {
+    let link = Arc::new(Link::new(pool.open_raw()?)?);
     link.start(register, [None, None]).map_err(NotStarted::into_lost)
 }

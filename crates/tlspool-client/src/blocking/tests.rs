@@ -370,3 +370,56 @@ fn the_plaintext_goes_along_when_the_pool_takes_it() {
     assert!(pool.starttls(client(), socket(), wary).unwrap().plaintext.is_some());
     served.join().unwrap();
 }
+
+/// That no more requests can be sent says nothing of the answers to those that were.
+#[test]
+fn an_answer_on_its_way_arrives_although_sending_fails() {
+    let (_dir, path, fake) = place();
+    let pool = Pool::at(path);
+    pool.connect().unwrap();
+    let (go, wait) = mpsc::channel();
+    let (moved, has_moved) = mpsc::channel();
+    let served = thread::spawn(move || {
+        let mut old = fake.accept().unwrap();
+        let (request, cipher) = old.receive().unwrap();
+        assert!(cipher.is_some());
+        old.stop_receiving().unwrap();
+        go.send(()).unwrap();
+        // The other thread's question, which the old connection did not take.
+        let mut new = fake.accept().unwrap();
+        let (ping, _) = new.receive().unwrap();
+        new.answer(&ping, ping.body.clone()).unwrap();
+        has_moved.recv().unwrap();
+        old.send(&Packet { reqid: 0, cbid: 0, body: Body::Draining }).unwrap();
+        old.answer(&request, request.body.clone()).unwrap();
+    });
+    thread::scope(|scope| {
+        let first = scope.spawn(|| pool.starttls(client(), socket(), Plaintext::pair()));
+        wait.recv().unwrap();
+        pool.ping("20260101me", Facilities::STARTTLS).unwrap();
+        moved.send(()).unwrap();
+        first.join().unwrap().unwrap();
+    });
+    served.join().unwrap();
+}
+
+#[test]
+fn a_pool_that_is_full_says_so() {
+    let (_dir, path, fake) = place();
+    let served = thread::spawn(move || {
+        // Before the greeting is there, or after the request is.
+        fake.accept().unwrap().part(PoolError::LimitReached, "see limits.clients").unwrap();
+        let mut late = fake.accept().unwrap();
+        late.receive().unwrap();
+        late.part(PoolError::LimitReached, "see limits.clients").unwrap();
+        fake.accept().unwrap().part(PoolError::LimitReached, "see limits.clients").unwrap();
+    });
+    for _ in 0..2 {
+        let full = Pool::at(&path).starttls(client(), socket(), Plaintext::pair()).unwrap_err();
+        assert_eq!(full.pool_error(), Some(PoolError::LimitReached), "{full}");
+        assert_eq!(full.to_string(), "see limits.clients");
+    }
+    let full = Pool::at(&path).pin_service(0, 0, &Cancel::new(), |_| ());
+    assert_eq!(full.pool_error(), Some(PoolError::LimitReached), "{full}");
+    served.join().unwrap();
+}
