@@ -11,7 +11,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,10 +28,13 @@ use tokio::net::UdpSocket;
 use tokio::sync::{Semaphore, mpsc};
 use tracing::{debug, info, warn};
 
-use crate::address::Address;
+use crate::address::{Address, open_at};
 use crate::error::TunnelError;
 use crate::options::Options;
 use crate::pool::Way;
+use crate::sources::Source;
+
+mod listens;
 
 /// Largest datagram.
 const DATAGRAM: usize = 1 << 16;
@@ -60,14 +63,14 @@ struct Side {
     remote: Address,
     local: SocketAddr,
     per_source: u32,
-    begun: Mutex<HashMap<IpAddr, Source>>,
+    begun: Mutex<HashMap<Source, Begun>>,
     /// Peers whose sockets are being made: as many at most as handshakes may be under way.
     beginning: Mutex<HashSet<SocketAddr>>,
 }
 
-/// An address that sessions come from.
+/// The sessions of one source.
 #[derive(Default)]
-struct Source {
+struct Begun {
     /// When they began; what is older than [`IDLE`] does not count.
     begun: Vec<Instant>,
     /// It was said that they are too many.
@@ -91,8 +94,9 @@ impl Datagrams {
     pub(crate) async fn open(options: &Options) -> Result<Self, TunnelError> {
         let request = options.request()?.nameless().datagrams();
         let listen = |source| TunnelError::Listen { address: options.listen.clone(), source };
-        let local = resolve(&options.listen).await.map_err(listen)?;
-        let listener = bound(local).and_then(watch).map_err(listen)?;
+        let local = resolve(&options.listen).await.map_err(listen)?[0];
+        let every = matches!(options.listen, Address::Every(_));
+        let listener = listener(local, every, options.server).and_then(watch).map_err(listen)?;
         let local = listener.local_addr().map_err(listen)?;
         // A remote address that is none is told now.
         resolve(&options.remote)
@@ -104,14 +108,19 @@ impl Datagrams {
             request,
             remote: options.remote.clone(),
             local,
-            per_source: options.per_source.max(1),
+            per_source: options.sessions_of_one(),
             begun: Mutex::default(),
             beginning: Mutex::default(),
         });
-        let most_pending = u32::from(options.pending.max(1));
+        let most_pending = u32::from(options.most_pending());
         let pending = Arc::new(Semaphore::new(most_pending as usize));
         let listener = Arc::new(listener);
         Ok(Self { listener, side, pending, most_pending, server: options.server })
+    }
+
+    /// Where it listens, in words.
+    pub(crate) fn listens_at(&self) -> String {
+        self.side.local.to_string()
     }
 
     /// Takes datagrams for ever.
@@ -275,7 +284,7 @@ impl Side {
             source.begun.retain(|time| time.elapsed() < IDLE);
             !source.begun.is_empty()
         });
-        let source = begun.entry(peer.ip()).or_default();
+        let source = begun.entry(peer.ip().into()).or_default();
         let admitted = source.begun.len() < self.per_source as usize;
         if admitted {
             source.begun.push(Instant::now());
@@ -291,8 +300,8 @@ impl Side {
     }
 
     async fn serve(&self, peer: SocketAddr, hello: &[u8]) -> Result<Session, TunnelError> {
-        let pool = self.way.pool().await?;
-        let socket = bound(self.local)
+        self.way.wait().await?;
+        let socket = bound(self.local, Sharing::OneUser)
             .and_then(|socket| Ok(connect(&socket, &peer).map(|()| socket)?))
             .map_err(TunnelError::Start)?;
         let plaintext = Plaintext::connect(async |_| {
@@ -302,17 +311,17 @@ impl Side {
             })
         });
         let request = self.request.clone().first_datagram(hello);
-        Ok(pool.starttls(request, socket, plaintext).await?)
+        self.way.starttls(request, socket, plaintext).await
     }
 
     /// A session with the server, and our end of its plaintext.
     async fn call(&self) -> Result<(Session, AsyncFd<OwnedFd>), TunnelError> {
-        let pool = self.way.pool().await?;
+        self.way.wait().await?;
         let socket = self.reach().await?;
         let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, FLAGS, None);
         let (ours, pools) = pair.map_err(|error| TunnelError::Start(error.into()))?;
         let plaintext = tlspool_client::Plaintext::given(pools);
-        let session = pool.starttls(self.request.clone(), socket, plaintext).await?;
+        let session = self.way.starttls(self.request.clone(), socket, plaintext).await?;
         #[expect(deprecated, reason = "the safe constructor")]
         let ours = AsyncFd::new(ours).map_err(TunnelError::Start)?;
         Ok((session, ours))
@@ -321,10 +330,19 @@ impl Side {
     /// A socket that is connected to the remote address.
     async fn reach(&self) -> Result<OwnedFd, TunnelError> {
         let connected = async {
-            let address = resolve(&self.remote).await?;
-            let socket = socket_with(family(address), SocketType::DGRAM, FLAGS, None)?;
-            connect(&socket, &address)?;
-            Ok(socket)
+            let mut last = io::Error::other("the host has no address");
+            // The first to which there is a way; whether somebody is there, nobody can know yet.
+            for address in resolve(&self.remote).await? {
+                let socket = unbound(&address).and_then(|socket| {
+                    connect(&socket, &address)?;
+                    Ok(socket)
+                });
+                match socket {
+                    Ok(socket) => return Ok(socket),
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
         };
         connected
             .await
@@ -332,33 +350,59 @@ impl Side {
     }
 }
 
-async fn resolve(address: &Address) -> io::Result<SocketAddr> {
+async fn resolve(address: &Address) -> io::Result<Vec<SocketAddr>> {
     match address {
-        Address::Tcp(address) => Ok(*address),
-        Address::Named { host, port } => tokio::net::lookup_host((host.as_str(), *port))
-            .await?
-            .next()
-            .ok_or_else(|| io::Error::other("the host has no address")),
         Address::Unix(_) => {
             Err(io::Error::other("datagrams go over UDP: use host:port or [v6]:port"))
         }
+        address => address.resolve().await,
     }
 }
 
-fn family(address: SocketAddr) -> AddressFamily {
-    if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+/// Who else may have a socket at the same address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    Nobody,
+    /// Sockets of this user. The kernel gives a datagram to the one that is connected to its sender, if there is one.
+    /// (It is SO_REUSEPORT alone that asks whose they are: two sockets with SO_REUSEADDR may have one address
+    /// whoever made them, and the one that came last gets the datagrams.)
+    OneUser,
 }
 
-/// A socket at an address that others of ours may have too: the kernel gives a datagram to the one that is
-/// connected to its sender, if there is one.
-fn bound(address: SocketAddr) -> io::Result<OwnedFd> {
-    let socket = socket_with(family(address), SocketType::DGRAM, FLAGS, None)?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    sockopt::set_socket_reuseport(&socket, true)?;
+fn unbound(address: &SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    Ok(socket_with(family, SocketType::DGRAM, FLAGS, None)?)
+}
+
+fn bound(address: SocketAddr, sharing: Sharing) -> io::Result<OwnedFd> {
+    bind_to(unbound(&address)?, address, sharing)
+}
+
+fn bind_to(socket: OwnedFd, address: SocketAddr, sharing: Sharing) -> io::Result<OwnedFd> {
+    sockopt::set_socket_reuseport(&socket, sharing == Sharing::OneUser)?;
     bind(&socket, &address)?;
     Ok(socket)
+}
+
+/// The socket that listens; that of a server shares its address with those of its peers.
+fn listener(address: SocketAddr, every: bool, server: bool) -> io::Result<OwnedFd> {
+    let open = || open_at(address, every, unbound);
+    let (socket, address) = open()?;
+    if !server {
+        return bind_to(socket, address, Sharing::Nobody);
+    }
+    // Another tunnel must not listen there already. Peers whose sessions outlive the one before may.
+    match bind_to(open()?.0, address, Sharing::Nobody).map(drop) {
+        Err(error) if error.kind() != io::ErrorKind::AddrInUse || listens::anybody(address) => {
+            Err(error)
+        }
+        _ => bind_to(socket, address, Sharing::OneUser),
+    }
 }
 
 fn watch(socket: OwnedFd) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,9 +5,11 @@
 
 mod address;
 mod datagrams;
+mod descriptors;
 mod error;
 mod options;
 mod pool;
+mod sources;
 mod transport;
 mod tunnel;
 
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
+    descriptors::raise();
     let started = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = started.map_err(TunnelError::Start).and_then(|runtime| {
         let outcome = runtime.block_on(run(&options));
@@ -58,7 +61,7 @@ async fn run(options: &Options) -> Result<(), TunnelError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(TunnelError::Start)?;
     if options.udp {
         let tunnel = Datagrams::open(options).await?;
-        info!(listen = %options.listen, remote = %options.remote, "ready");
+        info!(listen = %tunnel.listens_at(), remote = %options.remote, "ready");
         tokio::select! {
             ended = tunnel.run() => return ended,
             _ = terminate.recv() => {}
@@ -74,7 +77,7 @@ async fn run(options: &Options) -> Result<(), TunnelError> {
         return Ok(());
     }
     let tunnel = Tunnel::open(options).await?;
-    info!(listen = %options.listen, remote = %options.remote, "ready");
+    info!(listen = %tunnel.listens_at(), remote = %options.remote, "ready");
     tokio::select! {
         () = tunnel.run() => {}
         _ = terminate.recv() => {}

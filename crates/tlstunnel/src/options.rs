@@ -10,6 +10,9 @@ use crate::address::Address;
 use crate::error::TunnelError;
 use crate::transport::{Carried, STREAMS, Transport};
 
+/// With -u: sessions from one address within five minutes, if nothing else is said.
+const SESSIONS_OF_ONE: u32 = 64;
+
 /// TLS in front of, or behind, a plaintext service: the TLS Pool does the work.
 #[derive(Debug, Parser)]
 #[command(name = "tlstunnel", version, about)]
@@ -53,9 +56,10 @@ pub(crate) struct Options {
     /// With -y: plaintext is TCP
     #[arg(long, requires = "sctp_stream", conflicts_with_all = ["sctp", "udp"])]
     pub(crate) plain_tcp: bool,
-    /// With -u: sessions that may begin from one address within five minutes
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    pub(crate) per_source: u32,
+    /// Handshakes under way from one address, for a server [default: a quarter of --pending]; with -u: sessions that
+    /// may begin from one address within five minutes [default: 64]
+    #[arg(long, value_name = "N")]
+    pub(crate) per_source: Option<u32>,
     /// Let sessions outlive the tunnel
     #[arg(short, long)]
     pub(crate) fork: bool,
@@ -148,6 +152,21 @@ impl Options {
             Some(tlspool_wire::message::EVERY_STREAM) => STREAMS,
             Some(stream) => stream + 1,
         }
+    }
+
+    /// Handshakes under way at a time: what [`Options::pending`] says, as far as there are descriptors.
+    pub(crate) fn most_pending(&self) -> u16 {
+        crate::descriptors::handshakes(self.pending)
+    }
+
+    /// Handshakes of one address, of `all` that may be under way.
+    pub(crate) fn most_pending_of_one(&self, all: u16) -> usize {
+        self.per_source.map_or(usize::from(all / 4), |n| n as usize).max(1)
+    }
+
+    /// With -u: see [`Options::per_source`].
+    pub(crate) fn sessions_of_one(&self) -> u32 {
+        self.per_source.unwrap_or(SESSIONS_OF_ONE).max(1)
     }
 
     /// See [`Options::connect_timeout`].

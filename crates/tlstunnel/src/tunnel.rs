@@ -3,6 +3,7 @@
 //! The tunnel holds a connection's descriptors only until the pool has them; it never reads or
 //! writes a byte of a connection.
 
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use crate::address::{Address, Listener};
 use crate::error::TunnelError;
 use crate::options::Options;
 use crate::pool::Way;
+use crate::sources::{Admission, Source, Sources};
 use crate::transport::{STREAMS, Transport, streams_beside};
 
 /// Pause after the system had no descriptor or memory for a new connection.
@@ -29,7 +31,15 @@ pub(crate) struct Tunnel {
     side: Arc<Side>,
     pending: Arc<Semaphore>,
     most_pending: u32,
+    /// Of a server; the peers of a client are programs nearby, of which all may have one address.
+    sources: Option<Arc<Sources<Arrived>>>,
 }
+
+/// A connection, and who made it.
+type Arrived = (OwnedFd, Option<SocketAddrAny>);
+
+/// Among whom a connection counts.
+type Turn = (Arc<Sources<Arrived>>, Source);
 
 /// What all connections have in common.
 #[derive(Debug)]
@@ -68,9 +78,18 @@ impl Tunnel {
             connect_time: options.connect_time(),
             server: options.server,
         });
-        let most_pending = u32::from(options.pending.max(1));
-        let pending = Arc::new(Semaphore::new(most_pending as usize));
-        Ok(Self { listener, side, pending, most_pending })
+        let most_pending = options.most_pending();
+        let pending = Arc::new(Semaphore::new(most_pending.into()));
+        let sources = options.server.then(|| {
+            let share = options.most_pending_of_one(most_pending);
+            Arc::new(Sources::new(share, most_pending.into()))
+        });
+        Ok(Self { listener, side, pending, most_pending: most_pending.into(), sources })
+    }
+
+    /// Where it listens, in words.
+    pub(crate) fn listens_at(&self) -> String {
+        self.listener.to_string()
     }
 
     /// Accepts connections for ever.
@@ -78,18 +97,42 @@ impl Tunnel {
         loop {
             // The semaphore is never closed.
             let Ok(permit) = Arc::clone(&self.pending).acquire_owned().await else { return };
-            match self.listener.accept().await {
-                Ok((socket, peer)) => {
-                    let side = Arc::clone(&self.side);
-                    tokio::spawn(async move {
-                        side.connection(socket, peer).await;
-                        drop(permit);
-                    });
-                }
+            let arrived = match self.listener.accept().await {
+                Ok(arrived) => arrived,
                 Err(error) => {
                     warn!(%error, "cannot accept");
                     tokio::time::sleep(SHORTAGE).await;
+                    continue;
                 }
+            };
+            let Some((arrived, turn)) = self.admit(arrived) else { continue };
+            let side = Arc::clone(&self.side);
+            tokio::spawn(async move {
+                let mut next = Some(arrived);
+                while let Some((socket, peer)) = next {
+                    side.connection(socket, peer).await;
+                    next = turn.as_ref().and_then(|(sources, source)| sources.next(*source));
+                }
+                drop(permit);
+            });
+        }
+    }
+
+    /// The connection, if its handshake may begin, and whose turn it uses.
+    fn admit(&self, arrived: Arrived) -> Option<(Arrived, Option<Turn>)> {
+        let address = arrived.1.clone().and_then(|peer| SocketAddr::try_from(peer).ok());
+        let (Some(sources), Some(peer)) = (&self.sources, address) else {
+            return Some((arrived, None));
+        };
+        let source = Source::from(peer.ip());
+        match sources.arrive(source, arrived) {
+            Admission::Begin(arrived) => Some((arrived, Some((Arc::clone(sources), source)))),
+            Admission::Waits => None,
+            Admission::Refused { first } => {
+                if first {
+                    warn!(%peer, "too many connections from there");
+                }
+                None
             }
         }
     }
@@ -118,7 +161,6 @@ impl Side {
 
     /// TLS came in; plaintext goes out once the peer has proven who it is.
     async fn serve(&self, socket: OwnedFd) -> Result<Session, TunnelError> {
-        let pool = self.way.pool().await?;
         let streams = streams_beside(&socket).max(self.streams);
         let plaintext = Plaintext::connect(async |_| {
             let connected = self.remote.connect(self.transport, streams, self.connect_time);
@@ -129,12 +171,13 @@ impl Side {
                 Refusal { code, message: error.to_string() }
             })
         });
-        Ok(pool.starttls(self.request.clone(), socket, plaintext).await?)
+        self.way.starttls(self.request.clone(), socket, plaintext).await
     }
 
     /// Plaintext came in; TLS goes out.
     async fn call(&self, socket: OwnedFd) -> Result<Session, TunnelError> {
-        let pool = self.way.pool().await?;
+        // Without a pool there is no need to bother the other side.
+        self.way.wait().await?;
         let streams = streams_beside(&socket).max(self.streams);
         let cipher = self
             .remote
@@ -142,7 +185,7 @@ impl Side {
             .await
             .map_err(|source| TunnelError::Connect { address: self.remote.clone(), source })?;
         let plaintext = tlspool_client::Plaintext::given(socket);
-        Ok(pool.starttls(self.request.clone(), cipher, plaintext).await?)
+        self.way.starttls(self.request.clone(), cipher, plaintext).await
     }
 }
 
@@ -151,7 +194,7 @@ struct Peer(Option<SocketAddrAny>);
 
 impl std::fmt::Display for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0.as_ref().map(|any| std::net::SocketAddr::try_from(any.clone())) {
+        match self.0.as_ref().map(|any| SocketAddr::try_from(any.clone())) {
             Some(Ok(address)) => address.fmt(f),
             _ => f.write_str("local"),
         }

@@ -194,3 +194,89 @@ async fn a_pool_that_stays_away_costs_the_connection() {
     })
     .await;
 }
+
+/// A stream to `address` from another address of this machine.
+fn connect_from(from: &str, address: SocketAddr) -> TcpStream {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &from.parse::<SocketAddr>().unwrap()).unwrap();
+    rustix::net::connect(&socket, &address).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream
+}
+
+/// One who connects and says nothing has his share of the handshakes, and no more of them.
+#[tokio::test]
+async fn a_silent_peer_leaves_room_for_others() {
+    let (_folder, socket) = folder();
+    let pool = FakePool::bind(&socket).unwrap();
+    let address = start(&socket, &["-s", "-r", "/nowhere/", "--pending", "8"]).await;
+    beside(move || {
+        // Two begin; eight wait for them; the rest is turned away.
+        let silent: Vec<_> = (0..12).map(|_| connect_from("127.0.0.2:0", address)).collect();
+        let mut other = connect_from("127.0.0.3:0", address);
+        let mut tunnel = pool.accept().unwrap();
+        let mut next = || {
+            let (request, cipher) = tunnel.receive().unwrap();
+            let cipher = TcpStream::from(cipher.unwrap());
+            (request, cipher.peer_addr().unwrap().ip().to_string(), cipher)
+        };
+        let first: Vec<_> = (0..3).map(|_| next()).collect();
+        let from: Vec<_> = first.iter().map(|(_, peer, _)| peer.as_str()).collect();
+        assert_eq!(from, ["127.0.0.2", "127.0.0.2", "127.0.0.3"]);
+        for mut stream in &silent[10..] {
+            assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+        }
+        // Whoever waits comes next, one for each that is over.
+        let mut over = first.into_iter().take(2).map(|(request, ..)| request).collect::<Vec<_>>();
+        for waiting in &silent[2..10] {
+            let request = over.remove(0);
+            let timeout = tlspool_client::wire::Packet::error(0, PoolError::Timeout, "");
+            tunnel.answer(&request, timeout.body).unwrap();
+            let (request, cipher) = tunnel.receive().unwrap();
+            let peer = TcpStream::from(cipher.unwrap()).peer_addr().unwrap();
+            assert_eq!(peer, waiting.local_addr().unwrap());
+            over.push(request);
+        }
+        other.write_all(b"hello").unwrap();
+    })
+    .await;
+}
+
+/// The pool goes away after it was seen, while the other side is being reached.
+#[tokio::test]
+async fn a_pool_that_goes_away_in_between_costs_no_connection() {
+    let (folder, socket) = folder();
+    let path = folder.path().join("remote");
+    // Its queue has room for one.
+    let remote = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    bind(&remote, &rustix::net::SocketAddrUnix::new(&path).unwrap()).unwrap();
+    rustix::net::listen(&remote, 0).unwrap();
+    let remote = std::os::unix::net::UnixListener::from(remote);
+    let filler = UnixStream::connect(&path).unwrap();
+    let pool = FakePool::bind(&socket).unwrap();
+    let to = path.to_str().unwrap();
+    let address = start(&socket, &["-c", "-r", to, "-R", "example.com"]).await;
+    beside(move || {
+        let mut program = connect(address);
+        program.write_all(b"hello").unwrap();
+        let mut seen = pool.accept().unwrap();
+        seen.receive_any().unwrap();
+        drop((seen, pool));
+        std::fs::remove_file(&socket).unwrap();
+        // Now there is room, and the connection is made.
+        let _filler = (filler, remote.accept().unwrap());
+        let far = remote.accept().unwrap().0;
+        let pool = FakePool::bind(&socket).unwrap();
+        let mut tunnel = pool.accept().unwrap();
+        let (request, cipher) = tunnel.receive().unwrap();
+        assert!(cipher.is_some());
+        let Body::Starttls(asked) = request.body.clone() else { panic!("{request:?}") };
+        tunnel.call_back(&request, 1, Body::PlaintextConnect(asked.clone())).unwrap();
+        let (_, plaintext) = tunnel.receive().unwrap();
+        tunnel.answer(&request, Body::Starttls(asked)).unwrap();
+        assert_eq!(said(retry(&mut TcpStream::from(plaintext.unwrap()))), "hello");
+        drop(far);
+    })
+    .await;
+}
