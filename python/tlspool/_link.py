@@ -36,6 +36,8 @@ class Link:
         self._reading = False
         self._ended = False
         self._draining = False
+        #: What the pool said of the connection as a whole before it closed it.
+        self._parting: Optional[tuple[int, str]] = None
         #: STARTTLS may bring the plaintext socket, so that the pool need not ask for it.
         self.takes_plaintext = False
         self._hello: Optional[int] = None
@@ -70,6 +72,9 @@ class Link:
         except BaseException:
             with self._changed:
                 del self._requests[reqid]
+            self.usable()  # reads what has arrived: why it is gone
+            if self._parting is not None:
+                raise _errors.PoolError(*self._parting) from None
             raise
         return reqid
 
@@ -95,8 +100,8 @@ class Link:
             # One piece: so small a message is queued whole or not at all.
             self._socket.sendmsg([record.encode()], ancillary, socket.MSG_NOSIGNAL)
         except (BrokenPipeError, ConnectionResetError):
-            with self._changed:
-                self._ended = True
+            # Of the other direction this says nothing: what was sent before may still be answered.
+            self._draining = True
             raise Gone from None
 
     def wait(self, reqid: int) -> Record:
@@ -110,6 +115,8 @@ class Link:
                         del self._requests[reqid]
                     return record
                 if self._ended:
+                    if self._parting is not None:
+                        raise _errors.PoolError(*self._parting)
                     raise _errors.Lost()
                 if self._reading:
                     self._changed.wait()
@@ -193,6 +200,8 @@ class Link:
             self._hello = None
             granted = _wire.unpack_ping(record.data)[1]
             self.takes_plaintext = bool(granted & _wire.Facility.PLAINTEXT_ALONG)
+        if record.reqid == 0 and record.command == _wire.ERROR and 0 not in self._requests:
+            self._parting = _wire.unpack_error(record.data)
         inbox = self._requests.get(record.reqid)
         if inbox is not None:
             inbox.append(record)

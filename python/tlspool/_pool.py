@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import socket
 import threading
-from typing import Callable, Optional, Sequence, Union
+import weakref
+from typing import Callable, Iterator, Optional, Sequence, Union
 
 from . import _errors, _wire
 from ._errors import Error, Lost, NoPool, PoolError
@@ -36,9 +38,11 @@ Connect = Callable[[str, str], socket.socket]
 class Connection(socket.socket):
     """A socket with the plaintext of a TLS session, and what is known about the session.
 
-    End of file means that the peer ended the session properly, or over UDP or SCTP that the session
-    ended. The session ends when this object and the pool's are gone, unless :attr:`Flag.FORK` was
-    asked for.
+    End of file means that the session is over, but not why: on this socket, one end of a UNIX pair, a
+    connection that somebody on the path has cut looks like one that the peer ended. Where it matters that
+    nothing is missing, use a protocol that marks its own end, or give a TCP socket as ``plaintext``, on
+    which a cut is a :exc:`ConnectionResetError`. The session ends when this object and the pool's are
+    gone, unless :attr:`Flag.FORK` was asked for.
     """
 
     #: The authenticated names; empty if there is none.
@@ -52,16 +56,38 @@ class Connection(socket.socket):
     __slots__ = ("localid", "remoteid", "flags", "ctlkey", "_link")
 
     def __init__(self, plain: socket.socket, answer: Starttls, link: Link) -> None:
-        family, kind, proto = plain.family, plain.type, plain.proto
-        super().__init__(family, kind, proto, fileno=plain.detach())
+        self._take(plain)
         self.localid = answer.localid
         self.remoteid = answer.remoteid
         self.flags = Flag(answer.flags & _KNOWN_FLAGS)
         self.ctlkey = answer.ctlkey
         self._link = link
 
+    def _take(self, plain: socket.socket) -> None:
+        family, kind, proto = plain.family, plain.type, plain.proto
+        super().__init__(family, kind, proto, fileno=plain.detach())
+
+    def dup(self) -> Connection:
+        """Another socket with the plaintext of the same session, which lasts as long as either."""
+        twin = Connection.__new__(Connection)
+        twin._take(socket.socket(self.family, self.type, self.proto, fileno=os.dup(self.fileno())))
+        twin.settimeout(self.gettimeout())
+        for name in ("localid", "remoteid", "flags", "ctlkey", "_link"):
+            setattr(twin, name, getattr(self, name))
+        return twin
+
 
 _KNOWN_FLAGS = sum(Flag.__members__.values())
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for pool in list(_pools):
+        pool._forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class Pool:
@@ -71,13 +97,23 @@ class Pool:
     """
 
     def __init__(self, path: Optional[str] = None) -> None:
-        #: The socket the pool is looked for at.
-        self.path = socket_path(path)
+        self._path = path
+        self._forget()
+        _pools.add(self)
+
+    @property
+    def path(self) -> str:
+        """The socket the pool is looked for at, which is looked up for each connection: the user's own
+        pool may start after the program."""
+        return socket_path(self._path)
+
+    def _forget(self) -> None:
+        """Begins without connections. In the child of a fork, another thread may have had the lock, and
+        the parent reads the answers on its connections."""
         self._lock = threading.Lock()
         self._current: Optional[Link] = None
         #: No new requests go here, but sessions may live on them until the pool closes.
         self._retired: list[Link] = []
-        self._process = os.getpid()
 
     def starttls_client(
         self,
@@ -110,7 +146,10 @@ class Pool:
         asked about each local name that is proposed.
         """
         roles = Flag.LOCALROLE_CLIENT | Flag.REMOTEROLE_SERVER
-        asked = _request(sock, roles | flags, stream, localid, remoteid, service, timeout)
+        with _closing_on_failure(sock, plaintext):
+            asked = _request(
+                sock, roles | flags, stream, localid, remoteid, service, timeout
+            )
         return self._starttls(sock, asked, plaintext, check_localid)
 
     def starttls_server(
@@ -135,7 +174,8 @@ class Pool:
         flags |= Flag.LOCALROLE_SERVER | Flag.REMOTEROLE_CLIENT
         if not require:
             flags |= Flag.REQUEST_REMOTEID
-        asked = _request(sock, flags, stream, localid, remoteid, service, timeout)
+        with _closing_on_failure(sock, plaintext):
+            asked = _request(sock, flags, stream, localid, remoteid, service, timeout)
         return self._starttls(sock, asked, plaintext, check_localid)
 
     def renegotiate(
@@ -179,7 +219,8 @@ class Pool:
     ) -> bytes:
         """LENGTH bytes of keying material of a session (RFC 5705), which its peer can derive too."""
         asked = _wire.pack_prng(ctlkey, label, context, length)
-        return _wire.unpack_prng(self._ask_about_session(_wire.PRNG, asked, _wire.PRNG))
+        answer = self._ask_about_session(_wire.PRNG, asked, _wire.PRNG)
+        return _wire.unpack_prng(answer, length)
 
     def info(self, ctlkey: bytes, kind: int) -> bytes:
         """A fact about a session; KIND is of :class:`InfoKind`."""
@@ -204,7 +245,8 @@ class Pool:
 
     def reattach(self, ctlkey: bytes) -> None:
         """Takes over a session that is detached."""
-        self._ask(_wire.CONTROL_REATTACH, _wire.pack_control(ctlkey), _wire.SUCCESS)
+        asked = _wire.pack_control(ctlkey)
+        self._ask_about_session(_wire.CONTROL_REATTACH, asked, _wire.SUCCESS)
 
     def pin_service(
         self, ask: Callable[[PinRequest], Optional[str]], timeout: float = 60.0
@@ -287,8 +329,7 @@ class Pool:
                     try:
                         answer(link, record)
                     except Lost:
-                        # Nobody waited for it any more; where to go is to be read yet.
-                        link.usable()
+                        pass  # nobody waited for it any more; where to go is to be read yet
             except (Lost, Gone):
                 return
             except PoolError as error:
@@ -415,9 +456,6 @@ class Pool:
     def _link(self) -> Link:
         """The connection for new requests."""
         with self._lock:
-            if self._process != os.getpid():
-                # The parent reads the answers on its connections.
-                self._current, self._retired, self._process = None, [], os.getpid()
             if self._current is not None:
                 if self._current.usable():
                     return self._current
@@ -450,23 +488,31 @@ def _request(
     service: str,
     timeout: Optional[float],
 ) -> Starttls:
+    ipproto = socket.IPPROTO_TCP
+    if sock.type == socket.SOCK_DGRAM:
+        ipproto, flags = socket.IPPROTO_UDP, flags | Flag.DTLS
+    elif sock.proto == socket.IPPROTO_SCTP:
+        ipproto = socket.IPPROTO_SCTP
+    if not 0 <= stream <= EVERY_STREAM:
+        raise ValueError(f"stream: 0 to {EVERY_STREAM}")
+    names = localid, remoteid
+    limit = _milliseconds(timeout)
+    asked = Starttls(int(flags), ipproto, *names, os.urandom(16), service, limit, streamid=stream)
+    asked.encode()
+    return asked
+
+
+@contextlib.contextmanager
+def _closing_on_failure(
+    sock: socket.socket, plaintext: Union[socket.socket, Connect, None]
+) -> Iterator[None]:
+    """Both sockets are consumed, also by a request that cannot be made."""
     try:
-        ipproto = socket.IPPROTO_TCP
-        if sock.type == socket.SOCK_DGRAM:
-            ipproto, flags = socket.IPPROTO_UDP, flags | Flag.DTLS
-        elif sock.proto == socket.IPPROTO_SCTP:
-            ipproto = socket.IPPROTO_SCTP
-        if not 0 <= stream <= EVERY_STREAM:
-            raise ValueError(f"stream: 0 to {EVERY_STREAM}")
-        names = localid, remoteid
-        limit = _milliseconds(timeout)
-        asked = Starttls(
-            int(flags), ipproto, *names, os.urandom(16), service, limit, streamid=stream
-        )
-        asked.encode()
-        return asked
+        yield
     except BaseException:
         sock.close()
+        if isinstance(plaintext, socket.socket):
+            plaintext.close()
         raise
 
 

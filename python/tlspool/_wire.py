@@ -6,6 +6,8 @@ import enum
 import struct
 from typing import NamedTuple
 
+from ._errors import Error
+
 RECORD_LEN = 388
 IDENTITY = "20151111api@tlspool.arpa2.net"
 INFO_QUERY = 0xFFFF
@@ -305,9 +307,11 @@ def pack_prng(ctlkey: bytes, label: str, context: bytes | None, length: int) -> 
     return _PRNG.pack(len(name), -1 if context is None else len(context), length, asked)
 
 
-def unpack_prng(data: bytes) -> bytes:
+def unpack_prng(data: bytes, wanted: int) -> bytes:
     _, _, length, buffer = _PRNG.unpack_from(data)
-    return buffer[: max(length, 0)]
+    if length != wanted:
+        raise Error("the TLS Pool's answer is not the keying material that was asked for")
+    return buffer[:length]
 
 
 def pack_info(ctlkey: bytes, kind: int, value: bytes | None) -> bytes:
