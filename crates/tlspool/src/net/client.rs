@@ -25,7 +25,7 @@ use super::peer::Peer;
 const OUTBOX_LIMIT: usize = 2048 * RECORD_LEN;
 
 /// Identifies a connection for as long as the daemon runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ClientId(u64);
 
 /// One program's connection.

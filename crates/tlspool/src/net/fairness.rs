@@ -3,39 +3,52 @@
 //! handshake of another wait for a thousand steps, again and again.
 //!
 //! A handshake that is woken waits here for its turn. One takes a step at a time; when nothing else is left to do on
-//! this thread, the next one is chosen: of the program whose turn it is, the one that has waited longest. Programs
-//! take turns, and those that have only just begun to wait come first, but not more often than every other time, so
-//! that nobody waits for ever. With nobody else there, a turn comes at once.
+//! this thread, the next one is chosen: of the program that has had the least time, the one that has waited longest
+//! (start-time fair queueing). Who asks for less than its share is served at once for that reason, however many steps
+//! it takes; a program that had nothing to do begins with as much time as the one whose turn it was last, since time
+//! not used is not saved up. With nobody else there, a turn comes at once.
 //!
 //! Reading a few records of a program is a step too: what it asks for in excess of what is done stays in its socket.
 //! Relays, and answers of the other processes, are short and do not wait.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::poll_fn;
 use std::hash::Hash;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+
+/// Accounts of programs with nothing to do are looked for when there are so many more than of those that wait.
+const SPARE: usize = 64;
 
 /// What waits on one thread, by the program `P` that it is for.
 pub(crate) struct Fairness<P> {
     queues: RefCell<Queues<P>>,
     /// Told when something waits.
     wanted: Notify,
+    /// What the time is.
+    clock: fn() -> Instant,
 }
 
 struct Queues<P> {
-    /// By program, longest first; none is empty.
-    waiting: HashMap<P, VecDeque<Rc<Ticket>>>,
-    /// The programs of which something waits, in the order of their turns: those that had no turn since they began
-    /// to wait, and the others.
-    fresh: VecDeque<P>,
-    others: VecDeque<P>,
-    /// The latest turn was a fresh one's.
-    was_fresh: bool,
+    accounts: HashMap<P, Account>,
+    /// The programs of which something waits, by the time they had.
+    order: BTreeSet<(Duration, P)>,
+    /// The time that the program had whose turn was last. It never goes back.
+    now: Duration,
+}
+
+/// Of one program.
+#[derive(Default)]
+struct Account {
+    /// The time it had. Only differences between programs mean anything.
+    had: Duration,
+    /// Longest first.
+    waiting: VecDeque<Rc<Ticket>>,
 }
 
 /// The right to a step, of a handshake or of the reading of records.
@@ -57,15 +70,15 @@ enum State {
     Granted,
 }
 
-impl<P: Copy + Eq + Hash> Fairness<P> {
+impl<P: Copy + Eq + Hash + Ord> Fairness<P> {
     pub(crate) fn new() -> Self {
-        let queues = Queues {
-            waiting: HashMap::new(),
-            fresh: VecDeque::new(),
-            others: VecDeque::new(),
-            was_fresh: false,
-        };
-        Self { queues: RefCell::new(queues), wanted: Notify::new() }
+        Self::with_clock(Instant::now)
+    }
+
+    fn with_clock(clock: fn() -> Instant) -> Self {
+        let queues =
+            Queues { accounts: HashMap::new(), order: BTreeSet::new(), now: Duration::ZERO };
+        Self { queues: RefCell::new(queues), wanted: Notify::new(), clock }
     }
 
     /// Runs `future` in turns with those of other programs. Nothing happens without a task for
@@ -74,11 +87,14 @@ impl<P: Copy + Eq + Hash> Fairness<P> {
         let mut future = pin!(future);
         let ticket = Rc::<Ticket>::default();
         poll_fn(|cx| {
-            if self.may_run(program, &ticket, cx) {
-                future.as_mut().poll(cx)
-            } else {
-                Poll::Pending
+            if !self.may_run(program, &ticket, cx) {
+                return Poll::Pending;
             }
+            let begun = (self.clock)();
+            let polled = future.as_mut().poll(cx);
+            let took = (self.clock)().saturating_duration_since(begun);
+            self.queues.borrow_mut().charge(program, took);
+            polled
         })
         .await
     }
@@ -118,28 +134,41 @@ impl<P: Copy + Eq + Hash> Fairness<P> {
     }
 }
 
-impl<P: Copy + Eq + Hash> Queues<P> {
+impl<P: Copy + Eq + Hash + Ord> Queues<P> {
     fn push(&mut self, program: P, ticket: Rc<Ticket>) {
-        let queue = self.waiting.entry(program).or_default();
-        if queue.is_empty() {
-            self.fresh.push_back(program);
+        let account = self.accounts.entry(program).or_default();
+        if account.waiting.is_empty() {
+            account.had = account.had.max(self.now);
+            self.order.insert((account.had, program));
         }
-        queue.push_back(ticket);
+        account.waiting.push_back(ticket);
     }
 
     /// Who is next, and whether there are more.
     fn pop(&mut self) -> Option<(Rc<Ticket>, bool)> {
-        self.was_fresh = self.others.is_empty() || !(self.was_fresh || self.fresh.is_empty());
-        let turn = if self.was_fresh { &mut self.fresh } else { &mut self.others };
-        let program = turn.pop_front()?;
-        let queue = self.waiting.get_mut(&program)?;
-        let ticket = queue.pop_front()?;
-        if queue.is_empty() {
-            self.waiting.remove(&program);
-        } else {
-            self.others.push_back(program);
+        let (had, program) = *self.order.first()?;
+        self.now = self.now.max(had);
+        let account = self.accounts.get_mut(&program)?;
+        let ticket = account.waiting.pop_front()?;
+        if account.waiting.is_empty() {
+            self.order.remove(&(had, program));
         }
-        Some((ticket, !self.waiting.is_empty()))
+        Some((ticket, !self.order.is_empty()))
+    }
+
+    /// A step of `program` took so long.
+    fn charge(&mut self, program: P, took: Duration) {
+        let Some(account) = self.accounts.get_mut(&program) else { return };
+        let before = account.had;
+        account.had += took;
+        if !account.waiting.is_empty() {
+            self.order.remove(&(before, program));
+            self.order.insert((account.had, program));
+        } else if self.accounts.len() > self.order.len() * 2 + SPARE {
+            // Whoever had less than the others had by now begins anew like a stranger.
+            let now = self.now;
+            self.accounts.retain(|_, account| !account.waiting.is_empty() || account.had > now);
+        }
     }
 }
 
@@ -155,74 +184,153 @@ impl Ticket {
 #[cfg(test)]
 mod tests {
     use tokio::runtime::{Builder, LocalOptions};
-    use tokio::task::{spawn_local, yield_now};
+    use tokio::task::{JoinHandle, spawn_local, yield_now};
 
     use super::*;
 
-    /// Has `programs` make `handshakes` each, and then a last one a single one, of `STEPS` steps each; returns for
-    /// each step taken, in order, whose it was.
-    fn steps(programs: u32, handshakes: u32) -> Vec<u32> {
-        let runtime = Builder::new_current_thread().build_local(LocalOptions::default()).unwrap();
-        runtime.block_on(async {
-            let fairness = Rc::new(Fairness::new());
-            let taken = Rc::new(RefCell::new(Vec::new()));
+    thread_local!(static NOW: Cell<Instant> = Cell::new(Instant::now()));
+
+    /// A step is taken, which is all that time passes by.
+    fn pass(time: Duration) {
+        NOW.set(NOW.get() + time);
+    }
+
+    /// A thread that is shared out, and for each step taken, in order, whose it was.
+    #[derive(Clone)]
+    struct Shared {
+        fairness: Rc<Fairness<u32>>,
+        taken: Rc<RefCell<Vec<u32>>>,
+    }
+
+    impl Shared {
+        fn new() -> Self {
+            let fairness = Rc::new(Fairness::with_clock(|| NOW.get()));
             let driver = fairness.clone();
             spawn_local(async move { driver.share_out().await });
-            let begin = |program| {
-                let (fairness, taken) = (fairness.clone(), taken.clone());
-                spawn_local(async move {
-                    let handshake = async {
-                        for step in 0..STEPS {
-                            taken.borrow_mut().push(program);
-                            if step + 1 < STEPS {
-                                yield_now().await;
-                            }
+            Self { fairness, taken: Rc::default() }
+        }
+
+        /// Begins a handshake of so many steps that take so long each.
+        fn begin(&self, program: u32, steps: usize, each: Duration) -> JoinHandle<()> {
+            let Self { fairness, taken } = self.clone();
+            spawn_local(async move {
+                let handshake = async {
+                    for step in 0..steps {
+                        taken.borrow_mut().push(program);
+                        pass(each);
+                        if step + 1 < steps {
+                            yield_now().await;
                         }
-                    };
-                    fairness.run(program, handshake).await;
-                })
-            };
-            let mut tasks: Vec<_> =
-                (0..programs).flat_map(|program| (0..handshakes).map(move |_| program)).collect();
-            tasks.push(programs);
-            for task in tasks.into_iter().map(begin).collect::<Vec<_>>() {
-                task.await.unwrap();
-            }
-            taken.take()
+                    }
+                };
+                fairness.run(program, handshake).await;
+            })
+        }
+    }
+
+    fn on_one_thread<F: Future>(test: impl FnOnce() -> F) -> F::Output {
+        let runtime = Builder::new_current_thread().build_local(LocalOptions::default()).unwrap();
+        runtime.block_on(async { test().await })
+    }
+
+    async fn all(tasks: impl IntoIterator<Item = JoinHandle<()>>) {
+        for task in tasks.into_iter().collect::<Vec<_>>() {
+            task.await.unwrap();
+        }
+    }
+
+    fn count(taken: &[u32], program: u32) -> usize {
+        taken.iter().filter(|other| **other == program).count()
+    }
+
+    /// How many steps were taken until the last one of `program`.
+    fn done_after(taken: &[u32], program: u32) -> usize {
+        taken.iter().rposition(|other| *other == program).unwrap() + 1
+    }
+
+    /// Has `programs` make `handshakes` each, and then a last one a single one, of `STEPS` steps each.
+    fn steps(programs: u32, handshakes: usize) -> Vec<u32> {
+        on_one_thread(|| async {
+            let shared = Shared::new();
+            let begin = |program| shared.begin(program, STEPS, STEP);
+            let busy: Vec<_> = (0..programs).flat_map(|p| vec![p; handshakes]).collect();
+            all(busy.into_iter().chain([programs]).map(begin)).await;
+            shared.taken.take()
         })
     }
 
     const STEPS: usize = 10;
+    const STEP: Duration = Duration::from_millis(1);
 
     #[test]
     fn one_handshake_does_not_wait_for_those_of_another_program() {
         let taken = steps(1, 100);
         assert_eq!(taken.len(), 101 * STEPS);
-        let last = taken.iter().rposition(|program| *program == 1).unwrap();
-        assert!(last <= 3 * STEPS, "it was done after {last} steps");
+        let done = done_after(&taken, 1);
+        assert!(done <= 3 * STEPS, "it was done after {done} steps");
         // Nor do they wait for it.
-        let between = taken[..last].iter().filter(|program| **program == 0).count();
+        let between = count(&taken[..done], 0);
         assert!(between >= STEPS - 1, "{between} steps of the others beside it");
     }
 
     #[test]
-    fn among_many_that_are_busy_one_that_comes_now_and_then_is_next() {
+    fn programs_that_are_busy_take_turns() {
         let taken = steps(20, 20);
         assert_eq!(taken.len(), (20 * 20 + 1) * STEPS);
-        let last = taken.iter().rposition(|program| *program == 20).unwrap();
-        assert!(last <= 2 * 20 + 3 * STEPS, "it was done after {last} steps");
-        // The busy ones take turns.
+        let done = done_after(&taken, 20);
+        assert!(done <= (20 + 1) * STEPS + 20, "the last one was done after {done} steps");
         let half = &taken[..taken.len() / 2];
         for program in 0..20 {
-            let share = half.iter().filter(|other| **other == program).count();
+            let share = count(half, program);
             assert!((90..=110).contains(&share), "{program} took {share} steps of 2000");
         }
     }
 
     #[test]
+    fn what_is_shared_is_time_and_not_the_number_of_steps() {
+        let taken = on_one_thread(|| async {
+            let shared = Shared::new();
+            let long = (0..20).map(|n| shared.begin(n % 4, 10, STEP));
+            let long: Vec<_> = long.collect();
+            let short = (0..4).map(|_| shared.begin(4, 10, STEP / 10));
+            all(long.into_iter().chain(short)).await;
+            shared.taken.take()
+        });
+        // All its steps take as long as four of the others, one of each: what it needs is at hand in five turns.
+        let done = done_after(&taken, 4);
+        let others = done - count(&taken[..done], 4);
+        assert!(others <= 5 * 4, "{others} steps of the others first");
+    }
+
+    #[test]
+    fn time_that_was_not_used_is_not_saved_up() {
+        let taken = on_one_thread(|| async {
+            let shared = Shared::new();
+            all([shared.begin(1, 1, STEP)]).await;
+            all((0..50).map(|_| shared.begin(0, STEPS, STEP))).await;
+            shared.taken.borrow_mut().clear();
+            all((0..100).map(|n| shared.begin(n % 2, STEPS, STEP))).await;
+            shared.taken.take()
+        });
+        let share = count(&taken[..100], 1);
+        assert!((45..=55).contains(&share), "{share} of 100 steps");
+    }
+
+    #[test]
+    fn of_programs_that_are_gone_nothing_is_kept() {
+        on_one_thread(|| async {
+            let shared = Shared::new();
+            for program in 0..1000 {
+                all([shared.begin(program, 1, STEP)]).await;
+            }
+            let accounts = shared.fairness.queues.borrow().accounts.len();
+            assert!(accounts <= SPARE + 2, "{accounts} accounts");
+        });
+    }
+
+    #[test]
     fn who_is_woken_twice_takes_one_turn_and_who_is_gone_takes_none_from_others() {
-        let runtime = Builder::new_current_thread().build_local(LocalOptions::default()).unwrap();
-        runtime.block_on(async {
+        on_one_thread(|| async {
             let fairness = Rc::new(Fairness::new());
             let mut cx = Context::from_waker(Waker::noop());
             let polls = Cell::new(0);
