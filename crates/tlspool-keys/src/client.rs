@@ -5,12 +5,15 @@
 //! for [`KeyClient::set_channel`]: what was in flight is sent once more, because signing twice
 //! harms nobody, and fails with [`KeyError::Restarted`] if the key process dies on it again.
 //!
+//! Programs share the key process ([`KeyClient::for_program`]).
+//!
 //! A key that the key process no longer knows (it was restarted, or had too many open) is opened
 //! again without the caller's help.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,6 +32,13 @@ use crate::{KeyError, KeyId, KeyInfo, SignScheme, TokenStatus};
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The key process says itself what was not ready in time; it gets this much longer to do so.
 const GRACE: Duration = Duration::from_millis(500);
+/// Signatures of one program with one key that are on their way at once: enough to keep a token busy with which the
+/// pool has as many sessions as it does by default. The key process takes what comes in the order in which it comes; a
+/// program that has begun a thousand handshakes must not have a thousand signatures made before another's one.
+const ON_THEIR_WAY: usize = 12;
+/// No longer does a signature wait for others of its program and key. A key for which this matters is slow or waits for
+/// its PIN; the key process knows, and says so in time.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Events that a slow listener may fall behind.
 const EVENTS: usize = 64;
 
@@ -37,6 +47,7 @@ const EVENTS: usize = 64;
 pub struct KeyClient {
     shared: Arc<Shared>,
     timeout: Duration,
+    program: u64,
     /// Ends the reading task with the last clone.
     _reader: Arc<AbortOnDrop>,
 }
@@ -58,10 +69,26 @@ struct State {
     pending: HashMap<u32, Pending>,
     /// Requests that could not be written at once.
     unsent: VecDeque<u32>,
+    /// Where anything is on its way.
+    lines: HashMap<Line, Waiting>,
     prompts: Vec<PinPrompt>,
 }
 
+/// A program, and a key that signs for it.
+type Line = (u64, KeyId);
+
+/// What a program wants of a key.
+#[derive(Default)]
+struct Waiting {
+    on_their_way: usize,
+    /// Longest first. One that is not pending any more is gone.
+    requests: VecDeque<u32>,
+}
+
 struct Pending {
+    line: Option<Line>,
+    /// It is on its way, and not in the queue of its line.
+    counted: bool,
     /// Wiped, because it may hold a PIN.
     datagram: Zeroizing<Vec<u8>>,
     deadline: Instant,
@@ -109,13 +136,21 @@ impl KeyClient {
             events: broadcast::channel(EVENTS).0,
         });
         let reader = tokio::spawn(read(shared.clone())).abort_handle();
-        Self { shared, timeout: DEFAULT_TIMEOUT, _reader: Arc::new(AbortOnDrop(reader)) }
+        let _reader = Arc::new(AbortOnDrop(reader));
+        Self { shared, timeout: DEFAULT_TIMEOUT, program: 0, _reader }
     }
 
     /// The same client with another time limit for its requests; it includes waiting for a PIN.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         Self { timeout, ..self.clone() }
+    }
+
+    /// The same client for a program, which is any number. Programs share the key process: of each only a few
+    /// signatures with a key are made before those of others.
+    #[must_use]
+    pub fn for_program(&self, program: u64) -> Self {
+        Self { program, ..self.clone() }
     }
 
     /// The key process was restarted: this is the new channel to it.
@@ -214,9 +249,13 @@ impl KeyClient {
         let deadline = Instant::now() + self.timeout;
         let deadline_ms = u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX);
         let again = !matches!(request, Request::Pin { .. });
+        let line = match &request {
+            Request::Sign { key, .. } => Some((self.program, *key)),
+            _ => None,
+        };
         // Room enough that a PIN is never copied by growing.
         let mut datagram = Zeroizing::new(Vec::with_capacity(256));
-        let id = {
+        let (id, counted) = {
             let mut state = self.shared.state.lock();
             let id = state.new_id();
             RequestFrame { id, deadline_ms, request }.encode(&mut datagram);
@@ -224,19 +263,31 @@ impl KeyClient {
                 let text = format!("a request over {MAX_MESSAGE} bytes");
                 return Reply { retried, answer: Err(KeyError::Unsupported(text)) };
             }
+            let counted = line.is_none_or(|line| state.begin(line, id));
             // What cannot be written now is left to the reading task.
-            let channel = state.channel.as_ref();
+            let channel = state.channel.as_ref().filter(|_| counted);
             let sent = channel.is_some_and(|channel| channel.try_send(&datagram).is_ok());
-            let pending = Pending { datagram, deadline, reply, sent, retried, again };
+            let pending =
+                Pending { line, counted, datagram, deadline, reply, sent, retried, again };
             state.pending.insert(id, pending);
-            if !sent {
+            if counted && !sent {
                 state.unsent.push_back(id);
                 self.shared.changed.notify_one();
             }
-            id
+            (id, counted)
         };
         let _forget = Forget { shared: &self.shared, id };
-        match tokio::time::timeout(self.timeout + GRACE, replied).await {
+        let mut replied = pin!(replied);
+        let mut left = self.timeout + GRACE;
+        if !counted && left > PATIENCE {
+            match tokio::time::timeout(PATIENCE, replied.as_mut()).await {
+                Ok(Ok(reply)) => return reply,
+                Ok(Err(_)) => {} // as below
+                Err(_) => self.shared.send_anyhow(id),
+            }
+            left -= PATIENCE;
+        }
+        match tokio::time::timeout(left, replied).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(_)) => Reply { retried, answer: Err(KeyError::Restarted) },
             Err(_) => {
@@ -263,24 +314,63 @@ impl State {
         }
     }
 
+    /// A request of this line; returns whether it may go on its way, or waits in the line.
+    fn begin(&mut self, line: Line, id: u32) -> bool {
+        let waiting = self.lines.entry(line).or_default();
+        let goes = waiting.on_their_way < ON_THEIR_WAY;
+        if goes {
+            waiting.on_their_way += 1;
+        } else {
+            waiting.requests.push_back(id);
+        }
+        goes
+    }
+
+    /// This is not on its way any more: the next of its line is to be sent.
+    fn end(&mut self, request: &Pending) {
+        let (Some(line), true) = (request.line, request.counted) else { return };
+        let Some(waiting) = self.lines.get_mut(&line) else { return };
+        waiting.on_their_way -= 1;
+        while waiting.on_their_way < ON_THEIR_WAY
+            && let Some(next) = waiting.requests.pop_front()
+        {
+            if let Some(pending) = self.pending.get_mut(&next).filter(|pending| !pending.counted) {
+                pending.counted = true;
+                waiting.on_their_way += 1;
+                self.unsent.push_back(next);
+            }
+        }
+        if waiting.on_their_way == 0 {
+            self.lines.remove(&line);
+        }
+    }
+
+    /// Takes a request out; returns it, and whether others are to be sent for it.
+    fn remove(&mut self, id: u32) -> (Option<Pending>, bool) {
+        let removed = self.pending.remove(&id);
+        let unsent = self.unsent.len();
+        if let Some(request) = &removed {
+            self.end(request);
+        }
+        (removed, self.unsent.len() > unsent)
+    }
+
     /// The channel is gone: decides what becomes of each request. Returns the questions that the
     /// dead key process had put.
     fn lost(&mut self) -> Vec<PinPrompt> {
         self.channel = None;
-        let State { pending, unsent, .. } = self;
         let sent: Vec<u32> =
-            pending.iter().filter(|(_, request)| request.sent).map(|(id, _)| *id).collect();
+            self.pending.iter().filter(|(_, request)| request.sent).map(|(id, _)| *id).collect();
         for id in sent {
-            let Some(mut request) = pending.remove(&id) else { continue };
-            if request.retried || !request.again {
+            let Some(request) = self.pending.get_mut(&id) else { continue };
+            if !request.retried && request.again {
+                request.sent = false;
+                request.retried = true;
+                self.unsent.push_back(id);
+            } else if let (Some(request), _) = self.remove(id) {
                 let answer = Err(KeyError::Restarted);
                 let _ = request.reply.send(Reply { retried: true, answer });
-                continue;
             }
-            request.sent = false;
-            request.retried = true;
-            pending.insert(id, request);
-            unsent.push_back(id);
         }
         std::mem::take(&mut self.prompts)
     }
@@ -361,10 +451,26 @@ impl Shared {
         }
     }
 
+    /// It has waited for others of its line for long enough.
+    fn send_anyhow(&self, id: u32) {
+        let mut state = self.state.lock();
+        let State { pending, unsent, lines, .. } = &mut *state;
+        let Some(request) = pending.get_mut(&id).filter(|request| !request.counted) else { return };
+        request.counted = true;
+        if let Some(line) = request.line {
+            lines.entry(line).or_default().on_their_way += 1;
+        }
+        unsent.push_back(id);
+        self.changed.notify_one();
+    }
+
     fn dispatch(&self, datagram: &[u8]) {
         match ipc::decode_message(datagram) {
             Ok(Message::Answer { id, answer }) => {
-                let pending = self.state.lock().pending.remove(&id);
+                let (pending, more) = self.state.lock().remove(id);
+                if more {
+                    self.changed.notify_one();
+                }
                 if let Some(pending) = pending {
                     let answer = Owned::from_answer(answer);
                     let _ = pending.reply.send(Reply { retried: pending.retried, answer });
@@ -417,8 +523,11 @@ struct Forget<'a> {
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        let pending = self.shared.state.lock().pending.remove(&self.id);
+        let (pending, more) = self.shared.state.lock().remove(self.id);
         drop(pending);
+        if more {
+            self.shared.changed.notify_one();
+        }
     }
 }
 
@@ -430,4 +539,146 @@ impl Drop for AbortOnDrop {
 
 fn other_answer() -> KeyError {
     KeyError::Protocol("the answer is to another question".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram as Blocking;
+
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    use tokio::task::{JoinHandle, yield_now};
+
+    use super::*;
+    use crate::ipc::decode_request;
+
+    type Signed = Result<Vec<u8>, KeyError>;
+
+    /// A client, and the other end of its channel.
+    fn client() -> (KeyClient, Blocking) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        (KeyClient::new(ours).unwrap(), theirs.into())
+    }
+
+    /// Asks for so many signatures for a program.
+    fn ask(client: &KeyClient, program: u64, key: u8, count: usize) -> Vec<JoinHandle<Signed>> {
+        let key = KeyInfo {
+            id: KeyId([key; 16]),
+            uri: String::new(),
+            spki_der: Vec::new(),
+            algorithm: crate::KeyAlgorithm::P256,
+        };
+        let client = client.for_program(program);
+        let one = || {
+            let (client, key) = (client.clone(), key.clone());
+            let message = program.to_le_bytes();
+            tokio::spawn(
+                async move { client.sign(&key, SignScheme::EcdsaP256Sha256, &message).await },
+            )
+        };
+        std::iter::repeat_with(one).take(count).collect()
+    }
+
+    /// What has come to the key process: numbers of requests, and of programs.
+    async fn arrived(channel: &Blocking) -> Vec<(u32, u64)> {
+        for _ in 0..1000 {
+            yield_now().await;
+        }
+        let mut buffer = [0; 1024];
+        let mut come = Vec::new();
+        while let Ok(len) = channel.recv(&mut buffer) {
+            let frame = decode_request(&buffer[..len]).unwrap();
+            let Request::Sign { message, .. } = frame.request else { panic!("a signature") };
+            come.push((frame.id, u64::from_le_bytes(message.try_into().unwrap())));
+        }
+        come
+    }
+
+    fn answer(channel: &Blocking, id: u32) {
+        let mut datagram = Vec::new();
+        Message::Answer { id, answer: Answer::Signature(b"signed") }.encode(&mut datagram);
+        channel.send(&datagram).unwrap();
+    }
+
+    fn of(come: &[(u32, u64)], program: u64) -> usize {
+        come.iter().filter(|(_, whose)| *whose == program).count()
+    }
+
+    #[tokio::test]
+    async fn the_signature_of_one_program_does_not_wait_for_a_hundred_of_another() {
+        let (client, channel) = client();
+        let mut tasks = ask(&client, 1, 1, 100);
+        let come = arrived(&channel).await;
+        assert_eq!(come.len(), ON_THEIR_WAY);
+        tasks.extend(ask(&client, 2, 1, 1));
+        tasks.extend(ask(&client, 1, 2, 1));
+        let more = arrived(&channel).await;
+        assert_eq!((of(&more, 2), of(&more, 1)), (1, 1), "another program, and another key");
+        let (mut open, mut all) = ([come, more].concat(), 102 - ON_THEIR_WAY - 2);
+        while let Some((id, _)) = open.pop() {
+            answer(&channel, id);
+            let next = arrived(&channel).await;
+            assert!(next.len() <= 1, "one follows another");
+            all -= next.len();
+            open.extend(next);
+        }
+        assert_eq!(all, 0);
+        for task in tasks {
+            assert_eq!(task.await.unwrap().unwrap(), b"signed");
+        }
+        assert!(client.shared.state.lock().lines.is_empty(), "nothing is kept");
+    }
+
+    #[tokio::test]
+    async fn who_does_not_wait_any_more_gives_way() {
+        let (client, channel) = client();
+        let mut tasks = ask(&client, 1, 1, ON_THEIR_WAY + 10);
+        assert_eq!(arrived(&channel).await.len(), ON_THEIR_WAY);
+        // In the line, and on their way.
+        let left = tasks.split_off(ON_THEIR_WAY);
+        left[..5].iter().for_each(JoinHandle::abort);
+        assert_eq!(arrived(&channel).await.len(), 0);
+        tasks[..7].iter().for_each(JoinHandle::abort);
+        assert_eq!(arrived(&channel).await.len(), 5);
+        tasks.iter().chain(&left).for_each(JoinHandle::abort);
+        assert_eq!(arrived(&channel).await.len(), 0);
+        assert!(client.shared.state.lock().lines.is_empty(), "nothing is kept");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_key_is_for_the_key_process_to_judge() {
+        let (client, channel) = client();
+        let tasks = ask(&client, 1, 1, 3 * ON_THEIR_WAY);
+        assert_eq!(arrived(&channel).await.len(), ON_THEIR_WAY);
+        tokio::time::sleep(PATIENCE).await;
+        let rest = arrived(&channel).await;
+        assert_eq!(rest.len(), 2 * ON_THEIR_WAY);
+        tasks.iter().for_each(JoinHandle::abort);
+        assert_eq!(arrived(&channel).await.len(), 0);
+        assert!(client.shared.state.lock().lines.is_empty(), "nothing is kept");
+    }
+
+    #[tokio::test]
+    async fn what_waits_goes_to_the_next_key_process() {
+        let (client, channel) = client();
+        let tasks = ask(&client, 1, 1, 2 * ON_THEIR_WAY);
+        assert_eq!(arrived(&channel).await.len(), ON_THEIR_WAY);
+        drop(channel);
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        let channel = Blocking::from(theirs);
+        client.set_channel(ours).unwrap();
+        let mut done = 0;
+        while done < tasks.len() {
+            let come = arrived(&channel).await;
+            assert!(!come.is_empty() && come.len() <= ON_THEIR_WAY, "{} after {done}", come.len());
+            done += come.len();
+            come.iter().for_each(|(id, _)| answer(&channel, *id));
+        }
+        for task in tasks {
+            assert_eq!(task.await.unwrap().unwrap(), b"signed");
+        }
+    }
 }

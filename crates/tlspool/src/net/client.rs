@@ -28,6 +28,13 @@ const OUTBOX_LIMIT: usize = 2048 * RECORD_LEN;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ClientId(u64);
 
+impl ClientId {
+    /// Not 0.
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// One program's connection.
 pub(crate) struct Client {
     pub(crate) id: ClientId,

@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+/// No step is charged more: one that took longer was most likely interrupted, and the processor did something else.
+const LONGEST: Duration = Duration::from_millis(1);
 /// Accounts of programs with nothing to do are looked for when there are so many more than of those that wait.
 const SPARE: usize = 64;
 
@@ -38,7 +40,7 @@ struct Queues<P> {
     accounts: HashMap<P, Account>,
     /// The programs of which something waits, by the time they had.
     order: BTreeSet<(Duration, P)>,
-    /// The time that the program had whose turn was last. It never goes back.
+    /// The time that the program had whose turn was last, or if nobody waits what it has now. It never goes back.
     now: Duration,
 }
 
@@ -93,7 +95,7 @@ impl<P: Copy + Eq + Hash + Ord> Fairness<P> {
             let begun = (self.clock)();
             let polled = future.as_mut().poll(cx);
             let took = (self.clock)().saturating_duration_since(begun);
-            self.queues.borrow_mut().charge(program, took);
+            self.queues.borrow_mut().charge(program, took.min(LONGEST));
             polled
         })
         .await
@@ -164,7 +166,11 @@ impl<P: Copy + Eq + Hash + Ord> Queues<P> {
         if !account.waiting.is_empty() {
             self.order.remove(&(before, program));
             self.order.insert((account.had, program));
-        } else if self.accounts.len() > self.order.len() * 2 + SPARE {
+        } else if self.order.is_empty() {
+            // Nobody is behind.
+            self.now = self.now.max(account.had);
+        }
+        if self.accounts.len() > self.order.len() * 2 + SPARE {
             // Whoever had less than the others had by now begins anew like a stranger.
             let now = self.now;
             self.accounts.retain(|_, account| !account.waiting.is_empty() || account.had > now);

@@ -521,7 +521,10 @@ impl Host for RequestHost {
         scheme: SignatureScheme,
         message: &[u8],
     ) -> Result<Vec<u8>, SignatureFailure> {
-        let signed = self.worker.keys.sign(credential, scheme.into(), message, self.deadline).await;
+        let program = self.client.as_ref().map(|client| client.id);
+        let scheme = scheme.into();
+        let signed =
+            self.worker.keys.sign(program, credential, scheme, message, self.deadline).await;
         signed.map_err(|error| {
             self.outcome.error = Some(PoolError::KeyUnavailable);
             SignatureFailure(error.to_string())

@@ -20,6 +20,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::client::ClientId;
 use super::pin::Waits;
 use super::shared::Shared;
 
@@ -71,9 +72,10 @@ impl Keys {
         Ok(self.within(deadline).open(uri).await?.spki_der)
     }
 
-    /// The signature of `message` by the key of `credential`.
+    /// The signature of `message` by the key of `credential`, for this program if it is there.
     pub(crate) async fn sign(
         &self,
+        program: Option<ClientId>,
         credential: &Credential,
         scheme: u16,
         message: &[u8],
@@ -81,7 +83,8 @@ impl Keys {
     ) -> Result<Vec<u8>, KeyError> {
         let scheme = SignScheme::from_number(scheme)
             .ok_or_else(|| KeyError::Unsupported(format!("signature scheme {scheme:#06x}")))?;
-        let client = self.within(deadline);
+        let program = program.map_or(0, ClientId::number);
+        let client = self.within(deadline).for_program(program);
         let key = self.open(&client, credential).await?;
         match client.sign(&key, scheme, message).await {
             Err(KeyError::KeyChanged(_)) => {

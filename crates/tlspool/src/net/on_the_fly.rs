@@ -184,8 +184,9 @@ async fn make(
     // What is to be signed is the same both times: the first has it noted, the second signed.
     let blank = authority.certify(&params, Vec::new()).map_err(wrong)?;
     let scheme = authority.scheme.into();
-    let signature =
-        keys.sign(&authority.credential, scheme, &blank.to_be_signed, host.deadline).await?;
+    let program = host.client.as_ref().map(|client| client.id);
+    let (credential, message) = (&authority.credential, &blank.to_be_signed);
+    let signature = keys.sign(program, credential, scheme, message, host.deadline).await?;
     let signed = authority.certify(&params, signature).map_err(wrong)?;
     if signed.to_be_signed != blank.to_be_signed {
         return Err(wrong("it changed while it was signed".into()));
