@@ -79,6 +79,14 @@ impl Crowd {
     }
 }
 
+/// In life a crowd's programs and their directory are on other machines. Here, where they are threads beside the pool,
+/// they must not take the processor from it and from whoever else is there: this thread stands back.
+pub(crate) fn stand_back() {
+    const NICE: i32 = 10;
+    // On Linux it is the thread's own.
+    rustix::process::setpriority_process(None, NICE).expect("one may always stand back");
+}
+
 /// A user's certificate, of the key that all of them have: making a thousand would take longer than the rest.
 fn certificate(name: &str, key: &KeyPair) -> (String, Vec<u8>) {
     let mut params = CertificateParams::default();
@@ -95,6 +103,7 @@ fn directory(
     let (started, fake) = mpsc::channel();
     let leaf = leaf.clone();
     std::thread::spawn(move || {
+        stand_back();
         let mut builder = tokio::runtime::Builder::new_current_thread();
         builder.enable_all().build().expect("a runtime").block_on(async {
             let fake = Fake::searching(&leaf, move |asked| {
