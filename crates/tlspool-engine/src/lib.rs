@@ -15,6 +15,7 @@ pub mod binding;
 mod config;
 mod coroutine;
 pub mod handshake;
+mod linger;
 pub mod record;
 pub mod relay;
 pub mod socket;

@@ -20,15 +20,14 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::Range;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Sleep, sleep};
 
+use crate::linger::{Left, Linger, Watch};
 use crate::record::{Event, Fault, HEADER, MAX_PLAINTEXT, MAX_RECORD, Traffic, alert, content};
 use crate::socket::Socket;
 
@@ -41,11 +40,14 @@ const STREAM_BUFFER: usize = BATCH * MAX_RECORD;
 /// Bytes of the thread's buffer for packets: more than the kernel lets a UNIX socket send in one.
 const PACKET_BUFFER: usize = 32 * MAX_RECORD;
 
+/// Why a session ends whose peer takes nothing.
+pub(crate) const STANDS_STILL: &str = "it does not take what the application has said last";
+
 /// Plaintext shorter than this is moved next to its predecessor; longer is sent from where it is.
 const WORTH_A_SEGMENT: usize = 2048;
 
-/// How long a peer may take to end its side after the application is gone.
-const LINGER: Duration = Duration::from_secs(2);
+/// Most bytes that are read of a peer which takes nothing any more: more than a receive buffer holds.
+pub(crate) const LAST_WORDS: usize = 1 << 26;
 
 /// Ends a relay from outside, from any thread.
 #[derive(Debug, Clone, Default)]
@@ -53,30 +55,58 @@ pub struct Cancel(Arc<CancelState>);
 
 #[derive(Debug, Default)]
 struct CancelState {
-    requested: AtomicBool,
+    stage: AtomicU8,
     notify: Notify,
 }
 
+/// Stages of [`Cancel`].
+const REQUESTED: u8 = 1;
+const CUT: u8 = 2;
+
 impl Cancel {
-    /// Asks the session to end. If the application closes within a moment, what it sent before is
-    /// still delivered.
+    /// Asks the session to end. If the application has closed, or does within a moment, what it sent before is
+    /// still delivered, for as long as the peer takes it.
     pub fn request(&self) {
-        self.0.requested.store(true, Ordering::Release);
+        self.raise(REQUESTED);
+    }
+
+    /// Has the session end within a moment, whatever is on its way.
+    pub fn cut(&self) {
+        self.raise(CUT);
+    }
+
+    fn raise(&self, stage: u8) {
+        self.0.stage.fetch_max(stage, Ordering::AcqRel);
         self.0.notify.notify_waiters();
+    }
+
+    fn has_reached(&self, stage: u8) -> bool {
+        self.0.stage.load(Ordering::Acquire) >= stage
+    }
+
+    async fn reached(&self, stage: u8) {
+        while !self.has_reached(stage) {
+            let mut notified = pin!(self.0.notify.notified());
+            notified.as_mut().enable();
+            if !self.has_reached(stage) {
+                notified.await;
+            }
+        }
     }
 
     /// Whether it was asked to end.
     pub fn is_requested(&self) -> bool {
-        self.0.requested.load(Ordering::Acquire)
+        self.has_reached(REQUESTED)
     }
 
     /// Waits until it is asked to end.
     pub async fn requested(&self) {
-        let mut notified = pin!(self.0.notify.notified());
-        notified.as_mut().enable();
-        if !self.is_requested() {
-            notified.await;
-        }
+        self.reached(REQUESTED).await;
+    }
+
+    /// Waits until it is to be cut.
+    pub(crate) async fn is_cut(&self) {
+        self.reached(CUT).await;
     }
 }
 
@@ -144,12 +174,13 @@ impl std::fmt::Display for End {
 /// Relays until the session has ended; consumes both sockets.
 pub async fn run(peer: Socket, application: Socket, traffic: Traffic, cancel: &Cancel) -> Ended {
     let mut relay = Box::new(Relay::new(peer, application, traffic));
-    let mut cancelled = pin!(cancel.requested());
-    let mut asked = false;
+    let (mut cancelled, mut cut) = (pin!(cancel.requested()), pin!(cancel.is_cut()));
     let end = std::future::poll_fn(|cx| {
-        if !asked && cancelled.as_mut().poll(cx).is_ready() {
-            asked = true;
+        if !relay.cancelled && cancelled.as_mut().poll(cx).is_ready() {
             relay.cancelled = true;
+        }
+        if relay.cancelled && !relay.cut && cut.as_mut().poll(cx).is_ready() {
+            relay.cut = true;
         }
         relay.poll(cx)
     })
@@ -181,12 +212,20 @@ struct Relay {
     deserted: bool,
     /// It has reset its connection, and may have said more than arrived.
     reset: bool,
+    /// It was asked to end.
     cancelled: bool,
-    /// Why the session ends once its last record is sent.
+    /// It was asked to end at once.
+    cut: bool,
+    /// Why the session ends once its last record is sent, and the peer's last data are delivered.
     dying: Option<End>,
-    linger: Option<Pin<Box<Sleep>>>,
-    /// What [`Down::moved`] was when the time began.
-    linger_mark: u64,
+    /// Nothing reaches the peer any more.
+    mute: bool,
+    /// So many bytes of what it had said before are read; none: it is not lost, or all of them are.
+    last_words: Option<usize>,
+    /// The application was found to have gone, though it is not read to its end.
+    gone: bool,
+    watch: Watch,
+    linger: Option<Box<Linger>>,
 }
 
 /// Peer to application.
@@ -248,9 +287,13 @@ impl Relay {
             deserted: false,
             reset: false,
             cancelled: false,
+            cut: false,
             dying: None,
+            mute: false,
+            last_words: None,
+            gone: false,
+            watch: Watch::default(),
             linger: None,
-            linger_mark: 0,
         }
     }
 
@@ -267,19 +310,28 @@ impl Relay {
             self.die(end);
         }
         // What `up` put up for sending (an answer, an alert) leaves now.
-        match self.poll_flush_down(cx) {
-            Poll::Ready(Err(end)) => {
-                // Nothing can be said any more.
-                return Poll::Ready(self.dying.take().unwrap_or(end));
-            }
-            Poll::Ready(Ok(())) => {
-                if let Some(end) = self.dying.take() {
-                    return Poll::Ready(end);
+        let mut sent = self.mute;
+        if !self.mute {
+            match self.poll_flush_down(cx) {
+                Poll::Ready(Err(end)) => {
+                    sent = true;
+                    self.silence();
+                    if self.dying.is_none() {
+                        self.die(end);
+                    }
                 }
+                Poll::Ready(Ok(())) => sent = true,
+                Poll::Pending => {}
             }
-            Poll::Pending => {}
         }
-        if self.dying.is_none() && self.up.done && self.down.done {
+        if self.dying.is_some() {
+            if self.poll_last_words(cx).is_ready()
+                && sent
+                && let Some(end) = self.dying.take()
+            {
+                return Poll::Ready(end);
+            }
+        } else if self.up.done && self.down.done {
             let end = if self.deserted { End::ApplicationClosed } else { End::Closed };
             return Poll::Ready(end);
         }
@@ -291,6 +343,11 @@ impl Relay {
         let description = match &end {
             End::Fault(fault) => Some(fault.alert),
             End::ApplicationLost(_) => Some(alert::INTERNAL_ERROR),
+            End::PeerLost(_) => {
+                self.silence();
+                self.last_words = Some(0);
+                None
+            }
             _ => None,
         };
         if let Some(description) = description {
@@ -300,24 +357,86 @@ impl Relay {
         self.dying = Some(end);
     }
 
+    /// Nothing can be said to the peer any more.
+    fn silence(&mut self) {
+        self.mute = true;
+        self.down.pending = Vec::new();
+        self.down.taken = 0;
+        self.down.held = 0;
+    }
+
+    /// Reads what a peer that is lost had said before, an alert perhaps, and has the application get what any
+    /// peer said before its end. (What is closed with a reset loses what has not arrived.)
+    fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.last_words.is_some() {
+            let heard = ready!(self.poll_up(cx));
+            if let Err(end @ (End::PeerAlert(_) | End::Fault(_))) = heard {
+                // It says why it is lost.
+                self.dying = Some(end);
+            }
+            self.last_words = None;
+        }
+        if !self.is_ended_by_peer() {
+            return Poll::Ready(());
+        }
+        // That the application has gone is no news by now.
+        let _ = ready!(self.poll_flush_up(cx));
+        if self.owes_application() == 0 { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Whether the session ends by what the peer did, which the application learns after what the peer said.
+    const fn is_ended_by_peer(&self) -> bool {
+        matches!(self.dying, Some(End::PeerAlert(_) | End::PeerLost(_) | End::Truncated))
+    }
+
+    /// Bytes that the application does not have yet.
+    fn owes_application(&self) -> u64 {
+        if self.deserted || self.application.is_hung_up() {
+            return 0;
+        }
+        let pending = self.up.pending.iter().map(Vec::len).sum::<usize>();
+        pending.saturating_sub(self.up.taken) as u64 + self.application.unacknowledged()
+    }
+
     /// Limits the time that an ended session may take to be over.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let leaving = self.dying.is_some() || self.deserted && self.down.ended || self.cancelled;
+        let held = self.down.pending.len() > self.down.held;
+        self.gone |= self.watch.poll(cx, held, || self.application.is_hung_up());
+        let leaving = self.dying.is_some()
+            || self.cancelled
+            || self.gone
+            || self.deserted && self.down.ended;
         if !leaving {
             return Poll::Pending;
         }
-        // A slow peer may take what the application has said last as long as it takes some of it.
-        if self.down.ended && self.down.moved != self.linger_mark {
-            self.linger = None;
-            self.linger_mark = self.down.moved;
-        }
-        let linger = self.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
-        ready!(linger.as_mut().poll(cx));
+        let left = self.left();
+        ready!(Linger::poll(&mut self.linger, cx, left));
         Poll::Ready(match self.dying.take() {
             Some(end) => end,
             None if self.deserted && self.down.done => End::ApplicationClosed,
+            None if !self.down.done && !self.cut && self.has_said_all() => {
+                End::PeerLost(io::Error::new(io::ErrorKind::TimedOut, STANDS_STILL))
+            }
             None => End::Cancelled,
         })
+    }
+
+    /// What there is to wait for at the end.
+    fn left(&self) -> Left {
+        let up = if self.is_ended_by_peer() { self.owes_application() } else { 0 };
+        let down = self.down.pending.len().saturating_sub(self.down.taken);
+        Left {
+            waiting: up + down as u64 + self.peer.unacknowledged(),
+            moved: self.down.moved,
+            cut: self.cut
+                || self.dying.is_some() && up == 0
+                || self.cancelled && self.dying.is_none() && !self.has_said_all(),
+        }
+    }
+
+    /// Whether what the application may still say is finite.
+    fn has_said_all(&self) -> bool {
+        self.down.ended || self.application.is_read_closed()
     }
 
     // ---- peer to application
@@ -387,7 +506,14 @@ impl Relay {
         let unread = self.has_whole_record();
         if !unread {
             let room = self.room(buffer.len());
-            let received = match ready!(self.peer.poll_recv(cx, &mut buffer[have..room])) {
+            let received = match &mut self.last_words {
+                None => ready!(self.peer.poll_recv(cx, &mut buffer[have..room])),
+                Some(read) if *read >= LAST_WORDS => Ok(0),
+                Some(read) => {
+                    self.peer.recv_now(&mut buffer[have..room]).inspect(|n| *read += n)
+                }
+            };
+            let received = match received {
                 Ok(received) => received,
                 Err(error) => return Poll::Ready(Err(self.peer_failed(error))),
             };

@@ -4,7 +4,7 @@
 //! every call says MSG_DONTWAIT instead.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -287,6 +287,25 @@ impl Socket {
         self.poll_read(cx, wanted, |fd| Ok(recv(fd, &mut *buffer, RecvFlags::DONTWAIT)?.0))
     }
 
+    /// Receives what is there of a byte stream, whether the runtime has heard of it or not; fails with
+    /// [`io::ErrorKind::WouldBlock`] if that is nothing.
+    pub fn recv_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let received = match self.kind {
+                Kind::Stream | Kind::Packets => {
+                    recv(self.fd.get_ref(), &mut *buffer, RecvFlags::DONTWAIT).map(|(n, _)| n)
+                }
+                Kind::SctpStream { .. } | Kind::SctpMessages => {
+                    self.receive_sctp(&mut [IoSliceMut::new(buffer)])
+                }
+            };
+            match received {
+                Err(Errno::INTR) => {}
+                received => return Ok(received?),
+            }
+        }
+    }
+
     const fn is_sctp(&self) -> bool {
         matches!(self.kind, Kind::SctpStream { .. } | Kind::SctpMessages)
     }
@@ -297,9 +316,12 @@ impl Socket {
         cx: &mut Context<'_>,
         buffers: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        let kind = self.kind;
-        self.poll_read(cx, 0, |fd| match tlspool_sctp::receive(fd, buffers)? {
-            Received::Message { length, info, .. } => match kind {
+        self.poll_read(cx, 0, |_| self.receive_sctp(buffers))
+    }
+
+    fn receive_sctp(&self, buffers: &mut [IoSliceMut<'_>]) -> rustix::io::Result<usize> {
+        match tlspool_sctp::receive(self.fd.as_fd(), buffers)? {
+            Received::Message { length, info, .. } => match self.kind {
                 Kind::SctpStream { stream, records: true } if stream != info.stream => {
                     Err(Errno::INTR)
                 }
@@ -308,7 +330,7 @@ impl Socket {
             Received::End => Ok(0),
             // It is looked again.
             Received::Dry | Received::Other => Err(Errno::INTR),
-        })
+        }
     }
 
     /// Receives into `buffers`, in order, with what is known of the message.
@@ -448,6 +470,19 @@ impl Socket {
         }
     }
 
+    /// How much of what was sent the peer's stack does not have yet: bytes, over SCTP more or less. Over UDP
+    /// nobody knows; what is in a UNIX socket has arrived.
+    pub fn unacknowledged(&self) -> u64 {
+        match self.kind {
+            Kind::Packets => 0,
+            Kind::SctpStream { .. } | Kind::SctpMessages => {
+                tlspool_sctp::queued(self.fd.as_fd()).map_or(0, u64::from)
+            }
+            Kind::Stream if socket_domain(self.fd.get_ref()) == Ok(AddressFamily::UNIX) => 0,
+            Kind::Stream => send_queue(self.fd.as_fd()),
+        }
+    }
+
     /// Receives into `buffer`; 0 is the end of the stream.
     pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         std::future::poll_fn(|cx| self.poll_recv(cx, buffer)).await
@@ -501,6 +536,14 @@ impl Socket {
         // Best effort by nature; fails on UNIX sockets.
         let _ = set_socket_linger(self.fd.get_ref(), Some(Duration::ZERO));
     }
+}
+
+/// Bytes of a TCP connection that are not acknowledged; 0 if there is none any more.
+fn send_queue(fd: BorrowedFd<'_>) -> u64 {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the call writes one `int`, which `bytes` is.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if done == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
 }
 
 /// How much of `bytes`, which begin with a TLS record, belong to it.

@@ -19,6 +19,9 @@ pub use auth::{
 };
 pub use message::{Info, Received, forget_dryness, receive, send, tell_dryness, tell_messages};
 
+/// Among the values of SO_MEMINFO (`linux/sock_diag.h`).
+const SK_MEMINFO_WMEM_QUEUED: usize = 5;
+
 /// Whether `fd` is an SCTP socket.
 pub fn is_sctp(fd: impl AsFd) -> bool {
     sockopt::socket_protocol(fd).is_ok_and(|protocol| protocol == Some(ipproto::SCTP))
@@ -56,6 +59,11 @@ pub fn ask_streams(fd: BorrowedFd<'_>, outward: u16) -> Result<(), Errno> {
         max_init_timeo: 0,
     };
     raw::set(fd, libc::SCTP_INITMSG, &wish)
+}
+
+/// How much of what was sent the peer's stack has not acknowledged: bytes, with what the kernel needs to keep them.
+pub fn queued(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
+    Ok(raw::memory(fd)?[SK_MEMINFO_WMEM_QUEUED])
 }
 
 /// Sends at once what is small, as a relay wants it that passes on whole messages.

@@ -148,6 +148,23 @@ pub(crate) fn get_bytes<const N: usize>(
     Ok((length as usize).min(N))
 }
 
+/// Asks how much memory a socket of any kind takes: its eight or nine values (`linux/sock_diag.h`).
+pub(crate) fn memory(fd: BorrowedFd<'_>) -> Result<[u32; 9], Errno> {
+    let mut values = [0_u32; 9];
+    let mut length = size_of_val(&values) as libc::socklen_t;
+    // SAFETY: `values` is writable for `length` bytes during the call, and may hold any bytes.
+    outcome(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    })?;
+    Ok(values)
+}
+
 /// Bytes of control messages that SCTP may add to a message; all kinds of them fit.
 const CONTROL: usize = 256;
 

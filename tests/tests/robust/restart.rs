@@ -188,6 +188,28 @@ fn sessions_that_outlast_drain_timeout_are_cut() {
     new.stop();
 }
 
+/// Of a program that has closed, the rest waits for a slow peer, but not for longer than the daemon may drain.
+#[test]
+fn what_is_on_its_way_does_not_outlast_drain_timeout() {
+    let _alone = alone();
+    let house = House::with("[limits]\ndrain_timeout = \"1s\"");
+    house.identity("example.com");
+    let daemon = house.start();
+    let raw = Raw::connect(&house.socket()).unwrap();
+    let Pair { mut near, far } =
+        raw.pairs(1, &client("example.com"), &server("example.com")).unwrap().pop().unwrap();
+    // As much as there is room for on a way at whose end nobody reads.
+    near.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    while near.write(&[7; 1 << 14]).is_ok() {}
+    drop(near);
+    let begun = Instant::now();
+    daemon.signal(Signal::TERM);
+    let (status, log) = daemon.end();
+    assert!(status.success() && log.contains("drain_timeout has passed"), "{status}: {log}");
+    assert!(begun.elapsed() < LIMIT, "{log}");
+    drop((far, raw));
+}
+
 #[test]
 fn term_drains_and_a_second_term_quits() {
     let _alone = alone();

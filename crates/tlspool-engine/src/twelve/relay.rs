@@ -20,6 +20,7 @@ mod upward;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -36,7 +37,8 @@ use crate::ask::{Credential, Host, PeerCredential};
 use crate::binding::Exporter;
 use crate::config::PeerAuthentication;
 use crate::handshake::{HandshakeError, Job, Role, Summary};
-use crate::relay::{Cancel, End, Ended};
+use crate::linger::{Left, Linger, Watch};
+use crate::relay::{Cancel, End, Ended, STANDS_STILL};
 use crate::socket::Socket;
 use crate::tickets::Scope;
 
@@ -44,10 +46,6 @@ use crate::tickets::Scope;
 const RECORD: usize = tls12::MAX_PLAINTEXT;
 /// Room of the thread's buffers: some records with what surrounds them, or the largest datagram.
 const BUFFER: usize = 8 * tls12::MAX_RECORD;
-/// How long a peer may take to end its side after the application is gone.
-const LINGER: Duration = Duration::from_secs(2);
-/// How long the peer's stack may take to get everything that the application had to say.
-const DRAIN: Duration = Duration::from_mins(1);
 /// Answers that the peer has not taken; with as many, what it says next waits.
 const ANSWERS: usize = 16;
 /// Datagrams that wait for room; beyond them they are lost, as on any path.
@@ -130,7 +128,7 @@ pub async fn run<H: Host, O: Orders<H>>(
     cancel: &Cancel,
 ) -> Ended {
     let mut relay = Relay::new(peer, application, session, manner);
-    let mut cancelled = pin!(cancel.requested());
+    let (mut cancelled, mut cut) = (pin!(cancel.requested()), pin!(cancel.is_cut()));
     let mut asked = false;
     // The wish that is being carried out, or else the next one, which waits until the session is at rest.
     let (mut ordered, mut waiting): (Option<Order<H>>, Option<Order<H>>) = (None, None);
@@ -152,6 +150,10 @@ pub async fn run<H: Host, O: Orders<H>>(
             () = &mut cancelled, if !asked => {
                 asked = true;
                 relay.cancelled = true;
+                continue;
+            }
+            () = &mut cut, if asked && !relay.cut => {
+                relay.cut = true;
                 continue;
             }
             turn = std::future::poll_fn(|cx| match relay.poll(cx) {
@@ -321,17 +323,26 @@ struct Relay {
     reset: bool,
     /// What the peer says no longer counts.
     muted: bool,
+    /// It was asked to end.
     cancelled: bool,
-    /// It is over, once what is in `out` has left.
+    /// It was asked to end at once.
+    cut: bool,
+    /// It is over, once what is in `out` has left, and the peer's last data are delivered.
     dying: Option<End>,
+    /// So many bytes are read of what a peer that is lost had said before; none: it is not lost, or all are.
+    last_words: Option<usize>,
     failure: Option<HandshakeError>,
-    /// What an end waits for, and how long it may.
-    linger: Option<(Duration, Pin<Box<Sleep>>)>,
+    /// The application was found to have gone, though it is not read to its end.
+    gone: bool,
+    watch: Watch,
+    linger: Option<Box<Linger>>,
     silence: Option<Pin<Box<Sleep>>>,
     timer: Option<(Instant, Pin<Box<Sleep>>)>,
     heard: Instant,
     received: u64,
     sent: u64,
+    /// Bytes of records that the peer's socket has taken.
+    moved: u64,
     dropped: u64,
 }
 
@@ -369,14 +380,19 @@ impl Relay {
             reset: false,
             muted: false,
             cancelled: false,
+            cut: false,
             dying: None,
+            last_words: None,
             failure: None,
+            gone: false,
+            watch: Watch::default(),
             linger: None,
             silence: None,
             timer: None,
             heard: Instant::now(),
             received: 0,
             sent: 0,
+            moved: 0,
             dropped: 0,
         };
         for (data, info) in early {
@@ -461,7 +477,9 @@ impl Relay {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
         loop {
-            if let Some(turn) = self.poll_outputs() {
+            if self.last_words.is_none()
+                && let Some(turn) = self.poll_outputs()
+            {
                 return Poll::Ready(turn);
             }
             if self.poll_dry(cx) {
@@ -470,6 +488,7 @@ impl Relay {
             }
             let mut moved = self.poll_send(cx);
             if self.out.is_empty()
+                && self.poll_last_words(cx)
                 && let Some(end) = self.dying.take()
             {
                 return Poll::Ready(Turn::End(end));
@@ -536,7 +555,10 @@ impl Relay {
     }
 
     fn closed(&mut self, how: Closed) {
-        if self.dying.is_some() {
+        // A peer that is lost may have said why.
+        let says_why = matches!(self.dying, Some(End::PeerLost(_)))
+            && matches!(how, Closed::Failed(tls12::Error::PeerAlert(_)));
+        if self.dying.is_some() && !says_why {
             return;
         }
         let failure = self.failure.take();
@@ -563,23 +585,47 @@ impl Relay {
         moved
     }
 
+    /// What there is to wait for at the end.
+    fn left(&self) -> Left {
+        let up = if self.is_ended_by_peer() { self.owes_application() } else { 0 };
+        Left {
+            waiting: up + self.owes_peer() + self.peer.unacknowledged(),
+            moved: self.moved,
+            cut: self.cut
+                || self.dying.is_some() && up == 0
+                || self.cancelled && self.dying.is_none() && !self.has_said_all(),
+        }
+    }
+
+    /// Whether what the application may still say is finite.
+    fn has_said_all(&self) -> bool {
+        self.down_ended || self.application.is_read_closed()
+    }
+
+    /// Bytes that the peer's socket has not taken; over SCTP one more until the peer has everything.
+    fn owes_peer(&self) -> u64 {
+        let out: usize = self.out.iter().map(|outgoing| outgoing.bytes.len()).sum();
+        let out = if self.peer.is_lossy() { 0 } else { out.saturating_sub(self.out_taken) };
+        out as u64 + u64::from(self.closing)
+    }
+
     /// Limits the time that an ended session may take to be over, and that a silent one lasts.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let held = !self.out.is_empty() && !self.peer.is_lossy();
+        self.gone |= self.watch.poll(cx, held, || self.application.is_hung_up());
         let leaving = self.dying.is_some()
             || self.cancelled
+            || self.gone
             || self.down_ended && (self.deserted || self.datagrams);
         if leaving {
-            let drains = self.closing && !self.cancelled && self.dying.is_none();
-            let limit = if drains { DRAIN } else { LINGER };
-            let (_, linger) = match self.linger.take() {
-                Some(begun) if begun.0 == limit => self.linger.insert(begun),
-                _ => self
-                    .linger
-                    .insert((limit, Box::pin(sleep_until((Instant::now() + limit).into())))),
-            };
-            if linger.as_mut().poll(cx).is_ready() {
+            let left = self.left();
+            if Linger::poll(&mut self.linger, cx, left).is_ready() {
+                let unsaid = self.owes_peer() > 0;
                 return Poll::Ready(match self.dying.take() {
                     Some(end) => end,
+                    None if unsaid && !self.cut && self.has_said_all() => {
+                        End::PeerLost(io::Error::new(io::ErrorKind::TimedOut, STANDS_STILL))
+                    }
                     None if self.cancelled => End::Cancelled,
                     None => End::ApplicationClosed,
                 });

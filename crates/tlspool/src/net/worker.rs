@@ -236,7 +236,7 @@ async fn work(start: Start) -> std::io::Result<()> {
             }
             Task::LookupChannel(channel) => worker.lookups.restarted(channel),
             Task::KeyChannel(channel) => worker.keys.restarted(channel),
-            Task::Cut => worker.relays.borrow().values().for_each(Cancel::request),
+            Task::Cut => worker.relays.borrow().values().for_each(Cancel::cut),
             Task::Reload => {
                 worker.settings.replace(worker.shared.settings());
                 worker.lookups.reload(&worker.settings());

@@ -83,9 +83,11 @@ impl Relay {
             match self.peer.poll_send_message(cx, bytes, info, first.control) {
                 Poll::Pending => return moved,
                 Poll::Ready(Ok(n)) if !self.datagrams && n < bytes.len() => {
+                    self.moved += n as u64;
                     self.out_taken += n;
                 }
-                Poll::Ready(Ok(_)) => {
+                Poll::Ready(Ok(n)) => {
+                    self.moved += n as u64;
                     self.out_taken = 0;
                     self.out.pop_front();
                 }
@@ -94,11 +96,7 @@ impl Relay {
                     self.out.pop_front();
                     self.lost(&error, size);
                 }
-                Poll::Ready(Err(error)) => {
-                    self.out.clear();
-                    self.out_taken = 0;
-                    self.dying.get_or_insert(End::PeerLost(error));
-                }
+                Poll::Ready(Err(error)) => self.lose(error),
             }
             moved = true;
         }
@@ -239,15 +237,17 @@ impl Relay {
             self.out.push_back(Outgoing { bytes: bytes.to_vec(), info, control: false });
         };
         match self.peer.poll_send_message(cx, &record[..sealed], info, false) {
-            Poll::Ready(Ok(n)) if n < sealed && !self.datagrams => keep(&record[n..sealed]),
-            Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Ok(n)) => {
+                self.moved += n as u64;
+                if n < sealed && !self.datagrams {
+                    keep(&record[n..sealed]);
+                }
+            }
             Poll::Pending => keep(&record[..sealed]),
             Poll::Ready(Err(error)) if self.peer.is_lossy() && is_noise(&error) => {
                 self.lost(&error, sealed);
             }
-            Poll::Ready(Err(error)) => {
-                self.dying.get_or_insert(End::PeerLost(error));
-            }
+            Poll::Ready(Err(error)) => self.lose(error),
         }
     }
 }

@@ -17,6 +17,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::*;
 use crate::config::{Engine, EngineOptions};
+use crate::linger::{MOMENT, STANDSTILL};
 
 /// Much more than anything here takes.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -126,6 +127,11 @@ const MANNER: Manner =
 
 fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Whose clock moves only by hand.
+fn paused() -> Runtime {
+    Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
 }
 
 /// Both ends of a socket with messages: theirs and ours.
@@ -469,7 +475,7 @@ fn an_empty_message_is_no_end() {
 #[test]
 fn only_an_end_that_drains_has_much_time() {
     let limit = |state: fn(&mut Relay)| {
-        runtime().block_on(async {
+        paused().block_on(async {
             let (peer, theirs) = packets();
             let (application, programs) = packets();
             let theirs = Socket::datagram(theirs).unwrap();
@@ -477,20 +483,149 @@ fn only_an_end_that_drains_has_much_time() {
             let mut relay = Relay::new(theirs, programs, session(true).0, MANNER);
             // As over SCTP, when the application has said all and the peer does not acknowledge it.
             (relay.down_ended, relay.closing, relay.dry) = (true, true, Dry::Asked);
-            let turn = std::future::poll_fn(|cx| Poll::Ready(relay.poll_linger(cx))).await;
-            assert!(turn.is_pending());
-            assert_eq!(relay.linger.as_ref().unwrap().0, DRAIN);
+            let lingers = async |relay: &mut Relay| {
+                std::future::poll_fn(|cx| Poll::Ready(relay.poll_linger(cx))).await.is_pending()
+            };
+            assert!(lingers(&mut relay).await);
             state(&mut relay);
-            let turn = std::future::poll_fn(|cx| Poll::Ready(relay.poll_linger(cx))).await;
-            assert!(turn.is_pending());
+            assert!(lingers(&mut relay).await);
+            tokio::time::advance(MOMENT).await;
+            let moment = !lingers(&mut relay).await;
+            tokio::time::advance(STANDSTILL.saturating_sub(MOMENT)).await;
+            assert!(moment || !lingers(&mut relay).await);
             drop((peer, application));
-            let (_, timer) = relay.linger.as_ref().unwrap();
-            timer.deadline().into_std().saturating_duration_since(Instant::now())
+            if moment { MOMENT } else { STANDSTILL }
         })
     };
-    assert!(limit(|_| {}) > LINGER);
-    assert!(limit(|relay| relay.cancelled = true) <= LINGER);
-    assert!(limit(|relay| relay.dying = Some(End::Truncated)) <= LINGER);
-    assert!(limit(|relay| relay.cannot(io::Error::other("it"))) <= LINGER);
-    assert!(limit(|relay| relay.closing = false) <= LINGER);
+    assert_eq!(limit(|_| {}), STANDSTILL);
+    assert_eq!(limit(|relay| relay.cancelled = true), STANDSTILL);
+    assert_eq!(limit(|relay| relay.cut = true), MOMENT);
+    assert_eq!(limit(|relay| relay.dying = Some(End::Truncated)), MOMENT);
+    assert_eq!(limit(|relay| relay.cannot(io::Error::other("it"))), MOMENT);
+    assert_eq!(limit(|relay| relay.closing = false), MOMENT);
+}
+
+/// A relay over streams whose application has gone, and whose peer takes nothing; how much the application had said.
+async fn stuck() -> (Relay, Connection, UnixStream, usize) {
+    let (mut relay, other, peer, mut application) = streams();
+    application.set_nonblocking(true).unwrap();
+    let (mut said, bytes) = (0, vec![7; 1 << 14]);
+    loop {
+        if let Ok(n) = application.write(&bytes) {
+            said += n;
+            continue;
+        }
+        let moved = relay.moved;
+        assert!(turn(&mut relay).await.is_none());
+        if relay.moved == moved {
+            break;
+        }
+    }
+    drop(application);
+    (relay, other, peer, said)
+}
+
+/// Lets the relay do what there is to do; its end, if it comes to that.
+async fn turn(relay: &mut Relay) -> Option<End> {
+    tokio::task::yield_now().await;
+    match std::future::poll_fn(|cx| Poll::Ready(relay.poll(cx))).await {
+        Poll::Ready(Turn::End(end)) => Some(end),
+        Poll::Ready(_) => panic!("a turn that is no end"),
+        Poll::Pending => None,
+    }
+}
+
+#[test]
+fn a_clean_end_arrives_however_slow_the_line_is() {
+    for cancelled in [false, true] {
+        paused().block_on(async {
+            let (mut relay, mut other, mut peer, said) = stuck().await;
+            relay.cancelled = cancelled;
+            let (mut heard, mut ended) = (0, false);
+            while !ended {
+                let unsent = !(relay.down_ended && relay.out.is_empty());
+                for _ in 0..if unsent { 2 } else { 0 } {
+                    tokio::time::advance(STANDSTILL / 12).await;
+                    let end = turn(&mut relay).await;
+                    assert!(end.is_none(), "{end:?} after {heard}");
+                }
+                let mut bytes = vec![0; 1 << 17];
+                let n = peer.read(&mut bytes).unwrap();
+                other.handle_input(&bytes[..n], Instant::now());
+                loop {
+                    match other.poll_output(&mut Vec::new()) {
+                        Output::Data(data) => heard += data.len(),
+                        Output::PeerClosed => ended = true,
+                        Output::Idle => break,
+                        _ => {}
+                    }
+                }
+                assert!(turn(&mut relay).await.is_none());
+            }
+            assert_eq!(heard, said);
+            other.close();
+            for bytes in outputs(&mut other) {
+                peer.write_all(&bytes).unwrap();
+            }
+            let end = end(&mut relay).await;
+            assert!(matches!(end, End::ApplicationClosed), "{end}");
+        });
+    }
+}
+
+#[test]
+fn a_peer_that_takes_nothing_for_a_minute_is_lost() {
+    for cut in [false, true] {
+        paused().block_on(async {
+            let (mut relay, _other, _peer, _) = stuck().await;
+            assert!(turn(&mut relay).await.is_none());
+            // It is noticed after a while that the application has gone, of which something is unread.
+            tokio::time::advance(STANDSTILL).await;
+            assert!(turn(&mut relay).await.is_none());
+            (relay.cancelled, relay.cut) = (cut, cut);
+            assert!(turn(&mut relay).await.is_none());
+            tokio::time::advance(if cut { MOMENT } else { STANDSTILL }).await;
+            let end = turn(&mut relay).await;
+            match end {
+                Some(End::Cancelled) if cut => {}
+                Some(End::PeerLost(e)) if !cut && e.kind() == io::ErrorKind::TimedOut => {}
+                end => panic!("{end:?}"),
+            }
+        });
+    }
+}
+
+#[test]
+fn the_last_words_of_a_peer_are_heard_though_nothing_reaches_it() {
+    for alert in [None, Some(Alert::INTERNAL_ERROR)] {
+        runtime().block_on(async {
+            let (mut relay, mut other, mut peer, mut application) = streams();
+            other.send(b"last words").unwrap();
+            if let Some(alert) = alert {
+                other.abort(alert);
+            }
+            let mut said = Vec::new();
+            loop {
+                match other.poll_output(&mut said) {
+                    Output::Idle | Output::Closed(_) => break,
+                    _ => peer.write_all(&std::mem::take(&mut said)).unwrap(),
+                }
+            }
+            application.write_all(b"data").unwrap();
+            // It is sent first, as if the peer's words came at that moment.
+            relay.lose(io::ErrorKind::BrokenPipe.into());
+            drop(peer);
+            let end = end(&mut relay).await;
+            match alert {
+                Some(alert) => {
+                    assert!(matches!(end, End::PeerAlert(it) if it == alert.0), "{end}");
+                }
+                None => assert!(matches!(end, End::PeerLost(_)), "{end}"),
+            }
+            drop(relay);
+            let mut heard = Vec::new();
+            application.read_to_end(&mut heard).unwrap_or_default();
+            assert_eq!(heard, b"last words");
+        });
+    }
 }

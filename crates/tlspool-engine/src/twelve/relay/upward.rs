@@ -4,9 +4,11 @@ use std::io::{self, IoSliceMut};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use tls12::Output;
 use tlspool_sctp::Info;
 
 use super::{ANSWERS, Dry, End, ROOM, Relay};
+use crate::relay::LAST_WORDS;
 use crate::socket::Arrived;
 use crate::twelve::association::no_stream;
 use crate::twelve::shake::is_noise;
@@ -148,12 +150,89 @@ impl Relay {
                 }
                 Poll::Ready(Err(error)) if self.peer.is_lossy() && is_noise(&error) => true,
                 Poll::Ready(Err(error)) => {
-                    self.out.clear();
-                    self.dying.get_or_insert(End::PeerLost(error));
+                    self.lose(error);
                     true
                 }
             }
         })
+    }
+
+    /// The connection to the peer failed. What it had said before on a stream is still there.
+    pub(super) fn lose(&mut self, error: io::Error) {
+        self.out.clear();
+        self.out_taken = 0;
+        if self.dying.is_none() {
+            self.dying = Some(End::PeerLost(error));
+            self.last_words = (!self.datagrams).then_some(0);
+        }
+    }
+
+    /// Reads what a peer that is lost had said before, an alert perhaps, and has the application get what any peer
+    /// said before its end. (What is closed with a reset loses what has not arrived.) `true`: it is done.
+    pub(super) fn poll_last_words(&mut self, cx: &mut Context<'_>) -> bool {
+        while let Some(read) = self.last_words {
+            self.poll_deliver(cx);
+            if !self.up.is_empty() {
+                return false;
+            }
+            self.receive_last(cx, read);
+        }
+        if !self.is_ended_by_peer() {
+            return true;
+        }
+        self.poll_deliver(cx);
+        self.owes_application() == 0
+    }
+
+    /// Reads once of what is left.
+    fn receive_last(&mut self, cx: &mut Context<'_>, read: usize) {
+        self.last_words = ROOM.with_borrow_mut(|room| {
+            let have = self.partial.len();
+            room[..have].copy_from_slice(&self.partial);
+            let n = self.peer.recv_now(&mut room[have..]).unwrap_or(0);
+            if n == 0 || read >= LAST_WORDS {
+                return None;
+            }
+            self.partial.clear();
+            self.open(cx, &mut room[..have + n], Instant::now());
+            Some(read + n)
+        });
+        // It is answered no more.
+        loop {
+            match self.connection().poll_output(&mut Vec::new()) {
+                Output::Data(data) => self.keep(data, Info::default()),
+                Output::PeerClosed => self.up_ended = true,
+                Output::Closed(how) => {
+                    self.closed(how);
+                    self.last_words = None;
+                    return;
+                }
+                Output::Idle | Output::WaitUntil(_) => return,
+                Output::Send | Output::RenegotiationRefused => {}
+                // A renegotiation comes to nothing.
+                _ => {
+                    self.last_words = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether the session ends by what the peer did on a stream, which the application learns after what the peer
+    /// said.
+    pub(super) const fn is_ended_by_peer(&self) -> bool {
+        let ended =
+            matches!(self.dying, Some(End::PeerAlert(_) | End::PeerLost(_) | End::Truncated));
+        ended && !self.datagrams
+    }
+
+    /// Bytes that the application does not have yet.
+    pub(super) fn owes_application(&self) -> u64 {
+        if self.deserted || self.application.is_hung_up() {
+            return 0;
+        }
+        let pending: usize = self.up.iter().map(|(data, _)| data.len()).sum();
+        pending.saturating_sub(self.up_taken) as u64 + self.application.unacknowledged()
     }
 
     /// Opens the records of a datagram where they lie.
