@@ -2,6 +2,7 @@
 //! was looked up before and is at hand; look-ups only if they can still change the outcome, then all of those at
 //! once, within one deadline.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Instant;
@@ -13,7 +14,7 @@ use tlspool_openpgp::Certificate;
 use crate::inquiry::{Inquiry, Tables};
 use crate::openpgp;
 use crate::policy::{Expression, Predicate, Verdict, survey};
-use crate::sources::{Found, Looking, Options, Outcome, Query, Sources};
+use crate::sources::{Caches, Found, Looking, Options, Origin, Outcome, Query, Sources};
 use crate::trace::Asked;
 use crate::validator::PolicyValidator;
 use crate::{Peer, Refusal};
@@ -113,6 +114,10 @@ pub(crate) struct Evaluation<'a> {
     pub(crate) board: [Option<Verdict>; Predicate::ALL.len()],
     /// In the order of the answers.
     pub(crate) answered: Vec<Answered>,
+    /// What is remembered for these turned out to be no good, and why.
+    pub(crate) doubted: Vec<(Predicate, String)>,
+    /// Questions that were asked once more for such a reason. Evaluations for one peer share them: once is enough.
+    pub(crate) asked_anew: &'a RefCell<Vec<Query>>,
 }
 
 impl Evaluation<'_> {
@@ -207,12 +212,17 @@ impl Evaluation<'_> {
                     self.board[predicate.index()].is_none() && needed(predicate) && !is_running;
                 starts.then_some((predicate, query))
             });
-            let starting: Vec<(Predicate, &Query)> = starting.collect();
+            let (anew, starting): (Vec<(Predicate, &Query)>, Vec<_>) =
+                starting.partition(|(predicate, _)| self.doubt(*predicate).is_some());
             if !starting.is_empty() {
                 let queries: Vec<&Query> = starting.iter().map(|(_, query)| *query).collect();
                 sources.announce(&queries, options);
             }
             for (predicate, query) in starting {
+                running.push((predicate, sources.look_up(query, options)));
+            }
+            for (predicate, query) in anew {
+                let options = Options { caches: Caches::Ignore, ..options };
                 running.push((predicate, sources.look_up(query, options)));
             }
             let next = poll_fn(|context| {
@@ -248,7 +258,7 @@ impl Evaluation<'_> {
     fn conclude(
         &mut self,
         predicate: Predicate,
-        found: Found,
+        mut found: Found,
         begun: &[Option<Begun>; Predicate::ALL.len()],
     ) {
         let (verdict, why) = match &found.outcome {
@@ -256,6 +266,17 @@ impl Evaluation<'_> {
             Outcome::Absent(why) => (Verdict::Absent, Why::Text(why.clone())),
             Outcome::Failed(why) => (Verdict::Failed, Why::Text(why.clone())),
         };
+        if verdict == Verdict::Failed
+            && let Some(Begun { step: Waiting::LookUp(query), .. }) = &begun[predicate.index()]
+            && self.may_be_better(predicate, query, &found)
+        {
+            // It stays open, and is looked up without the caches.
+            self.doubted.push((predicate, why.text()));
+            return;
+        }
+        if let Some(doubt) = self.doubt(predicate) {
+            found.steps.insert(0, format!("what is remembered does not count: {doubt}"));
+        }
         self.note(predicate, verdict, why, Some(found), Instant::now());
         let again = predicate == Predicate::Ldap && self.merged.is_some();
         if again && self.board[Predicate::OpenPgp.index()].is_some() {
@@ -269,6 +290,26 @@ impl Evaluation<'_> {
                 self.settle(waiting, begun);
             }
         }
+    }
+
+    /// Whether to ask the source itself, once, because what is remembered of it failed: revocation lists and OCSP
+    /// responses are remembered before anybody verifies them.
+    fn may_be_better(&self, predicate: Predicate, query: &Query, found: &Found) -> bool {
+        let mut asked = self.asked_anew.borrow_mut();
+        let may = matches!(predicate, Predicate::Crl | Predicate::Ocsp)
+            && matches!(found.outcome, Outcome::Present(_))
+            && found.origin != Origin::Live
+            && !asked.contains(query);
+        if may {
+            asked.push(query.clone());
+        }
+        may
+    }
+
+    /// Why what is remembered for a predicate does not count, if it was found not to.
+    fn doubt(&self, predicate: Predicate) -> Option<&str> {
+        let doubted = self.doubted.iter().find(|(doubted, _)| *doubted == predicate);
+        doubted.map(|(_, why)| why.as_str())
     }
 
     /// Answers a predicate that waits for another, if that has its answer.

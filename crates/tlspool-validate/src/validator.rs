@@ -1,5 +1,6 @@
 //! Judges peers by policy.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,7 +13,7 @@ use crate::evaluate::{Evaluation, Why};
 use crate::inquiry::{Applicable, Commit, Credential, Inquiry, Refused, Side, Tables, Validated};
 use crate::openpgp;
 use crate::policy::{Expression, Predicate, Verdict, blame, survey};
-use crate::sources::Sources;
+use crate::sources::{Query, Sources};
 use crate::trace::{Part, Trace, Traced};
 use crate::{OpenPgpTrust, PkixValidator, Refusal, RevocationLists, SigningKey, TrustAnchors};
 
@@ -139,14 +140,16 @@ impl PolicyValidator {
     ) -> Result<Validated, Refused> {
         let carried = self.names(inquiry)?;
         let names = &carried.names;
+        let anew = RefCell::default();
         if let Some(wanted) = inquiry.wanted {
-            return self.judge(inquiry, wanted, &carried, tables, sources).await.map(|(v, _)| v);
+            let judged = self.judge(inquiry, wanted, &carried, tables, sources, &anew).await;
+            return judged.map(|(validated, _)| validated);
         }
         // Nobody was named: the carried name with the strongest voucher is the peer's.
         let mut best: Option<(Validated, usize)> = None;
         let mut first_refusal = None;
         for candidate in names.identities().take(MAX_CANDIDATES) {
-            match self.judge(inquiry, candidate, &carried, tables, sources).await {
+            match self.judge(inquiry, candidate, &carried, tables, sources, &anew).await {
                 Ok((validated, rank)) => {
                     if best.as_ref().is_none_or(|(_, known)| rank < *known) {
                         best = Some((validated, rank));
@@ -193,6 +196,7 @@ impl PolicyValidator {
         Carried { names, stale, key }: &Carried,
         tables: &dyn Tables,
         sources: &dyn Sources,
+        asked_anew: &RefCell<Vec<Query>>,
     ) -> Result<(Validated, usize), Refused> {
         let begun = Instant::now();
         let policies = Policies::find(inquiry.local, inquiry.service, name, tables)?;
@@ -213,6 +217,8 @@ impl PolicyValidator {
             expressions,
             board: [None; Predicate::ALL.len()],
             answered: Vec::new(),
+            doubted: Vec::new(),
+            asked_anew,
         };
         // By tokio's clock, which tests can stop.
         let own = tokio::time::Instant::now() + self.settings.timeout;

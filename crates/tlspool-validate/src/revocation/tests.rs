@@ -18,7 +18,9 @@ use x509_ocsp::{
 };
 
 use crate::policy::Predicate;
-use crate::sources::{Answer, Outcome, Query};
+use crate::sources::{
+    Answer, Caches, Found, Looking, Options, Origin, Outcome, Query, Sources,
+};
 use crate::trace::Truth;
 use crate::validator::tests::{
     Authority, NOW, Rows, World, absent, anchors, authority, everything_on, failed, inquiry, name,
@@ -75,7 +77,7 @@ async fn truth(
     chain: &[CertificateDer<'_>],
     stapled: &[u8],
     predicate: Predicate,
-    world: &World,
+    world: &dyn Sources,
 ) -> (Truth, String) {
     let wanted = name("example.com");
     let mut inquiry = inquiry(chain, Some(&wanted));
@@ -147,6 +149,96 @@ async fn lists_that_are_fetched() {
     assert_eq!(truth(&validator, &odd, &[], Predicate::Crl, &world).await.0, Truth::Absent);
     let unknown = [leaf(&authority("Unknown"), Some("http://10.0.0.1/"))];
     assert_eq!(truth(&validator, &unknown, &[], Predicate::Crl, &world).await.0, Truth::Failed);
+}
+
+/// A world of which something is remembered: here, or farther away.
+struct Remembering {
+    remembered: Outcome,
+    here: bool,
+    world: World,
+}
+
+impl Remembering {
+    fn found(&self) -> Found {
+        let origin = if self.here { Origin::Memory } else { Origin::Memcached };
+        let (elapsed, steps) = (Duration::ZERO, Vec::new());
+        Found { outcome: self.remembered.clone(), origin, elapsed, steps }
+    }
+
+    /// What the sources themselves were asked.
+    fn asked(&self) -> usize {
+        self.world.asked.borrow().len()
+    }
+}
+
+impl Sources for Remembering {
+    fn look_up<'a>(&'a self, query: &'a Query, options: Options) -> Looking<'a> {
+        if options.caches == Caches::Ignore {
+            return self.world.look_up(query, options);
+        }
+        Box::pin(std::future::ready(self.found()))
+    }
+
+    fn at_hand(&self, _: &Query, options: Options) -> Option<Found> {
+        (self.here && options.caches == Caches::Use).then(|| self.found())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_remembered_and_no_good_is_fetched_once_more() {
+    let root = authority("Root");
+    let chain = [leaf(&root, Some("http://crl.example.com/root.crl"))];
+    let validator = validator(&root);
+    let present = |der| Outcome::Present(Answer::Crl(der));
+    let good = || present(list(&root, &[1], LATER));
+    let revoked = || present(list(&root, &[SERIAL], LATER));
+    let expired = || present(list(&root, &[1], EARLIER));
+    let forged = present(list(&authority("Other"), &[], LATER));
+    let junk = present(b"junk".to_vec());
+    for here in [false, true] {
+        for (remembered, now, expected, asked) in [
+            (good(), junk.clone(), Truth::True, 0),
+            (revoked(), good(), Truth::False, 0),
+            (absent(), good(), Truth::Absent, 0),
+            (expired(), good(), Truth::True, 1),
+            (forged.clone(), revoked(), Truth::False, 1),
+            (junk.clone(), absent(), Truth::Absent, 1),
+            // It is no better: once is enough.
+            (expired(), expired(), Truth::Failed, 1),
+            (expired(), failed(), Truth::Failed, 1),
+        ] {
+            let world = World::default().with("crl", 5, now);
+            let world = Remembering { remembered, here, world };
+            let (found, why) = truth(&validator, &chain, &[], Predicate::Crl, &world).await;
+            assert_eq!((found, world.asked()), (expected, asked), "{why}");
+        }
+    }
+    // Within the same time limit.
+    let begun = tokio::time::Instant::now();
+    let limit = validator.settings().timeout;
+    let world = World::default().with("crl", 3_600_000, good());
+    let world = Remembering { remembered: expired(), here: true, world };
+    let (found, why) = truth(&validator, &chain, &[], Predicate::Crl, &world).await;
+    assert_eq!((found, why.as_str()), (Truth::Failed, "there was no answer in time"));
+    assert!(begun.elapsed() <= limit + Duration::from_secs(1));
+}
+
+/// A peer of whom nobody said who it is may have several names: its list is fetched once more for all of them.
+#[tokio::test(start_paused = true)]
+async fn it_is_fetched_once_more_for_all_names_of_a_peer() {
+    let root = authority("Root");
+    let mut params = CertificateParams::new(vec!["a.example.com".into(), "b.example.com".into()]);
+    let params = params.as_mut().unwrap();
+    let uris = vec!["http://crl.example.com/root.crl".to_owned()];
+    params.crl_distribution_points = vec![CrlDistributionPoint { uris }];
+    let chain = [params.signed_by(&KeyPair::generate().unwrap(), &root).unwrap().der().clone()];
+    let expired = || Outcome::Present(Answer::Crl(list(&root, &[1], EARLIER)));
+    let world = World::default().with("crl", 5, expired());
+    let world = Remembering { remembered: expired(), here: true, world };
+    let rows = Rows::remote("crl");
+    let inquiry = inquiry(&chain, None);
+    assert!(validator(&root).validate(&inquiry, &rows, &world).await.is_err());
+    assert_eq!(world.asked(), 1);
 }
 
 /// The number of an authority between.
@@ -315,6 +407,34 @@ fn with_responder(root: &Authority) -> PolicyValidator {
     let ocsp_responder = Some("http://127.0.0.1:1/ocsp".to_owned());
     let settings = PolicySettings { ocsp_responder, ..everything_on() };
     PolicyValidator::new(anchors(root), Legacy::Refuse, settings)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_is_remembered_and_out_of_date_is_fetched_once_more() {
+    let root = authority("Root");
+    let chain = [leaf(&root, None)];
+    let validator = with_responder(&root);
+    let request = request(&validator, &chain).await;
+    let response = |until| {
+        let response = Response {
+            request: &request,
+            status: CertStatus::good(),
+            from: NOW - DAY,
+            until: Some(until),
+            signer: root.key(),
+            responder: root.der(),
+            enclosed: None,
+        };
+        Outcome::Present(Answer::Ocsp(response.der()))
+    };
+    for (remembered, expected, asked) in
+        [(NOW + DAY, Truth::True, 0), (NOW - DAY / 2, Truth::True, 1)]
+    {
+        let world = World::default().with("ocsp", 5, response(NOW + DAY));
+        let world = Remembering { remembered: response(remembered), here: true, world };
+        let (found, why) = truth(&validator, &chain, &[], Predicate::Ocsp, &world).await;
+        assert_eq!((found, world.asked()), (expected, asked), "{why}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
