@@ -402,10 +402,8 @@ impl Relay {
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let held = self.down.pending.len() > self.down.held;
         self.gone |= self.watch.poll(cx, held, || self.application.is_hung_up());
-        let leaving = self.dying.is_some()
-            || self.cancelled
-            || self.gone
-            || self.deserted && self.down.ended;
+        let leaving =
+            self.dying.is_some() || self.cancelled || self.gone || self.deserted && self.down.ended;
         if !leaving {
             return Poll::Pending;
         }
@@ -509,9 +507,7 @@ impl Relay {
             let received = match &mut self.last_words {
                 None => ready!(self.peer.poll_recv(cx, &mut buffer[have..room])),
                 Some(read) if *read >= LAST_WORDS => Ok(0),
-                Some(read) => {
-                    self.peer.recv_now(&mut buffer[have..room]).inspect(|n| *read += n)
-                }
+                Some(read) => self.peer.recv_now(&mut buffer[have..room]).inspect(|n| *read += n),
             };
             let received = match received {
                 Ok(received) => received,

@@ -18,9 +18,7 @@ use x509_ocsp::{
 };
 
 use crate::policy::Predicate;
-use crate::sources::{
-    Answer, Caches, Found, Looking, Options, Origin, Outcome, Query, Sources,
-};
+use crate::sources::{Answer, Caches, Found, Looking, Options, Origin, Outcome, Query, Sources};
 use crate::trace::Truth;
 use crate::validator::tests::{
     Authority, NOW, Rows, World, absent, anchors, authority, everything_on, failed, inquiry, name,
