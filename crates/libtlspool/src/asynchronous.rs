@@ -9,6 +9,7 @@ use tlspool_client::raw::{self, Received};
 use tlspool_client::{Error, Facilities, Ping, Pool, PoolError, Refusal};
 use tlspool_wire::{Assembler, Body, Packet, RECORD_LEN, RawRecord, command};
 
+use crate::cancellation::Shelter;
 use crate::failure::{fail, fail_errno};
 use crate::ffi::{opt_path, opt_str, text};
 
@@ -53,6 +54,7 @@ unsafe extern "C" fn tlspool_async_open(
     required_facilities: u32,
     socket_path: *const c_char,
 ) -> bool {
+    let _shelter = Shelter::enter();
     if pool.is_null() || sizeof_tlspool_command != RECORD_LEN {
         fail_errno(if pool.is_null() { libc::EINVAL } else { libc::EPROTO });
         return false;
@@ -134,6 +136,7 @@ unsafe extern "C" fn tlspool_async_request(
     request: *mut Request,
     opt_fd: c_int,
 ) -> bool {
+    let _shelter = Shelter::enter();
     // SAFETY: structs of the program, opened before.
     match unsafe { start(pool, request, opt_fd) } {
         Ok(()) => true,
@@ -192,6 +195,7 @@ impl State {
 /// See tlspool_async(3).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn tlspool_async_cancel(pool: *mut AsyncPool, request: *mut Request) -> bool {
+    let _shelter = Shelter::enter();
     // SAFETY: as in `start`.
     let removed = unsafe {
         match (pool.as_ref().and_then(|p| p.private_data.as_mut()), request.as_ref()) {
@@ -213,6 +217,7 @@ unsafe extern "C" fn tlspool_async_cancel(pool: *mut AsyncPool, request: *mut Re
 /// See tlspool_async(3).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn tlspool_async_process(pool: *mut AsyncPool) -> bool {
+    let _shelter = Shelter::enter();
     loop {
         // The callback below may send requests, or close the pool: nothing is kept over it.
         // SAFETY: as in `start`.
@@ -290,6 +295,7 @@ unsafe fn receive(pool: *mut AsyncPool) -> Result<Option<(*mut Request, Callback
 /// See tlspool_async(3).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn tlspool_async_close(pool: *mut AsyncPool, close_socket: bool) -> bool {
+    let _shelter = Shelter::enter();
     // SAFETY: the program's struct, opened before.
     let state = unsafe {
         let Some(pool) = pool.as_mut() else {

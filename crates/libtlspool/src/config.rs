@@ -3,6 +3,7 @@
 use std::ffi::{CString, c_char, c_int};
 use std::path::{Path, PathBuf};
 
+use crate::cancellation::Shelter;
 use crate::failure::{fail, fail_errno};
 use crate::ffi::{opt_path, opt_str};
 
@@ -17,6 +18,7 @@ unsafe extern "C" fn tlspool_configvar(
     cfgfile: *const c_char,
     varname: *const c_char,
 ) -> *mut c_char {
+    let _shelter = Shelter::enter();
     // SAFETY: both are NULL or strings, as the manual page asks.
     let (file, name) = unsafe { (opt_path(cfgfile), opt_str("varname", varname)) };
     let Ok(Some(name)) = name else {
@@ -35,6 +37,7 @@ unsafe extern "C" fn tlspool_configvar(
 /// See tlspool_pid(3).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn tlspool_pid(opt_pidfile: *const c_char) -> c_int {
+    let _shelter = Shelter::enter();
     // SAFETY: NULL or a string, as the manual page asks.
     let named = unsafe { opt_path(opt_pidfile) };
     match read_pid(&named.unwrap_or_else(pidfile)) {

@@ -5,6 +5,8 @@ use std::ffi::{CStr, CString, c_char, c_int};
 
 use tlspool_client::{Error, PoolError};
 
+use crate::cancellation::Shelter;
+
 thread_local! {
     /// The last failure of this thread: what `errno` was set to, and the pool's own words.
     static LAST: RefCell<(c_int, CString)> = RefCell::default();
@@ -93,6 +95,7 @@ fn plain_errno(error: PoolError) -> c_int {
 /// See tlspool_strerror(3).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn tlspool_strerror(errnum: c_int) -> *const c_char {
+    let _shelter = Shelter::enter();
     let last = LAST.with_borrow(|(number, words)| (*number == errnum).then(|| words.clone()));
     let words = last.filter(|words| !words.is_empty()).unwrap_or_else(|| general_words(errnum));
     SHOWN.with_borrow_mut(|shown| {

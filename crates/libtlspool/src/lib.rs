@@ -10,6 +10,7 @@
 #![allow(clippy::missing_safety_doc)] // the callers are C programs, which read manual pages
 
 mod asynchronous;
+mod cancellation;
 mod config;
 mod failure;
 mod ffi;

@@ -7,6 +7,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use tlspool_client::{CtlKey, Error, Facilities, Pool};
 use tlspool_wire::{Body, command};
 
+use crate::cancellation::Shelter;
 use crate::failure::{fail, fail_errno};
 use crate::ffi::{self, PING_LEN, opt_path, opt_str};
 
@@ -39,6 +40,7 @@ static HANDLE: Mutex<Option<(RawFd, libc::dev_t, libc::ino_t)>> = Mutex::new(Non
 /// See tlspool_open_poolhandle(3).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn tlspool_open_poolhandle(path: *const c_char) -> c_int {
+    let _shelter = Shelter::enter();
     // SAFETY: NULL or a string, as the manual page asks.
     let path = unsafe { opt_path(path) };
     let pool = POOL.get_or_init(|| path.map_or_else(Pool::new, Pool::at));
@@ -76,6 +78,7 @@ fn is_connected(fd: RawFd) -> bool {
 /// See tlspool_ping(3).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn tlspool_ping(pingdata: *mut u8) -> c_int {
+    let _shelter = Shelter::enter();
     if pingdata.is_null() {
         return fail_errno(libc::EINVAL);
     }
@@ -98,6 +101,7 @@ unsafe extern "C" fn tlspool_ping(pingdata: *mut u8) -> c_int {
 /// See tlspool_control(3).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn _tlspool_control_command(cmd: c_int, ctlkey: *const u8) -> c_int {
+    let _shelter = Shelter::enter();
     // SAFETY: 16 bytes, as the manual page asks.
     let Some(ctlkey) = (unsafe { key(ctlkey) }) else { return fail_errno(libc::EINVAL) };
     let done = match cmd as u32 {
@@ -118,6 +122,7 @@ unsafe extern "C" fn tlspool_prng(
     out: *mut u8,
     ctlkey: *const u8,
 ) -> c_int {
+    let _shelter = Shelter::enter();
     // SAFETY: a string and 16 bytes, as the manual page asks.
     let (label, ctlkey) = unsafe { (opt_str("label", label), key(ctlkey)) };
     if out.is_null() {
@@ -148,6 +153,7 @@ unsafe extern "C" fn tlspool_info(
     len: *mut u16,
     ctlkey: *const u8,
 ) -> c_int {
+    let _shelter = Shelter::enter();
     // SAFETY: 16 bytes, as the manual page asks.
     let ctlkey = unsafe { key(ctlkey) };
     let (Some(ctlkey), false, false) = (ctlkey, buffer.is_null(), len.is_null()) else {

@@ -7,6 +7,7 @@ use tlspool_client::{
     Error, LocalidAnswer, Plaintext, Refusal, Starttls, StarttlsFlags, StarttlsRequest, Text,
 };
 
+use crate::cancellation::Shelter;
 use crate::failure::{fail_errno, fail_plainly};
 use crate::ffi::{opt_str, text};
 use crate::pool::{consume, pool};
@@ -58,6 +59,7 @@ unsafe extern "C" fn starttls_client(
     peername: *mut c_char,
     peername_len: usize,
 ) -> c_int {
+    let _shelter = Shelter::enter();
     let call = Call { fd, proto, myname, flags, peername, peername_len };
     let roles = StarttlsFlags::LOCALROLE_CLIENT | StarttlsFlags::REMOTEROLE_SERVER;
     let answer = (flags & flag::LOCAL_NONE != 0).then_some(|_: &Starttls| LocalidAnswer::NotThis);
@@ -76,6 +78,7 @@ unsafe extern "C" fn starttls_server(
     peername: *mut c_char,
     peername_len: usize,
 ) -> c_int {
+    let _shelter = Shelter::enter();
     let call = Call { fd, proto, myname, flags, peername, peername_len };
     let roles = StarttlsFlags::LOCALROLE_SERVER | StarttlsFlags::REMOTEROLE_CLIENT;
     let check = checksni.map(|checksni| {

@@ -9,6 +9,7 @@ use tlspool_client::{
 };
 use tlspool_wire::{Body, CtlKey, command};
 
+use crate::cancellation::Shelter;
 use crate::failure::{errno, fail, fail_errno, set_errno};
 use crate::ffi::{self, CallerData, Record, STARTTLS_LEN};
 use crate::pool::{consume, duplicate, pool};
@@ -24,6 +25,7 @@ unsafe extern "C" fn tlspool_starttls(
     privdata: *mut c_void,
     namedconnect: Option<NamedConnect>,
 ) -> c_int {
+    let _shelter = Shelter::enter();
     // SAFETY: handed over in every case, as the manual page says.
     let cryptfd = unsafe { consume(cryptfd) };
     if tlsdata.is_null() {

@@ -3,7 +3,7 @@
 mod common;
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -66,12 +66,60 @@ fn the_older_pair_works_from_threads() {
 fn the_static_library_links() {
     let scratch = Scratch::new();
     FakePool::bind(&scratch.socket()).unwrap().relay("me.example", "peer.example");
+    let program = compile_static(&scratch, "simple");
+    assert_eq!(run(&scratch, &program, &[]), "ok\n");
+}
+
+/// Compiles `tests/c/NAME.c` with the static library, and what `tlspool.pc` lists for it.
+fn compile_static(scratch: &Scratch, name: &str) -> PathBuf {
     let description = std::fs::read_to_string(manifest("tlspool.pc.in")).unwrap();
     let private = description.lines().find_map(|l| l.strip_prefix("Libs.private: ")).unwrap();
     let mut libraries = vec!["-l:libtlspool.a"];
     libraries.extend(private.split(' '));
-    let program = compile_with(&scratch, &manifest("tests/c/simple.c"), "static", &libraries);
-    assert_eq!(run(&scratch, &program, &[]), "ok\n");
+    compile_with(scratch, &manifest(&format!("tests/c/{name}.c")), "static", &libraries)
+}
+
+/// As programs for the existing library end theirs: while it waits for the pool, or in its callback.
+#[test]
+fn a_service_ends_with_its_thread() {
+    let scratch = Scratch::new();
+    let programs = [
+        compile(&scratch, &manifest("tests/c/cancelled.c"), "cancelled"),
+        compile_static(&scratch, "cancelled"),
+    ];
+    let fake = FakePool::bind(&scratch.socket()).unwrap();
+    let at = scratch.socket();
+    for program in &programs {
+        for service in ["pin", "localid"] {
+            for place in ["waits", "asked"] {
+                let mut child = scratch
+                    .command(program)
+                    .args([service, at.to_str().unwrap(), place])
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .unwrap();
+                let mut pool = fake.accept().unwrap();
+                let (register, _) = pool.receive().unwrap();
+                if place == "asked" {
+                    let question = match &register.body {
+                        Body::Pinentry(_) => Body::Pinentry(Pinentry::default()),
+                        _ => Body::LidentryCallback(Lidentry::default()),
+                    };
+                    pool.call_back(&register, 1, question).unwrap();
+                }
+                let mut orders = child.stdin.take().unwrap();
+                let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+                orders.write_all(b"1").unwrap();
+                assert_eq!(said.next().unwrap().unwrap(), "cancelled", "{service} {place}");
+                // With the thread, not with the program.
+                assert!(pool.receive().is_err());
+                orders.write_all(b"1").unwrap();
+                assert_eq!(said.next().unwrap().unwrap(), "ok");
+                assert!(child.wait().unwrap().success());
+            }
+        }
+    }
 }
 
 #[test]

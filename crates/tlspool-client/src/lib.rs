@@ -34,7 +34,7 @@ mod questions;
 pub mod raw;
 mod session;
 
-pub use blocking::{Cancel, Pool};
+pub use blocking::{Cancel, Pool, Service};
 pub use error::Error;
 pub use location::{DEFAULT_CONFIG, config_variable, socket_path};
 pub use session::{LocalidAnswer, Plaintext, Refusal, Session, SessionGuard, StarttlsRequest};

@@ -5,7 +5,7 @@
 //! that a lone caller does not need.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -206,6 +206,22 @@ impl Link {
         }
     }
 
+    /// What has arrived for `mailbox`, if anything has, or that there will be nothing.
+    fn poll(&self, mailbox: &Mailbox) -> Option<Result<Packet, Error>> {
+        // Reads.
+        self.is_usable();
+        let state = self.state();
+        match mailbox.pop() {
+            Some(packet) => Some(Ok(packet)),
+            None => state.ended.then(|| Err(state.requests.lost())),
+        }
+    }
+
+    /// What to poll.
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
     /// Blocks until something arrives, or `wake`.
     fn read(&self, assembler: &mut Assembler<OwnedFd>) -> Received {
         let mut fds =
@@ -268,6 +284,11 @@ impl Ticket {
     /// The next record for this request, a callback or the last.
     pub(crate) fn wait(&mut self) -> Result<Packet, Error> {
         self.link.wait(&self.mailbox)
+    }
+
+    /// The next record, if it is there, without waiting.
+    pub(crate) fn poll(&mut self) -> Option<Result<Packet, Error>> {
+        self.link.poll(&self.mailbox)
     }
 
     /// Answers a callback.

@@ -9,3 +9,4 @@ mod tests;
 
 pub use cancel::Cancel;
 pub use pool::Pool;
+pub use service::Service;

@@ -2,9 +2,10 @@
 //!
 //! Each uses a connection of its own, because the registration ends with it.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use tlspool_wire::{Body, Lidentry, Pinentry, Text};
+use tlspool_wire::{Body, Lidentry, Packet, Pinentry, Text};
 
 use super::link::{Link, Ticket};
 use super::{Cancel, Pool};
@@ -24,8 +25,7 @@ impl Pool {
         cancel: &Cancel,
         mut ask: impl FnMut(&mut Pinentry),
     ) -> Error {
-        let register = Body::Pinentry(Pinentry { flags, timeout_us, ..Pinentry::default() });
-        serve(self, &register, cancel, |body| match body {
+        serve(Service::pins(self, flags, timeout_us), cancel, |question| match question {
             Body::Pinentry(mut entry) => {
                 *entry.pin = Text::EMPTY;
                 ask(&mut entry);
@@ -47,7 +47,7 @@ impl Pool {
         cancel: &Cancel,
         mut choose: impl FnMut(&mut Lidentry) -> Result<(), Refusal>,
     ) -> Error {
-        serve(self, &Body::LidentryRegister(registration), cancel, |body| match body {
+        serve(Service::choices(self, registration), cancel, |question| match question {
             Body::LidentryCallback(mut entry) => Some(match choose(&mut entry) {
                 Ok(()) => Body::LidentryCallback(entry),
                 Err(refusal) => refusal.into_body(),
@@ -60,48 +60,100 @@ impl Pool {
 /// How often in a row a registration is made anew with nothing asked in between.
 const ATTEMPTS: usize = 4;
 
-/// Registers, then answers callbacks until the pool ends it.
+/// A registration with the pool, for those who wait by themselves; it ends when this is dropped. Others have
+/// [`Pool::pin_service`] and [`Pool::lidentry_service`].
+#[derive(Debug)]
+pub struct Service {
+    pool: Pool,
+    register: Body,
+    ticket: Ticket,
+    attempts: usize,
+    /// The callback that waits for an answer.
+    cbid: u16,
+    unsent: Option<Error>,
+}
+
+impl Service {
+    /// Registers to enter PINs; see [`Pool::pin_service`].
+    pub fn pins(pool: &Pool, flags: u32, timeout_us: u32) -> Result<Self, Error> {
+        Self::new(pool, Body::Pinentry(Pinentry { flags, timeout_us, ..Pinentry::default() }))
+    }
+
+    /// Registers to choose local identities; see [`Pool::lidentry_service`].
+    pub fn choices(pool: &Pool, registration: Lidentry) -> Result<Self, Error> {
+        Self::new(pool, Body::LidentryRegister(registration))
+    }
+
+    fn new(pool: &Pool, register: Body) -> Result<Self, Error> {
+        let ticket = enlist(pool, register.clone())?;
+        Ok(Self { pool: pool.clone(), register, ticket, attempts: 1, cbid: 0, unsent: None })
+    }
+
+    /// The next question, if it is there; to be answered before the one after it is asked for. If there is none, more
+    /// may be there when [`Self::socket`] is readable. An error is the end of the registration.
+    pub fn question(&mut self) -> Result<Option<Body>, Error> {
+        while let Some(received) = self.ticket.poll() {
+            if let Some(question) = self.judge(received)? {
+                return Ok(Some(question));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What to poll; another one after each question, or after there was none.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.ticket.link().socket()
+    }
+
+    /// Answers the last question, with its own body filled in, or with [`crate::raw::refusal`].
+    pub fn answer(&mut self, body: Body) {
+        if let Err(error) = self.ticket.answer(self.cbid, body, None) {
+            // While the answer was found, nobody waited for it any more; where to go is to be read yet.
+            self.unsent = Some(error);
+        }
+    }
+
+    /// What a record means: a question, the end, or (none) that the registration has moved on.
+    fn judge(&mut self, received: Result<Packet, Error>) -> Result<Option<Body>, Error> {
+        let packet = received.map_err(|error| self.unsent.take().unwrap_or(error))?;
+        let Body::Error(reply) = &packet.body else {
+            self.attempts = 1;
+            self.cbid = packet.cbid;
+            return Ok(Some(packet.body));
+        };
+        self.ticket.finish();
+        let error = Error::from_reply(reply);
+        if !error.is_draining() || self.attempts >= ATTEMPTS {
+            return Err(error);
+        }
+        // Its successor listens at the same place.
+        self.attempts += 1;
+        self.unsent = None;
+        self.ticket = enlist(&self.pool, self.register.clone())?;
+        Ok(None)
+    }
+}
+
+/// Answers callbacks until the pool ends the registration.
 fn serve(
-    pool: &Pool,
-    register: &Body,
+    registered: Result<Service, Error>,
     cancel: &Cancel,
     mut answer: impl FnMut(Body) -> Option<Body>,
 ) -> Error {
-    let mut ticket = match enlist(pool, register.clone()) {
-        Ok(ticket) => ticket,
+    let mut service = match registered {
+        Ok(service) => service,
         Err(error) => return error,
     };
-    cancel.watch(&ticket);
-    let mut attempts = 1;
-    let mut unsent = None;
+    cancel.watch(&service.ticket);
     loop {
-        let packet = match ticket.wait() {
-            Ok(packet) => packet,
-            Err(error) => return unsent.unwrap_or(error),
-        };
-        if let Body::Error(reply) = &packet.body {
-            ticket.finish();
-            let error = Error::from_reply(reply);
-            if !error.is_draining() || attempts >= ATTEMPTS {
-                return error;
-            }
-            // Its successor listens at the same place.
-            attempts += 1;
-            unsent = None;
-            ticket = match enlist(pool, register.clone()) {
-                Ok(ticket) => ticket,
-                Err(error) => return error,
-            };
-            cancel.watch(&ticket);
-            continue;
-        }
-        attempts = 1;
-        let Some(body) = answer(packet.body) else {
-            return Error::Protocol("not a callback of this service");
-        };
-        if let Err(error) = ticket.answer(packet.cbid, body, None) {
-            // While the answer was found, nobody waited for it any more; where to go is to be read yet.
-            unsent = Some(error);
+        let received = service.ticket.wait();
+        match service.judge(received) {
+            Err(error) => return error,
+            Ok(None) => cancel.watch(&service.ticket),
+            Ok(Some(question)) => match answer(question) {
+                Some(body) => service.answer(body),
+                None => return Error::Protocol("not a callback of this service"),
+            },
         }
     }
 }
