@@ -7,16 +7,19 @@ use rusqlite::ErrorCode;
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Nothing at this path, and this handle may not create it.
-    #[error("there is no database {}; `tlspool identity list` makes an empty one", path.display())]
+    /// Nothing at this path, or an empty file, and this handle may not make a database of it.
+    #[error(
+        "there is no database {}; the first command that adds something makes it, or \
+         `tlspool identity import /dev/null` an empty one", path.display()
+    )]
     Missing {
         /// The path.
         path: PathBuf,
     },
     /// There was one at this path, and it is gone. Only who remembers that says so.
     #[error(
-        "the database {} is gone: put it back, or make another (`tlspool identity list`) if all that was in it \
-         shall be forgotten", path.display()
+        "the database {} is gone: put it back, or make another (`tlspool identity import /dev/null`) if all that \
+         was in it shall be forgotten", path.display()
     )]
     Gone {
         /// The path.

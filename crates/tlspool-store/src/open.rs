@@ -67,8 +67,9 @@ impl Store {
         Ok(Self { connection, path: path.to_owned(), owner: owner.uid() })
     }
 
-    /// Opens the database at `path` to look up. One that an older program wrote, or an empty file, is
-    /// migrated first; it stays [`StoreError::TooOld`] if this user may not.
+    /// Opens the database at `path` to look up. One that an older program wrote is migrated first; it stays
+    /// [`StoreError::TooOld`] if this user may not. An empty file is no database yet ([`StoreError::Missing`]):
+    /// only who writes makes one of it.
     pub fn open_to_read(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref();
         match Self::open(path, Mode::ReadOnly) {
@@ -78,6 +79,25 @@ impl Store {
             }
             opened => opened,
         }
+    }
+
+    /// Opens a database that is there, to change rows of it; never makes one.
+    pub fn open_to_change(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let path = path.as_ref();
+        Self::open_to_read(path)?;
+        Self::open(path, Mode::ReadWrite)
+    }
+
+    /// What is to be read where there is no database: empty tables, in memory, as if there were one at `path` that
+    /// belongs to `owner`.
+    pub fn empty(path: impl AsRef<Path>, owner: u32) -> Result<Self, StoreError> {
+        let path = path.as_ref();
+        let of = |error| StoreError::of(path, error);
+        let mut connection = Connection::open_in_memory().map_err(of)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        schema::migrate(&mut connection, path)?;
+        connection.pragma_update(None, "query_only", true).map_err(of)?;
+        Ok(Self { connection, path: path.to_owned(), owner })
     }
 
     /// Where the file is.
@@ -215,6 +235,32 @@ mod tests {
         for mode in [Mode::ReadOnly, Mode::ReadWrite] {
             assert!(matches!(Store::open(&path, mode), Err(StoreError::TooNew { .. })));
         }
+    }
+
+    #[test]
+    fn who_reads_makes_no_database() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, empty] = ["none.db", "empty.db"].map(|name| folder.path().join(name));
+        std::fs::write(&empty, "").unwrap();
+        for path in [&path, &empty] {
+            for opened in [
+                Store::open_to_read(path),
+                Store::open_to_change(path),
+                Store::open(path, Mode::ReadOnly),
+            ] {
+                assert!(matches!(opened, Err(StoreError::Missing { .. })), "{opened:?}");
+            }
+        }
+        assert!(!path.exists());
+        assert_eq!(std::fs::metadata(&empty).unwrap().len(), 0);
+        let nothing = Store::empty(&path, 7).unwrap();
+        assert_eq!((nothing.owner(), nothing.policies().unwrap().len()), (7, 0));
+        assert!(nothing.connection.execute("DELETE FROM policy", []).is_err());
+        assert!(!path.exists());
+        // Who writes makes one of the empty file too.
+        Store::open(&empty, Mode::ReadWrite).unwrap();
+        Store::open_to_read(&empty).unwrap();
+        Store::open_to_change(&empty).unwrap();
     }
 
     #[test]

@@ -41,10 +41,13 @@ pub(crate) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), St
     transaction.commit().map_err(of)
 }
 
-/// Checks that the schema is the one this program knows.
+/// Checks that the schema is the one this program knows. A file without any is no database.
 pub(crate) fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let found = version(connection, path)?;
     let (path, known) = (path.to_owned(), SCHEMA_VERSION);
+    if found == 0 {
+        return Err(StoreError::Missing { path });
+    }
     match found.cmp(&known) {
         std::cmp::Ordering::Equal => Ok(()),
         std::cmp::Ordering::Less => Err(StoreError::TooOld { path, found, known }),

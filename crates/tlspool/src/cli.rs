@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 /// Hidden subcommand: the supervisor, started by the process on the terminal.
 pub const BACKGROUND_COMMAND: &str = "background";
+/// Hidden subcommand: starts the supervisor for one that it replaces, and ends.
+pub const SUCCESSOR_COMMAND: &str = "successor";
 /// Hidden subcommand: the network process, started by the supervisor.
 pub const NETWORK_COMMAND: &str = "network-process";
 /// Hidden subcommand: the key process, started by the supervisor.
@@ -72,6 +74,10 @@ pub enum Command {
     /// The daemon in the background
     #[command(name = BACKGROUND_COMMAND, hide = true)]
     Background,
+
+    /// The daemon in the background, started by the one that it replaces
+    #[command(name = SUCCESSOR_COMMAND, hide = true)]
+    Successor,
 
     /// The network process
     #[command(name = NETWORK_COMMAND, hide = true)]
@@ -148,6 +154,22 @@ mod tests {
                 missing.push(path.clone());
             }
             check(inner, &path, missing);
+        }
+    }
+
+    #[test]
+    fn the_default_policy_is_the_same_wherever_it_is_told() {
+        use tlspool_validate::policy::DEFAULT_FOR_REMOTES;
+        let mut command = Cli::command();
+        command.build();
+        let policy = command.find_subcommand_mut("policy").unwrap();
+        let help = policy.render_long_help().to_string();
+        let guide = include_str!("../../../docs/administration.md");
+        for (place, text) in
+            [("--help", &*help), ("tlspool(8)", MANUAL), ("administration.md", guide)]
+        {
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(text.contains(DEFAULT_FOR_REMOTES), "{place}: {DEFAULT_FOR_REMOTES}");
         }
     }
 

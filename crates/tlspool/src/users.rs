@@ -8,8 +8,10 @@
 
 use crate::config::{GroupName, UserName};
 use crate::supervisor::message::Account;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 /// Why a user or group of the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +46,8 @@ pub struct User {
     pub uid: u32,
     /// The number of the primary group.
     pub gid: u32,
+    /// The folder; empty if there is no such line.
+    pub home: PathBuf,
 }
 
 /// Calls a `…_r` function with a buffer that grows until the answer fits.
@@ -70,11 +74,13 @@ fn passwd(
         match query(&raw mut entry, buffer, &raw mut found) {
             0 if found.is_null() => Ok(None),
             0 => {
-                // SAFETY: the call succeeded and found an entry, so `pw_name` is a C string within
-                // `buffer`, which lives until the end of this closure.
-                let name = unsafe { CStr::from_ptr(entry.pw_name) };
+                // SAFETY: the call succeeded and found an entry, so `pw_name` and `pw_dir` are C strings
+                // within `buffer`, which lives until the end of this closure.
+                let [name, home] =
+                    [entry.pw_name, entry.pw_dir].map(|text| unsafe { CStr::from_ptr(text) });
                 let name = name.to_string_lossy().into_owned();
-                Ok(Some(User { name, uid: entry.pw_uid, gid: entry.pw_gid }))
+                let home = OsStr::from_bytes(home.to_bytes()).into();
+                Ok(Some(User { name, uid: entry.pw_uid, gid: entry.pw_gid, home }))
             }
             error => Err(error),
         }
@@ -92,7 +98,12 @@ pub fn user(name: &str) -> Option<User> {
     })
     .or_else(|| {
         let uid = name.parse().ok()?;
-        Some(user_of(uid).unwrap_or(User { name: name.to_owned(), uid, gid: uid }))
+        Some(user_of(uid).unwrap_or_else(|| User {
+            name: name.to_owned(),
+            uid,
+            gid: uid,
+            home: PathBuf::new(),
+        }))
     })
 }
 

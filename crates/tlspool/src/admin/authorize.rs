@@ -314,7 +314,7 @@ fn check(args: &CheckArgs, context: &AdminContext, out: &mut dyn Write) -> Resul
         local: args.local.clone(),
         service: args.service.as_str().into(),
     };
-    // Makes the table where there is none yet.
+    // Says so where there is none.
     context.store_to_read()?;
     let decision = authorization::decide_here(config, &meeting).map_err(AdminError::Usage)?;
     if args.json {

@@ -50,14 +50,27 @@ pub(super) struct Shown {
     openpgp: Option<OpenPgpDescription>,
 }
 
-/// The row as it is exported.
-pub(super) fn exported(row: LocalIdentity) -> Exported {
+/// The row as it is exported; an error if nobody could import it.
+pub(super) fn exported(row: LocalIdentity) -> Result<Exported, AdminError> {
+    if let CertificateSource::OpenPgp(bytes) = &row.certificate {
+        openpgp::read_stored(bytes).map_err(|error| {
+            let (name, id) = (&row.name, row.id);
+            AdminError::Usage(format!(
+                "identity number {id}, {name}, cannot be exported: {error}; remove it"
+            ))
+        })?;
+    }
+    Ok(written(row))
+}
+
+/// The row as it is written.
+fn written(row: LocalIdentity) -> Exported {
     let (certificate, certificate_uri) = match row.certificate {
         CertificateSource::Chain(chain) => {
             (Some(output::pem(chain.iter().map(Vec::as_slice))), None)
         }
         CertificateSource::Uri(uri) => (None, Some(uri)),
-        // One that cannot be read comes out without, and is told of when it is shown.
+        // One that cannot be read is shown without.
         CertificateSource::OpenPgp(bytes) => {
             (openpgp::read_stored(&bytes).ok().map(|certificate| certificate.to_armored()), None)
         }
@@ -89,7 +102,7 @@ pub(super) fn shown(row: LocalIdentity) -> Shown {
         }
         _ => None,
     };
-    Shown { id: row.id, leaf, openpgp, row: exported(row) }
+    Shown { id: row.id, leaf, openpgp, row: written(row) }
 }
 
 /// Adds an identity as it was exported.

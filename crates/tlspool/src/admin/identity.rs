@@ -172,7 +172,9 @@ pub(super) fn run(
         }
         IdentityCommand::Create(args) => create::run(args, context, out),
         IdentityCommand::Add(args) => add(args, context, out),
-        IdentityCommand::Remove { name, all } => remove(&mut context.store()?, name, *all),
+        IdentityCommand::Remove { name, all } => {
+            remove(&mut context.store_to_change()?, name, *all)
+        }
         IdentityCommand::Renew(args) => openpgp::renew(args, context, out),
         IdentityCommand::Revoke(args) => openpgp::revoke(args, context, out),
         IdentityCommand::Publish(args) => publish::publish(args, context, out),
@@ -183,7 +185,7 @@ pub(super) fn run(
         IdentityCommand::Export { selector, .. } => {
             let selector = selector.as_deref().map(parse_selector).transpose()?;
             let store = context.store_to_read()?;
-            store.for_each_identity(selector.as_ref(), |row| output::json(out, &exported(row)))
+            store.for_each_identity(selector.as_ref(), |row| output::json(out, &exported(row)?))
         }
         IdentityCommand::Import { file } => {
             rows::import(context, file, "identities", |store, row| import(store, &row))

@@ -96,12 +96,22 @@ impl AdminContext {
         }
     }
 
-    /// The database, to change it.
+    /// The database, to add something; makes it where there is none.
     fn store(&self) -> Result<Store, AdminError> {
-        if rustix::process::geteuid().is_root() && !self.database.exists() {
+        let is_new = !self.database.exists();
+        if is_new && rustix::process::geteuid().is_root() {
             self.make_database().map_err(|error| AdminError::writing(&self.database, error))?;
         }
-        Ok(Store::open(&self.database, Mode::ReadWrite)?)
+        let store = Store::open(&self.database, Mode::ReadWrite)?;
+        if is_new {
+            output::note(format_args!("{}: made, there was no database", self.database.display()));
+        }
+        Ok(store)
+    }
+
+    /// The database, to change or remove what is in it.
+    fn store_to_change(&self) -> Result<Store, AdminError> {
+        Ok(Store::open_to_change(&self.database)?)
     }
 
     /// The first command may come before the first start of the daemon; a database that root keeps to
@@ -119,10 +129,14 @@ impl AdminContext {
         fchown(&file, Some(user.uid), Some(group))
     }
 
-    /// The database, to look; makes an empty one where there is none.
+    /// The database, to look; where there is none, its tables are empty, and it is not made.
     fn store_to_read(&self) -> Result<Store, AdminError> {
         match Store::open_to_read(&self.database) {
-            Err(StoreError::Missing { .. }) => self.store(),
+            Err(missing @ StoreError::Missing { .. }) => {
+                output::note(missing);
+                let owner = rustix::process::geteuid().as_raw();
+                Ok(Store::empty(&self.database, owner)?)
+            }
             result => Ok(result?),
         }
     }

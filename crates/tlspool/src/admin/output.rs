@@ -11,6 +11,18 @@ use super::AdminError;
 /// Largest file that is imported.
 const MAX_IMPORT: u64 = 1 << 30;
 
+/// Text that may be somebody else's, such as the label of a token, for one line of a terminal: without control
+/// characters, which would drive it.
+pub fn line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// The same for text of several lines.
+pub fn lines(text: &str) -> String {
+    let drives = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    text.chars().map(|c| if drives(c) { '\u{fffd}' } else { c }).collect()
+}
+
 /// Writes rows under headings, in columns as wide as they need to be.
 pub fn table(
     out: &mut dyn Write,
@@ -25,8 +37,8 @@ pub fn table(
     let headings = headings.iter().map(ToString::to_string).collect();
     for row in std::iter::once(&headings).chain(rows) {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}  "));
-        let line: String = cells.collect();
-        writeln!(out, "{}", line.trim_end()).map_err(AdminError::Output)?;
+        let cells: String = cells.collect();
+        writeln!(out, "{}", line(cells.trim_end())).map_err(AdminError::Output)?;
     }
     Ok(())
 }
@@ -42,6 +54,7 @@ pub fn json(out: &mut dyn Write, value: &impl Serialize) -> Result<(), AdminErro
 pub fn fields(out: &mut dyn Write, fields: &[(&str, String)]) -> Result<(), AdminError> {
     let width = fields.iter().map(|(label, _)| label.len()).max().unwrap_or(0) + 2;
     for (label, value) in fields {
+        let value = lines(value);
         writeln!(out, "{:width$}{value}", format!("{label}:")).map_err(AdminError::Output)?;
     }
     Ok(())
@@ -91,7 +104,7 @@ pub fn each_line<T: DeserializeOwned>(
 
 /// Says something to the person beside the result.
 pub fn note(text: impl std::fmt::Display) {
-    eprintln!("tlspool: {text}");
+    eprintln!("tlspool: {}", lines(&text.to_string()));
 }
 
 #[cfg(test)]
@@ -104,6 +117,21 @@ mod tests {
         let rows = [vec!["1".to_owned(), "é".to_owned()], vec!["1000".to_owned(), "b".to_owned()]];
         table(&mut out, &["ID", "NAME"], &rows).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "ID    NAME\n1     é\n1000  b\n");
+    }
+
+    #[test]
+    fn nothing_drives_the_terminal() {
+        let label = "web\x1b]0;x\x07\x1b[2J\r\n\u{9b}31m\ttoken".to_owned();
+        let mut out = Vec::new();
+        table(&mut out, &["TOKEN"], &[vec![label.clone()]]).unwrap();
+        let shown = String::from_utf8(out).unwrap();
+        assert_eq!(shown.lines().count(), 2);
+        assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
+        let mut out = Vec::new();
+        fields(&mut out, &[("label", label)]).unwrap();
+        let shown = String::from_utf8(out).unwrap();
+        let plain = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+        assert!(shown.chars().all(plain), "{shown:?}");
     }
 
     #[test]

@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{ArgGroup, Args, Subcommand};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tlspool_identity::DoNai;
 use tlspool_keys::KeyUri;
 use tlspool_store::{Kind, PinRow, Store, fingerprint};
 use tlspool_validate::{OpenPgpCertificate, OpenPgpLimits};
 use x509_parser::prelude::ASN1Time;
 
+use super::identity::parse_name;
 use super::output::{self, note};
-use super::rows;
+use super::rows::{self, Numbered};
 use super::{AdminContext, AdminError};
 use crate::config;
 
@@ -46,11 +47,26 @@ enum PinCommand {
         #[arg(long = "for", value_name = "DURATION", value_parser = config::parse_duration)]
         lifetime: Option<Duration>,
     },
+    /// Show one pin
+    Show {
+        /// Its number, as `list` shows it
+        id: i64,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Remove pins
     Remove {
         /// The numbers, as `list` shows them
         #[arg(required = true)]
         ids: Vec<i64>,
+    },
+    /// Write all pins as JSON, one document per line
+    Export,
+    /// Add pins from such a file (`-`: standard input); all or none
+    Import {
+        /// The file
+        file: PathBuf,
     },
 }
 
@@ -68,13 +84,15 @@ struct WhatArgs {
     openpgp: bool,
 }
 
-/// A pin for `--json`.
-#[derive(Debug, Serialize)]
-struct Shown {
-    id: i64,
+/// A pin as `export` writes it and `import` reads it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Exported {
     name: String,
-    kind: &'static str,
+    kind: String,
     fingerprint: String,
+    /// Seconds since 1970.
+    #[serde(default)]
     expires: Option<i64>,
 }
 
@@ -94,33 +112,22 @@ pub(super) fn run(
             note("a running pool sees it at once");
             Ok(())
         }
+        PinCommand::Show { id, json } => show(&context.store_to_read()?, *id, *json, out),
         PinCommand::Remove { ids } => rows::remove(context, ids, Store::remove_pin),
+        PinCommand::Export => {
+            rows::export(out, context.store_to_read()?.pins()?, |pin| exported(&pin))
+        }
+        PinCommand::Import { file } => {
+            rows::import(context, file, "pins", |store, row| import(store, &row))
+        }
     }
 }
 
 fn list(store: &Store, json: bool, out: &mut dyn Write) -> Result<(), AdminError> {
     let pins = store.pins()?;
     if json {
-        return pins.into_iter().try_for_each(|pin| {
-            let shown = Shown {
-                id: pin.id,
-                kind: pin.kind.as_str(),
-                fingerprint: hex(&pin.fingerprint),
-                expires: pin.expires,
-                name: pin.name.to_string(),
-            };
-            output::json(out, &shown)
-        });
+        return pins.into_iter().try_for_each(|pin| output::json(out, &numbered(&pin)));
     }
-    let now = seconds(SystemTime::now());
-    let until = |expires: Option<i64>| match expires {
-        None => "for ever".to_owned(),
-        Some(end) => {
-            let date =
-                ASN1Time::from_timestamp(end).map_or_else(|_| end.to_string(), |t| t.to_string());
-            if end > now { date } else { format!("{date} (over)") }
-        }
-    };
     let rows: Vec<Vec<String>> = pins
         .into_iter()
         .map(|pin| {
@@ -128,12 +135,62 @@ fn list(store: &Store, json: bool, out: &mut dyn Write) -> Result<(), AdminError
                 pin.id.to_string(),
                 pin.name.to_string(),
                 pin.kind.to_string(),
-                until(pin.expires),
+                until(&pin),
                 hex(&pin.fingerprint),
             ]
         })
         .collect();
     output::table(out, &["ID", "NAME", "KIND", "UNTIL", "FINGERPRINT"], &rows)
+}
+
+fn show(store: &Store, id: i64, json: bool, out: &mut dyn Write) -> Result<(), AdminError> {
+    let pin = store.pins()?.into_iter().find(|pin| pin.id == id);
+    let pin = pin.ok_or_else(|| AdminError::NotFound(format!("pin number {id}")))?;
+    if json {
+        return output::json(out, &numbered(&pin));
+    }
+    let fields = [
+        ("number", pin.id.to_string()),
+        ("name", pin.name.to_string()),
+        ("kind", pin.kind.to_string()),
+        ("until", until(&pin)),
+        ("fingerprint", hex(&pin.fingerprint)),
+    ];
+    output::fields(out, &fields)
+}
+
+fn numbered(pin: &PinRow) -> Numbered<Exported> {
+    Numbered { id: pin.id, row: exported(pin) }
+}
+
+fn exported(pin: &PinRow) -> Exported {
+    Exported {
+        name: pin.name.to_string(),
+        kind: pin.kind.to_string(),
+        fingerprint: hex(&pin.fingerprint),
+        expires: pin.expires,
+    }
+}
+
+fn import(store: &Store, row: &Exported) -> Result<(), AdminError> {
+    let usage = |text: String| AdminError::Usage(text);
+    let kind = match row.kind.as_str() {
+        "x509" => Kind::X509,
+        "openpgp" => Kind::OpenPgp,
+        other => return Err(usage(format!("kind {other:?} is not supported"))),
+    };
+    let fingerprint = unhex(&row.fingerprint)
+        .ok_or_else(|| usage(format!("{:?} is no fingerprint in hexadecimal", row.fingerprint)))?;
+    let name = parse_name(&row.name)?;
+    store.add_pin(&PinRow { id: 0, name, kind, fingerprint, expires: row.expires })?;
+    Ok(())
+}
+
+/// When a pin ends, for people.
+fn until(pin: &PinRow) -> String {
+    let Some(end) = pin.expires else { return "for ever".to_owned() };
+    let date = ASN1Time::from_timestamp(end).map_or_else(|_| end.to_string(), |t| t.to_string());
+    if end > seconds(SystemTime::now()) { date } else { format!("{date} (over)") }
 }
 
 impl WhatArgs {

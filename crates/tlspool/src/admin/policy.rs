@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 use tlspool_identity::{DoNai, Selector};
 use tlspool_store::{PolicyRow, PolicySide, Store, StoreError};
-use tlspool_validate::policy::Expression;
+use tlspool_validate::policy::{DEFAULT_FOR_REMOTES, Expression};
 use tlspool_validate::trace::Trace;
 
 use super::identity::parse_selector;
@@ -19,7 +19,7 @@ use crate::net::explain::{self, Question};
 
 /// Arguments of `tlspool policy`.
 #[derive(Debug, Args)]
-#[command(after_long_help = "\
+#[command(after_long_help = format!("\
 An expression has the words identity, pkix, dane, ldap, pin, openpgp, crl, ocsp, forward-secrecy, private, \
 pq, client, server, true and false, joined by and, or, not, and parentheses. Each is true, false, or absent: \
 its source provably has nothing to say. name? also accepts absence. A look-up that fails never makes an \
@@ -27,8 +27,7 @@ expression hold.
 
 The policy for a peer is the one of the first selector in the look-up order of its name (john@example.com, \
 @example.com, john@.com, @.com, john@., @.) that has any: one for the service, else one for any service. \
-The same for our own name. Both must hold. A peer for which there is none must satisfy: identity and dane? \
-and ldap? and (dane or ldap or pkix or pin).")]
+The same for our own name. Both must hold. A peer for which there is none must satisfy: {DEFAULT_FOR_REMOTES}."))]
 pub struct PolicyArgs {
     #[command(subcommand)]
     command: PolicyCommand,

@@ -24,7 +24,8 @@ pub(super) fn remove(
     ids: &[i64],
     one: impl Fn(&Store, i64) -> Result<(), StoreError>,
 ) -> Result<(), AdminError> {
-    context.store()?.transaction(|store| Ok(ids.iter().try_for_each(|id| one(store, *id))?))
+    let mut store = context.store_to_change()?;
+    store.transaction(|store| Ok(ids.iter().try_for_each(|id| one(store, *id))?))
 }
 
 /// Writes rows as JSON lines.

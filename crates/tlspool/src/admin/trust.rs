@@ -141,7 +141,8 @@ pub(super) fn run(
         TrustCommand::Show { id, json } => show(&context.store_to_read()?, *id, *json, out),
         TrustCommand::Remove { ids } => rows::remove(context, ids, Store::remove_trust_anchor),
         TrustCommand::Export => {
-            rows::export(out, context.store_to_read()?.trust_anchors()?, |row| exported(&row))
+            let rows = context.store_to_read()?.trust_anchors()?;
+            rows.iter().try_for_each(|row| output::json(out, &exported(row)?))
         }
         TrustCommand::Import { file } => {
             rows::import(context, file, "trust anchors", |store, row| import(store, &row))
@@ -235,27 +236,31 @@ fn show(store: &Store, id: i64, json: bool, out: &mut dyn Write) -> Result<(), A
         Certified::OpenPgp(certified) => certified.fields(),
     });
     output::fields(out, &fields)?;
-    out.write_all(armored(&row).as_bytes()).map_err(AdminError::Output)
+    out.write_all(armored(&row)?.as_bytes()).map_err(AdminError::Output)
 }
 
-fn exported(row: &TrustAnchorRow) -> Exported {
-    Exported { service: row.service.clone(), kind: row.kind.to_string(), certificate: armored(row) }
+/// The row as it is exported; an error if it cannot be read, as then nobody could import it.
+fn exported(row: &TrustAnchorRow) -> Result<Exported, AdminError> {
+    let certificate = armored(row).map_err(|error| {
+        AdminError::Usage(format!(
+            "anchor number {} cannot be exported: {error}; remove it",
+            row.id
+        ))
+    })?;
+    Ok(Exported { service: row.service.clone(), kind: row.kind.to_string(), certificate })
 }
 
-/// The certificate as text, PEM or ASCII armor; none if it cannot be read.
-fn armored(row: &TrustAnchorRow) -> String {
+/// The certificate as text, PEM or ASCII armor.
+fn armored(row: &TrustAnchorRow) -> Result<String, AdminError> {
     match row.kind {
-        Kind::X509 => output::pem([row.certificate.as_slice()]),
-        Kind::OpenPgp => {
-            let certificate = openpgp::read_stored(&row.certificate);
-            certificate.map(|certificate| certificate.to_armored()).unwrap_or_default()
-        }
+        Kind::X509 => Ok(output::pem([row.certificate.as_slice()])),
+        Kind::OpenPgp => Ok(openpgp::read_stored(&row.certificate)?.to_armored()),
     }
 }
 
 fn shown(row: &TrustAnchorRow) -> Result<Shown, AdminError> {
     let certified = Certified::of(row)?;
-    Ok(Shown { id: row.id, row: exported(row), certified })
+    Ok(Shown { id: row.id, row: exported(row)?, certified })
 }
 
 fn import(store: &Store, row: &Exported) -> Result<(), AdminError> {

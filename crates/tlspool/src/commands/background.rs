@@ -1,15 +1,19 @@
 //! Going to the background. The process on the terminal starts the daemon as a process of its own and ends
-//! when that is ready, or says why it is not.
+//! when that is ready, or says why it is not. With `-k`, and a running daemon that belongs to a unit of systemd, that one
+//! starts it instead, so that it stays within the unit.
 
 use crate::child::take_stdin;
-use crate::cli::{BACKGROUND_COMMAND, Cli};
-use crate::supervisor::message::{self, Channel, ToFront};
+use crate::cli::{BACKGROUND_COMMAND, Cli, SUCCESSOR_COMMAND};
+use crate::config::Config;
+use crate::supervisor::control::{ControlClient, ControlError};
+use crate::supervisor::message::{self, Channel, ControlReply, ControlRequest, ToFront};
 use crate::supervisor::{self, Options};
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Child, Command, ExitCode};
 
 /// Why the daemon is not in the background.
 #[derive(Debug, thiserror::Error)]
@@ -25,18 +29,68 @@ pub(super) enum BackgroundError {
 /// The part on the terminal.
 pub(super) fn run(cli: &Cli) -> Result<(), BackgroundError> {
     let (ours, theirs) = message::pair()?;
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0("tlspool").args(arguments(cli)?).stdin(theirs);
-    let mut daemon = command.spawn()?;
-    // The command holds the other end; without it, the end of the daemon ends the channel.
-    drop(command);
-    match Channel::new(ours).recv::<ToFront>()? {
-        Some((ToFront::Ready, _)) => Ok(()),
-        Some((ToFront::Failed { problem }, _)) => {
-            let _ = daemon.wait();
-            Err(BackgroundError::Failed(problem))
+    if cli.replace && within_unit(cli, &theirs)? {
+        drop(theirs);
+        return listen(Channel::new(ours));
+    }
+    let mut daemon = start(cli, theirs)?;
+    let outcome = listen(Channel::new(ours));
+    if matches!(outcome, Err(BackgroundError::Failed(_))) {
+        let _ = daemon.wait();
+    }
+    outcome
+}
+
+/// Waits for the daemon to be ready.
+fn listen(mut channel: Channel) -> Result<(), BackgroundError> {
+    loop {
+        match channel.recv::<ToFront>()? {
+            Some((ToFront::Note { text }, _)) => eprintln!("tlspool: {text}"),
+            Some((ToFront::Ready, _)) => return Ok(()),
+            Some((ToFront::Failed { problem }, _)) => return Err(BackgroundError::Failed(problem)),
+            None => return Err(BackgroundError::Silent),
         }
-        None => Err(BackgroundError::Silent),
+    }
+}
+
+/// Starts the daemon, which has `front` to say how it went.
+fn start(cli: &Cli, front: OwnedFd) -> io::Result<Child> {
+    let mut command = Command::new("/proc/self/exe");
+    // The command holds the other end; it goes with it, so that the end of the daemon ends the channel.
+    command.arg0("tlspool").args(arguments(cli)?).stdin(front).spawn()
+}
+
+/// Has the running daemon start the new one, if it belongs to a unit of systemd and can.
+fn within_unit(cli: &Cli, front: &OwnedFd) -> Result<bool, BackgroundError> {
+    // What is wrong with the configuration, the new daemon says; and whether there is an old one.
+    let Ok(config) = Config::load(cli.config.as_deref()) else { return Ok(false) };
+    let Ok(mut running) = ControlClient::connect(&config.control_socket()) else {
+        return Ok(false);
+    };
+    let request = ControlRequest::Replace {
+        program: std::env::current_exe()?,
+        config: cli.config.as_deref().map(absolute).transpose()?,
+    };
+    match running.ask_with(&request, &[front.as_fd()]) {
+        Ok((ControlReply::Done, _)) => Ok(true),
+        Err(ControlError::Refused(problem)) => {
+            eprintln!("tlspool: the running daemon does not start the new one: {problem}");
+            Ok(false)
+        }
+        // There is no unit, or it is of a version that knows nothing of this.
+        _ => Ok(false),
+    }
+}
+
+/// What a running daemon starts: the part that starts the new one, and leaves it to the first process.
+pub(super) fn successor(cli: &Cli) -> ExitCode {
+    let started = take_stdin().and_then(|front| start(cli, front));
+    match started {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tlspool: {SUCCESSOR_COMMAND} is not to be called by hand: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

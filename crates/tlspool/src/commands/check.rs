@@ -1,9 +1,9 @@
 //! `tlspool check`: everything about the configuration that can be known without starting.
 
-use crate::config::{Config, ConfigError, Places};
+use crate::config::{Config, ConfigError, Places, UserName};
 use crate::lookups;
 use crate::supervisor::{Accounts, sockets};
-use crate::users::UserError;
+use crate::users::{self, UserError};
 use std::path::Path;
 
 /// What is wrong.
@@ -41,6 +41,10 @@ fn problems(config: &Config) -> Vec<String> {
     };
     user("user, key_user, lookup_user", Accounts::find(config).map(drop));
     user("socket", sockets::check_owners(config));
+    for UserName(name) in &config.keys.pin_users {
+        let found = users::user(name).map(drop).ok_or_else(|| UserError::NoUser(name.clone()));
+        user("keys.pin_users", found);
+    }
     for module in &config.keys.modules {
         if let Err(error) = std::fs::File::open(&module.path) {
             problems.push(format!("keys.module.path: {}: {error}", module.path));
@@ -61,7 +65,7 @@ fn problems(config: &Config) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{AbsolutePath, Dns, GroupName, Module, UserName};
+    use crate::config::{AbsolutePath, Dns, GroupName, Module};
 
     #[test]
     fn everything_missing_is_told_at_once() {
@@ -70,13 +74,14 @@ mod tests {
         (config.user, config.key_user) = (None, None);
         assert_eq!(problems(&config), Vec::<String>::new());
         config.user = Some(UserName("no-such-user".into()));
+        config.keys.pin_users.push(UserName("no-such-person".into()));
         config.sockets[0].group = Some(GroupName("no-such-group".into()));
         config.keys.modules.push(Module { path: absent("m.so"), args: None });
         config.trust.anchors.push(absent("a.pem"));
         config.lookup_user = None;
         config.dns = Some(Dns { root_anchor: Some(absent("root.key")), ..Dns::default() });
         let problems = problems(&config);
-        assert_eq!(problems.len(), 5, "{problems:?}");
+        assert_eq!(problems.len(), 6, "{problems:?}");
         assert!(problems[1].contains("groupadd"), "{problems:?}");
     }
 }

@@ -6,7 +6,7 @@ mod choose;
 mod pin;
 mod status;
 
-use crate::admin::{self, AdminCommand, AdminContext};
+use crate::admin::{self, AdminCommand, AdminContext, output};
 use crate::child;
 use crate::cli::{Cli, Command};
 use crate::config::{Config, ConfigError, Places};
@@ -27,6 +27,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Choose(wishes)) => tell(choose::run(cli.config.as_deref(), &wishes)),
         Some(Command::Admin(command)) => tell(administer(&command, cli.config.as_deref())),
         Some(Command::Background) => background::daemon(cli),
+        Some(Command::Successor) => background::successor(&cli),
         Some(Command::NetworkProcess) => child::network_process(),
         Some(Command::KeyProcess) => child::key_process(),
         Some(Command::LookupProcess) => child::lookup_process(),
@@ -54,16 +55,15 @@ fn socket(config: Option<&Path>, named: Option<&Path>) -> Result<PathBuf, Config
 
 /// A text of somebody else's without control characters, which must not reach the terminal.
 fn visible(text: &str) -> String {
-    let visible = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c });
-    visible.collect::<String>().trim().to_owned()
+    output::line(text).trim().to_owned()
 }
 
-/// Says an error where the person is.
+/// Says an error where the person is. Labels of tokens may stand in it.
 fn tell<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tlspool: {error}");
+            output::note(error);
             ExitCode::FAILURE
         }
     }

@@ -240,6 +240,9 @@ pub struct Keys {
     pub pin_prompts: u32,
     /// Keep typed PINs in memory so that the key process can be restarted without asking again.
     pub remember_pins: bool,
+    /// Whose programs may enter PINs, besides root's and those of the user that the network process runs as; empty:
+    /// everybody's who may connect.
+    pub pin_users: Vec<UserName>,
 }
 
 /// One `[[keys.module]]`.
@@ -520,6 +523,7 @@ impl Default for Keys {
             module_timeout: Duration::from_secs(10),
             pin_prompts: 3,
             remember_pins: true,
+            pin_users: vec![UserName("root".into())],
         }
     }
 }

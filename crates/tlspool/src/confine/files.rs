@@ -6,6 +6,7 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd,
     Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope, make_bitflags,
 };
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where systems keep trust anchors, as rustls-native-certs looks for them.
@@ -56,6 +57,25 @@ fn allowed(config: &Config) -> Vec<(PathBuf, BitFlags<AccessFs>)> {
 /// The folder that is opened for an anchor or a revocation list: a file may be replaced by a new one of the same name.
 fn anchor_folder(path: &Path) -> Option<PathBuf> {
     if path.is_dir() { Some(path.to_owned()) } else { path.parent().map(Path::to_owned) }
+}
+
+/// Anchors and revocation lists because of which the network process can read somebody's home, with the folders that are
+/// open for them.
+pub(crate) fn open_homes(config: &Config) -> Vec<(PathBuf, PathBuf)> {
+    if config.confinement.landlock == crate::config::Strictness::Off {
+        return Vec::new();
+    }
+    let own = crate::users::user_of(rustix::process::geteuid().as_raw());
+    let usual = ["/home", "/root"].map(PathBuf::from);
+    let homes: Vec<PathBuf> = own.into_iter().map(|user| user.home).chain(usual).collect();
+    let is_home = |folder: &Path| {
+        let owner = std::fs::metadata(folder).ok().map(|folder| folder.uid());
+        let owner = owner.and_then(crate::users::user_of).map(|user| user.home);
+        homes.iter().chain(&owner).any(|home| home.starts_with(folder))
+    };
+    let files = config.trust.anchors.iter().chain(&config.validation.crls);
+    let open = files.filter_map(|path| Some((path.to_path_buf(), anchor_folder(path)?)));
+    open.filter(|(_, folder)| is_home(folder)).collect()
 }
 
 /// Whether a running network process that was started with `old` can read all anchors and revocation
@@ -124,6 +144,23 @@ mod tests {
         assert!(anchors_within(&old, &with_anchor("/etc/ssl/certs/x.pem")));
         assert!(!anchors_within(&old, &with_anchor("/srv/others/two.pem")));
         assert!(!anchors_within(&old, &with_anchor("/etc/other.pem")));
+    }
+
+    #[test]
+    fn an_anchor_in_a_home_opens_the_home() {
+        for (path, opens) in [
+            ("/root.pem", true),
+            ("/home/anchor.pem", true),
+            ("/root/anchor.pem", true),
+            ("/root/anchors/anchor.pem", false),
+            ("/etc/ssl/certs/anchor.pem", false),
+        ] {
+            assert_eq!(open_homes(&with_anchor(path)).len(), usize::from(opens), "{path}");
+        }
+        let me = crate::users::user_of(rustix::process::geteuid().as_raw()).unwrap();
+        let path = me.home.join("anchor.pem");
+        let expected = [(path.clone(), me.home)];
+        assert_eq!(open_homes(&with_anchor(path.to_str().unwrap())), expected);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 mod calls;
 mod files;
 
-pub(crate) use files::anchors_within;
+pub(crate) use files::{anchors_within, open_homes};
 
 use crate::config::{Config, Strictness};
 use std::fmt;

@@ -212,8 +212,6 @@ fn rule(tables: &RefCell<Identities>, meeting: &Meeting, begun: Instant) -> Opti
     };
     let mut identities = tables.borrow_mut();
     let found = match identities.authorizations() {
-        // Without a database there are none.
-        Err(StoreError::Missing { .. }) => return None,
         Err(error) => Err(error),
         Ok((cache, store)) => match cache.rule(store, meeting) {
             Ok(None) if cache.any == Some(false) => return None,

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use super::client::{Answer, CallbackFailure, Client};
 use super::disclosure::Listed;
-use super::limits::Uid;
+use super::limits::{ROOT, Uid};
 
 /// How long a registered program may take to answer when it did not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_mins(1);
@@ -28,9 +28,6 @@ const MAX_TIMEOUT: Duration = Duration::from_hours(1);
 
 /// An answer that is late is waited for without asking anything else, in pieces of this time.
 const FAR: Duration = Duration::from_hours(24);
-
-/// Whose program is asked for users who have none.
-const ROOT: Uid = 0;
 
 /// The programs that choose.
 #[derive(Default)]

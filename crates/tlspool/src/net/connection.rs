@@ -17,10 +17,12 @@ use tokio::io::unix::AsyncFdReadyGuard;
 use tokio::time::Instant;
 use zeroize::Zeroize;
 
+use super::chooser::ChooserDesk;
 use super::client::{Answer, Client};
 use super::info;
 use super::limits::{InUse, Totals};
 use super::peer::Peer;
+use super::pin::PinDesk;
 use super::starttls;
 use super::worker::Worker;
 use crate::watched::Watched;
@@ -43,6 +45,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: OwnedFd, peer: Peer, count
         return;
     };
     let client = Client::new(socket, peer, counted);
+    let ends = Ends {
+        client: client.clone(),
+        pins: worker.shared.pins.clone(),
+        choosers: worker.shared.choosers.clone(),
+    };
     Totals::count(&worker.shared.totals.clients);
     tracing::debug!(client = %client.peer, "connected");
     let mut connection = Connection {
@@ -55,10 +62,23 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: OwnedFd, peer: Peer, count
     };
     let (sharing, program) = (connection.worker.clone(), connection.client.id);
     sharing.fairness.run(program, connection.run()).await;
-    connection.client.left();
-    connection.worker.shared.pins.client_left(&connection.client);
-    connection.worker.shared.choosers.client_left(&connection.client);
-    tracing::debug!(client = %connection.client.peer, "disconnected");
+    drop(ends);
+}
+
+/// What ends with a connection, on every way out: also if the task that serves it panics.
+struct Ends {
+    client: Arc<Client>,
+    pins: Arc<PinDesk>,
+    choosers: Arc<ChooserDesk>,
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.client.left();
+        self.pins.client_left(&self.client);
+        self.choosers.client_left(&self.client);
+        tracing::debug!(client = %self.client.peer, "disconnected");
+    }
 }
 
 struct Connection {
@@ -302,6 +322,10 @@ fn dispatch(worker: &Rc<Worker>, client: &Arc<Client>, record: &mut Assembled<Ow
             if !request.pin.is_empty() {
                 return refuse(PoolError::CommandBadCallbackResponse, "nobody asked for a PIN");
             }
+            if !worker.settings().may_enter_pins(client.uid()) {
+                let text = "keys.pin_users of the pool does not name you";
+                return refuse(PoolError::PinentryNotVacant, text);
+            }
             if let Err(error) = shared.pins.register(client, reqid, &request, in_flight) {
                 let text = match error {
                     PoolError::Draining => "this pool is being replaced; register again",
@@ -362,5 +386,42 @@ fn dispatch(worker: &Rc<Worker>, client: &Arc<Client>, record: &mut Assembled<Ow
         Body::Draining | Body::Datagram(_) | Body::Unknown(_) => {
             refuse(PoolError::CommandUnknown, "this pool does not know the command");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use tlspool_wire::{Lidentry, Pinentry};
+    use tokio::runtime::{Builder, LocalOptions};
+
+    use super::super::limits::Meter;
+    use super::*;
+
+    #[test]
+    fn what_belongs_to_a_connection_ends_with_a_panic_too() {
+        let (here, _there) = UnixStream::pair().unwrap();
+        let peer = Peer::of(here.as_fd()).unwrap();
+        let counted = Arc::<Meter>::default().take(peer.uid, 10, 10).ok().unwrap();
+        let client = Client::new(Arc::new(here.into()), peer, counted);
+        let (pins, choosers) = (Arc::<PinDesk>::default(), Arc::<ChooserDesk>::default());
+        let in_flight = client.begin(10).unwrap();
+        pins.register(&client, 1, &Pinentry::default(), in_flight).unwrap();
+        choosers.register(&client, 2, &Lidentry::default()).unwrap();
+        assert!(pins.is_attended() && choosers.flags_for(client.uid()).is_some());
+        let ends = Ends { client: client.clone(), pins: pins.clone(), choosers: choosers.clone() };
+        let runtime = Builder::new_current_thread().build_local(LocalOptions::default()).unwrap();
+        let ended: Result<(), _> = runtime.block_on(async {
+            let task = tokio::task::spawn_local(async move {
+                let _ends = ends;
+                tokio::task::yield_now().await;
+                panic!("as if a record did this");
+            });
+            task.await
+        });
+        assert!(ended.unwrap_err().is_panic());
+        assert!(client.gone.is_requested());
+        assert!(!pins.is_attended() && choosers.flags_for(client.uid()).is_none());
     }
 }

@@ -1,8 +1,9 @@
 //! The database file as one of its readers sees it: opened when it is first needed, opened anew when another file
 //! has taken its place.
 //!
-//! A daemon may start before there is a database; then nothing is in the tables, and one that is made later is
-//! seen. Once there was one, its absence is an error: rules that deny must not vanish with their file.
+//! A daemon may start before there is a database; then its tables are read as if they were empty, and one that is made
+//! later is seen. Once there was one, its absence is an error: rules that deny must not vanish with their file. An
+//! empty file is no database, whoever put it there.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -24,11 +25,18 @@ pub(crate) struct Sight {
 /// A file, whatever its name. The device and the inode.
 type FileId = (u64, u64);
 
+/// What is read.
+struct Open {
+    store: Store,
+    /// `None`: there has never been a file, the tables are empty.
+    file: Option<FileId>,
+}
+
 /// One reader's connection.
 pub(crate) struct Database {
     path: PathBuf,
     sight: Arc<Sight>,
-    open: Option<(Store, FileId)>,
+    open: Option<Open>,
     /// SQLite's counter of changes, when it was last looked at.
     version: Option<i64>,
 }
@@ -46,14 +54,16 @@ impl Database {
 
     /// Whether it has changed, or is another file, since the last look.
     pub(crate) fn has_changed(&mut self) -> Result<bool, StoreError> {
-        let here = self.file()?;
-        if let Some((_, known)) = &self.open
-            && *known != here
-        {
-            tracing::info!(database = %self.path.display(), "another file is in its place: opened anew");
-            self.open = None;
-        }
-        let anew = self.open.is_none();
+        let known = self.open.as_ref().and_then(|open| open.file);
+        let anew = match known {
+            Some(known) if known == self.file()? => false,
+            Some(_) => {
+                self.reopen()?;
+                tracing::info!(database = %self.path.display(), "another file is in its place: opened anew");
+                true
+            }
+            None => self.reopen()?,
+        };
         let version = Some(self.store()?.data_version()?);
         let changed = anew || version != self.version;
         self.version = version;
@@ -62,46 +72,78 @@ impl Database {
 
     /// The tables, as they were found at the last look.
     pub(crate) fn store(&mut self) -> Result<&Store, StoreError> {
-        if let Some(open) = self.open.take() {
-            return Ok(&self.open.insert(open).0);
+        if self.open.is_none() {
+            self.reopen()?;
         }
-        // If the file changes meanwhile, the next look finds another.
-        let here = self.file()?;
-        let store = Store::open_to_read(&self.path).map_err(|error| match error {
-            StoreError::Missing { path } if self.sight.seen.load(Ordering::Relaxed) => {
-                StoreError::Gone { path }
-            }
-            other => other,
-        })?;
-        self.sight.seen.store(true, Ordering::Relaxed);
-        self.sight.told.store(false, Ordering::Relaxed);
-        Ok(&self.open.insert((store, here)).0)
+        match &self.open {
+            Some(open) => Ok(&open.store),
+            None => Err(StoreError::Missing { path: self.path.clone() }),
+        }
     }
 
-    /// The file that is there; tells once if there is none.
-    fn file(&self) -> Result<FileId, StoreError> {
-        let path = || self.path.clone();
-        let error = match std::fs::metadata(&self.path) {
-            Ok(data) => return Ok((data.dev(), data.ino())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if self.sight.seen.load(Ordering::Relaxed) {
-                    StoreError::Gone { path: path() }
-                } else {
-                    StoreError::Missing { path: path() }
-                }
+    /// Opens what is there; what was open stays so if that fails. Whether something else is open now.
+    fn reopen(&mut self) -> Result<bool, StoreError> {
+        let error = match self.open_file() {
+            Ok(open) => {
+                self.sight.seen.store(true, Ordering::Relaxed);
+                self.sight.told.store(false, Ordering::Relaxed);
+                self.open = Some(open);
+                return Ok(true);
             }
-            Err(source) => return Err(StoreError::Unreachable { path: path(), source }),
+            Err(error @ StoreError::Missing { .. }) => error,
+            Err(error) => return Err(error),
         };
-        if !self.sight.told.swap(true, Ordering::Relaxed) {
-            if matches!(error, StoreError::Gone { .. }) {
-                tracing::error!("no handshake succeeds: {error}");
-            } else {
-                tracing::warn!(
-                    "no identity, policy, pin or rule of authorization is in force: {error}"
-                );
-            }
+        self.tell(&error);
+        if self.open.is_some() {
+            return Ok(false);
         }
-        Err(error)
+        let owner = rustix::process::geteuid().as_raw();
+        self.open = Some(Open { store: Store::empty(&self.path, owner)?, file: None });
+        Ok(true)
+    }
+
+    fn open_file(&self) -> Result<Open, StoreError> {
+        // If the file changes meanwhile, the next look finds another.
+        let file = Some(self.file()?);
+        match Store::open_to_read(&self.path) {
+            Ok(store) => Ok(Open { store, file }),
+            Err(StoreError::Missing { .. }) => Err(self.absent()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The file that is there.
+    fn file(&self) -> Result<FileId, StoreError> {
+        match std::fs::metadata(&self.path) {
+            Ok(data) => Ok((data.dev(), data.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.absent()),
+            Err(source) => Err(StoreError::Unreachable { path: self.path.clone(), source }),
+        }
+    }
+
+    /// There is no database: an error, if there was one.
+    fn absent(&self) -> StoreError {
+        let path = self.path.clone();
+        if !self.sight.seen.load(Ordering::Relaxed) {
+            return StoreError::Missing { path };
+        }
+        let error = StoreError::Gone { path };
+        self.tell(&error);
+        error
+    }
+
+    /// Tells once that there is no database.
+    fn tell(&self, error: &StoreError) {
+        if self.sight.told.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if matches!(error, StoreError::Gone { .. }) {
+            tracing::error!("no handshake succeeds: {error}");
+        } else {
+            tracing::warn!(
+                "no identity, policy, pin or rule of authorization is in force: {error}"
+            );
+        }
     }
 }
 
@@ -119,9 +161,10 @@ mod tests {
         let sight = Arc::new(Sight::default());
         let mut one = Database::new(path.clone(), sight.clone());
         let mut other = Database::new(path.clone(), sight);
-        for _ in 0..2 {
-            assert!(matches!(one.has_changed(), Err(StoreError::Missing { .. })));
-        }
+        assert!(one.has_changed().unwrap());
+        assert!(!one.has_changed().unwrap());
+        assert!(one.store().unwrap().policies().unwrap().is_empty());
+        assert!(!path.exists(), "who looks makes no file");
         Store::open(&path, Mode::ReadWrite).unwrap();
         assert!(one.has_changed().unwrap());
         assert!(!one.has_changed().unwrap());
@@ -132,9 +175,18 @@ mod tests {
             assert!(matches!(reader.has_changed(), Err(StoreError::Gone { .. })));
         }
         assert!(matches!(other.store(), Err(StoreError::Gone { .. })));
+        // Nor is an empty file a database, until somebody writes to it.
+        std::fs::write(&path, "").unwrap();
+        for reader in [&mut one, &mut other] {
+            assert!(matches!(reader.has_changed(), Err(StoreError::Gone { .. })));
+        }
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
         std::fs::rename(&aside, &path).unwrap();
         assert!(!one.has_changed().unwrap());
         assert!(other.has_changed().unwrap());
+        std::fs::remove_file(&path).unwrap();
+        Store::open(&path, Mode::ReadWrite).unwrap();
+        assert!(one.has_changed().unwrap() && other.has_changed().unwrap());
     }
 
     #[test]

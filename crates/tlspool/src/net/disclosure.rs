@@ -294,12 +294,8 @@ fn listed(
     remote: &DoNai,
 ) -> Result<Option<Arc<Listed>>, StoreError> {
     let mut identities = identities.borrow_mut();
-    match identities.disclosures() {
-        // Without a database there are none.
-        Err(StoreError::Missing { .. }) => Ok(None),
-        Err(error) => Err(error),
-        Ok((cache, store)) => cache.listed(store, uid, remote),
-    }
+    let (cache, store) = identities.disclosures()?;
+    cache.listed(store, uid, remote)
 }
 
 /// Remembers a choice whose handshake has succeeded. That it cannot be is told in the log; the session

@@ -12,6 +12,9 @@ use tokio::sync::Notify;
 /// A user's number.
 pub(crate) type Uid = u32;
 
+/// The user who may do everything.
+pub(crate) const ROOT: Uid = 0;
+
 /// How many of a thing are in use, in all and by each user.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {

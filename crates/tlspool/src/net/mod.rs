@@ -49,7 +49,7 @@ use std::thread;
 
 use rustix::net::{SocketFlags, accept_with};
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Config;
 use crate::supervisor::message::{AsyncChannel, FromNetwork, ToNetwork};
@@ -240,7 +240,7 @@ async fn ask_programs(channel: Rc<AsyncChannel>, mut questions: mpsc::UnboundedR
 }
 
 /// Does what the supervisor says, until all is drained.
-async fn obey(channel: &AsyncChannel, shared: &Arc<Shared>) {
+async fn obey(channel: &Rc<AsyncChannel>, shared: &Arc<Shared>) {
     let mut drain_ends = None;
     let mut orphaned = false;
     let mut cut = false;
@@ -279,7 +279,17 @@ async fn obey(channel: &AsyncChannel, shared: &Arc<Shared>) {
         };
         match message {
             Ok(Some((ToNetwork::StopAccepting | ToNetwork::Drain, _))) => drain(&mut drain_ends),
-            Ok(Some((ToNetwork::Reload { config }, _))) => reload(shared, *config),
+            Ok(Some((ToNetwork::Reload { id, config }, _))) => {
+                let heard = reload(shared, *config);
+                let channel = channel.clone();
+                tokio::task::spawn_local(async move {
+                    for one in heard {
+                        // A worker that has ended goes by nothing.
+                        let _ = one.await;
+                    }
+                    let _ = channel.send(&FromNetwork::Reloaded { id }, &[]).await;
+                });
+            }
             Ok(Some((ToNetwork::KeyChannels, channels))) => {
                 for (worker, channel) in shared.workers.iter().zip(channels) {
                     worker.give(Task::KeyChannel(channel));
@@ -310,14 +320,21 @@ async fn obey(channel: &AsyncChannel, shared: &Arc<Shared>) {
     let _ = channel.send(&FromNetwork::Drained, &[]).await;
 }
 
-fn reload(shared: &Arc<Shared>, config: Config) {
+/// Puts a new configuration in force; returns what the workers answer to when they go by it.
+fn reload(shared: &Arc<Shared>, config: Config) -> Vec<oneshot::Receiver<()>> {
     match Settings::new(config, Some(&shared.settings())) {
         Ok(settings) => {
             shared.replace_settings(settings);
-            for worker in &shared.workers {
-                worker.give(Task::Reload);
-            }
+            let tell = |worker: &WorkerHandle| {
+                let (done, heard) = oneshot::channel();
+                worker.give(Task::Reload(done));
+                heard
+            };
+            shared.workers.iter().map(tell).collect()
         }
-        Err(problem) => tracing::error!("the configuration stays as it was: {problem}"),
+        Err(problem) => {
+            tracing::error!("the configuration stays as it was: {problem}");
+            Vec::new()
+        }
     }
 }

@@ -57,20 +57,13 @@ impl Tables for WorkerTables<'_> {
         service: &str,
     ) -> Result<Option<Arc<Applicable>>, String> {
         let mut identities = self.0.borrow_mut();
-        let (cache, store) = match identities.policies() {
-            // Without a database there are none.
-            Err(StoreError::Missing { .. }) => return Ok(None),
-            other => other.map_err(|error| error.to_string())?,
-        };
+        let (cache, store) = identities.policies().map_err(|error| error.to_string())?;
         cache.policy(store, side, name, service)
     }
 
     fn pins(&self, name: &DoNai) -> Result<Vec<Vec<u8>>, String> {
         let mut identities = self.0.borrow_mut();
-        let (cache, store) = match identities.policies() {
-            Err(StoreError::Missing { .. }) => return Ok(Vec::new()),
-            other => other.map_err(|error| error.to_string())?,
-        };
+        let (cache, store) = identities.policies().map_err(|error| error.to_string())?;
         cache.pins(store, name).map_err(|error| error.to_string())
     }
 }

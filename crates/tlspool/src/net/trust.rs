@@ -64,8 +64,6 @@ impl Trust {
         }
         let rows = match identities.trust_anchors() {
             Ok(rows) => rows,
-            // Without a database there is no trust table; the anchors of the files still count.
-            Err(StoreError::Missing { .. }) => Vec::new(),
             // That was told when it was noticed.
             Err(StoreError::Gone { .. }) => return,
             Err(error) => {

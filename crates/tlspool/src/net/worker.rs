@@ -43,8 +43,8 @@ pub(crate) enum Task {
     KeyChannel(OwnedFd),
     /// The look-up process was started; without a channel: there is none any more.
     LookupChannel(Option<OwnedFd>),
-    /// The settings have changed.
-    Reload,
+    /// The settings have changed. To be answered when this worker goes by them.
+    Reload(oneshot::Sender<()>),
     /// The time to drain is over: the sessions that are left end now.
     Cut,
     /// What does the key process say of its tokens?
@@ -212,6 +212,10 @@ async fn work(start: Start) -> std::io::Result<()> {
     });
     let sharing = worker.clone();
     tokio::task::spawn_local(async move { sharing.fairness.share_out().await });
+    // Whether there is a database is known, and told, from the start: one that goes missing later is missed.
+    if let Err(error) = worker.identities.borrow_mut().changes() {
+        tracing::error!("{error}");
+    }
     if index == 0 {
         worker.keys.serve_pins(&worker.shared);
     }
@@ -237,12 +241,13 @@ async fn work(start: Start) -> std::io::Result<()> {
             Task::LookupChannel(channel) => worker.lookups.restarted(channel),
             Task::KeyChannel(channel) => worker.keys.restarted(channel),
             Task::Cut => worker.relays.borrow().values().for_each(Cancel::cut),
-            Task::Reload => {
+            Task::Reload(done) => {
                 worker.settings.replace(worker.shared.settings());
                 worker.lookups.reload(&worker.settings());
                 worker.identities.borrow_mut().forget();
                 worker.workshop.borrow_mut().forget();
                 worker.keys.forget();
+                let _ = done.send(());
             }
         }
     }

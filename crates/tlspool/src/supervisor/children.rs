@@ -21,6 +21,9 @@ const PLAIN_ENVIRONMENT: [&str; 3] = ["SSL_CERT_FILE", "SSL_CERT_DIR", "RUST_BAC
 const SUPERVISOR_ENVIRONMENT: [&str; 4] =
     ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
 
+/// What belongs to the sockets that systemd passes, to the one process that it started.
+pub(super) const OF_SYSTEMD_SOCKETS: [&str; 3] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
+
 /// A running child process. Dropping it kills it.
 pub struct Process {
     /// The channel to it.

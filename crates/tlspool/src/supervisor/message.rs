@@ -80,6 +80,8 @@ pub enum ToNetwork {
     Drain,
     /// The configuration was read again. What cannot change in a running process is as it was.
     Reload {
+        /// Comes back in [`FromNetwork::Reloaded`].
+        id: u64,
         /// The whole configuration.
         config: Box<Config>,
     },
@@ -128,6 +130,11 @@ pub enum FromNetwork {
         /// Its user.
         uid: u32,
     },
+    /// Answers [`ToNetwork::Reload`]: all workers go by the new configuration, or it cannot be used and the old one stays.
+    Reloaded {
+        /// The id of the message.
+        id: u64,
+    },
     /// The last session has ended; the process ends.
     Drained,
     /// A token waits for its PIN and no PIN program is connected.
@@ -140,6 +147,11 @@ pub enum FromNetwork {
 /// From a daemon that goes to the background to the process that was called on the terminal.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToFront {
+    /// Something that the person should know.
+    Note {
+        /// What.
+        text: String,
+    },
     /// Programs are served; the terminal gets its prompt back.
     Ready,
     /// The daemon did not start.
@@ -159,8 +171,18 @@ pub enum ControlRequest {
         /// Its PID.
         pid: i32,
     },
-    /// The new daemon serves: the old one stops accepting and drains. Its answer is `Done`.
+    /// The new daemon serves: the old one stops accepting and drains. Its answer is `Done`. Only for who took over by
+    /// this connection.
     Commit,
+    /// Asks a daemon that belongs to a unit of systemd to start its successor itself, so that that has the unit's
+    /// surroundings: `Done` if it does, [`ControlReply::NoUnit`] if there is no unit. One descriptor comes along, for
+    /// [`ToFront`].
+    Replace {
+        /// The program that asks: the successor must be that one.
+        program: PathBuf,
+        /// The configuration file, if one was named.
+        config: Option<PathBuf>,
+    },
 }
 
 /// The running supervisor's answer.
@@ -184,6 +206,8 @@ pub enum ControlReply {
     },
     /// It is done.
     Done,
+    /// The daemon does not belong to a unit of systemd; whoever replaces it starts the new one.
+    NoUnit,
     /// It is not.
     Refused {
         /// Why.

@@ -20,10 +20,12 @@ pub mod pin_memory;
 mod reload;
 mod running;
 pub mod sockets;
+mod successor;
 pub mod systemd;
 pub mod takeover;
 
 use crate::config::{Config, ConfigError, Log, LogTarget};
+use crate::confine;
 use crate::logging;
 use crate::net::Listener;
 use crate::users::{self, UserError};
@@ -33,10 +35,10 @@ use helper::Helper;
 use message::{Account, Channel, FromNetwork, ToFront, ToNetwork};
 use pidfile::PidFileError;
 use running::Supervisor;
-use sockets::SocketError;
+use sockets::{FormerAccess, Place, SocketError};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -104,13 +106,15 @@ pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Super
 
 /// Runs the daemon until its end.
 pub fn run(mut options: Options) -> ExitCode {
+    // Before the file is replaced by an upgrade; the successor is started from the same place.
+    let program = std::env::current_exe().ok();
     let foreground = options.front.is_none();
     let mut front = options.front.take();
     let end = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(system("start the runtime"))
-        .and_then(|runtime| runtime.block_on(daemon(&options, foreground, &mut front)));
+        .and_then(|runtime| runtime.block_on(daemon(&options, foreground, &mut front, program)));
     let code = match end {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -133,6 +137,7 @@ async fn daemon(
     options: &Options,
     foreground: bool,
     front: &mut Option<Channel>,
+    program: Option<PathBuf>,
 ) -> Result<(), SupervisorError> {
     let activated =
         systemd::listen_fds().map_err(system("take the sockets that systemd passes"))?;
@@ -144,12 +149,13 @@ async fn daemon(
     logging::init(&log, "tlspool")?;
     raise_descriptor_limit();
     let accounts = Accounts::find(&config)?;
-    make_folders(&config, accounts.network.as_ref())?;
+    make_runtime_folder(&config)?;
 
     let (pid_file, inheritance) = match takeover::begin(&config, options.replace)? {
         Start::Alone(pid_file) => (Some(pid_file), None),
         Start::From(inheritance) => (None, Some(*inheritance)),
     };
+    make_database_folder(&config, accounts.network.as_ref())?;
     let (inherited, pin_memory, inheritance) = match inheritance {
         Some(mut from) => {
             let memory = if config.keys.remember_pins {
@@ -165,12 +171,31 @@ async fn daemon(
     let mut from_systemd = !activated.is_empty();
     let inherited = if from_systemd { activated } else { inherited };
     if let Some(from) = &inheritance {
+        if let Some(text) = from.leaves_unit() {
+            tracing::warn!("{text}");
+            match front {
+                Some(front) => drop(front.send(&ToFront::Note { text }, &[])),
+                None => eprintln!("tlspool: {text}"),
+            }
+        }
         from_systemd |= from.from_systemd;
         if let (None, Some(name)) = (notifier.name(), &from.notify_socket) {
             notifier = Notifier::at(name.into());
         }
     }
+    sockets::check_owners(&config)?;
+    for (anchor, folder) in confine::open_homes(&config) {
+        tracing::warn!(
+            anchor = %anchor.display(), folder = %folder.display(),
+            "the network process can read all of a home because of this anchor or revocation list: put it in a folder of \
+             its own"
+        );
+    }
+    let before: Vec<PathBuf> = inherited.iter().map(|listener| listener.path.clone()).collect();
     let (listeners, unwanted) = sockets::listeners(&config, inherited, from_systemd)?;
+    // What the file system shows of us goes again, unless it is systemd's or another daemon's.
+    let own = listeners.iter().filter(|l| !from_systemd && !before.contains(&l.path));
+    let owned = own.map(|listener| Place::of(&listener.path)).collect();
 
     let signals = running::Signals::new().map_err(system("listen for signals"))?;
     let (keyd, key_channels) =
@@ -187,12 +212,9 @@ async fn daemon(
         config_file: options.config_file.clone(),
         log,
         accounts,
-        // What the file system shows of us goes again, unless it is systemd's or the successor's.
-        owned_paths: if from_systemd {
-            Vec::new()
-        } else {
-            listeners.iter().map(|l| l.path.clone()).collect()
-        },
+        program,
+        owned,
+        from_systemd,
         listeners,
         pin_memory,
         network,
@@ -203,18 +225,21 @@ async fn daemon(
         notifier,
         signals,
         state: running::State::Serving,
+        successor: None,
+        reloads: running::Reloads::default(),
         status: running::StatusRequests::default(),
         started: std::time::SystemTime::now(),
         config,
     };
-    if let Err(error) = ready(&mut supervisor.network, &mut supervisor.signals).await {
-        // A successor that fails leaves everything to the old daemon.
-        if inheritance.is_none() {
-            supervisor.remove_traces();
-        }
+    let begun = match ready(&mut supervisor.network, &mut supervisor.signals).await {
+        Ok(()) => supervisor.take_office(inheritance, unwanted),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = begun {
+        // A successor that fails leaves the old daemon what is the old daemon's.
+        supervisor.remove_traces();
         return Err(error);
     }
-    supervisor.take_office(inheritance, unwanted)?;
     if let Some(front) = front.take() {
         let _ = front.send(&ToFront::Ready, &[]);
         leave_terminal(&supervisor.log).map_err(system("leave the terminal"))?;
@@ -300,38 +325,39 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Makes the runtime folder and the database, with its folder, for the one who needs them.
-fn make_folders(config: &Config, network: Option<&Account>) -> Result<(), SupervisorError> {
+/// Makes the runtime folder.
+fn make_runtime_folder(config: &Config) -> Result<(), SupervisorError> {
     let folder = &*config.runtime_dir;
-    let make =
-        |path: &Path, mode| std::fs::DirBuilder::new().recursive(true).mode(mode).create(path);
-    make(folder, 0o755).map_err(system(format!("make {}", folder.display())))?;
+    make_folder(folder, 0o755).map_err(system(format!("make {}", folder.display())))?;
     let there = std::fs::symlink_metadata(folder)
         .map_err(system(format!("look at {}", folder.display())))?;
     let ours = there.uid() == 0 || there.uid() == rustix::process::geteuid().as_raw();
     if !there.is_dir() || !ours || there.permissions().mode() & 0o022 != 0 {
         return Err(SupervisorError::UnsafeFolder(folder.to_owned()));
     }
-    let what = || system(format!("make the database {}", config.database));
-    if let Some(folder) = config.database.parent()
-        && !folder.exists()
-    {
-        make(folder, 0o750).map_err(what())?;
-        if let Some(account) = network {
-            std::os::unix::fs::chown(folder, Some(account.uid), Some(account.gid))
-                .map_err(what())?;
-        }
+    Ok(())
+}
+
+fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(mode).create(path)
+}
+
+/// Makes the folder of the database for the one who needs it. The database itself is never made here: its absence is
+/// told, and one that was lost must not be replaced by an empty one.
+fn make_database_folder(config: &Config, network: Option<&Account>) -> Result<(), SupervisorError> {
+    let Some(folder) = config.database.parent().filter(|folder| !folder.exists()) else {
+        return Ok(());
+    };
+    let what = || system(format!("make the folder of the database {}", config.database));
+    make_folder(folder, 0o750).map_err(what())?;
+    tracing::warn!(
+        folder = %folder.display(),
+        "the folder of the database was not there and is made; is a file system not mounted?"
+    );
+    if let Some(account) = network {
+        std::os::unix::fs::chown(folder, Some(account.uid), Some(account.gid)).map_err(what())?;
     }
-    let mut new = std::fs::OpenOptions::new();
-    match new.write(true).create_new(true).mode(0o640).open(&config.database) {
-        // An empty file is an empty database to SQLite.
-        Ok(file) => match network {
-            Some(account) => fchown(&file, Some(account.uid), Some(account.gid)).map_err(what()),
-            None => Ok(()),
-        },
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(e) => Err(what()(e)),
-    }
+    Ok(())
 }
 
 /// The daemon is in the background now: nothing of the terminal stays open, except standard error if the
@@ -346,32 +372,31 @@ fn leave_terminal(log: &Log) -> io::Result<()> {
 }
 
 impl Supervisor {
-    /// PID file, control socket, and the word to whoever was there before and to systemd.
+    /// Control socket, PID file, and the word to whoever was there before and to systemd.
     fn take_office(
         &mut self,
         inheritance: Option<Inheritance>,
         unwanted: Vec<Listener>,
     ) -> Result<(), SupervisorError> {
-        let inherited = inheritance.as_ref().map(|inheritance| &inheritance.pid_file);
-        if let Some(pid_file) = inherited.or(self.pid_file.as_ref()) {
-            pid_file.write()?;
-        }
+        let former = if inheritance.is_some() && !self.from_systemd {
+            sockets::set_access(&self.config)?
+        } else {
+            FormerAccess::default()
+        };
         let control = self.config.control_socket();
-        let bound = ControlSocket::bind(&control);
-        self.control = Some(bound.map_err(system(format!("make the control socket {control}")))?);
-        if let Some(inheritance) = inheritance {
-            let old = inheritance.old_pid;
-            self.pid_file = Some(match inheritance.commit() {
-                Ok(pid_file) => pid_file,
-                Err((pid_file, problem)) => {
-                    tracing::warn!(%problem, old, "the old daemon does not confirm; it may be gone");
-                    pid_file
+        match ControlSocket::bind(&control) {
+            Ok(socket) => self.control = Some(socket),
+            Err(error) => {
+                former.restore();
+                return Err(system(format!("make the control socket {control}"))(error));
+            }
+        }
+        match inheritance {
+            Some(inheritance) => self.succeed(inheritance, unwanted)?,
+            None => {
+                if let Some(pid_file) = &self.pid_file {
+                    pid_file.write()?;
                 }
-            });
-            tracing::info!(old, "took over from the old daemon, which drains");
-            // It has stopped accepting, and nobody else serves these.
-            for listener in unwanted {
-                let _ = std::fs::remove_file(listener.path);
             }
         }
         self.notifier.ready();
@@ -381,6 +406,33 @@ impl Supervisor {
             workers = self.config.worker_count(),
             "serving"
         );
+        Ok(())
+    }
+
+    /// From the word to the old daemon on, what it handed over is ours.
+    fn succeed(
+        &mut self,
+        inheritance: Inheritance,
+        unwanted: Vec<Listener>,
+    ) -> Result<(), SupervisorError> {
+        let old = inheritance.old_pid;
+        let (pid_file, problem) = inheritance.commit()?;
+        if let Some(problem) = problem {
+            tracing::warn!(%problem, old, "the old daemon does not confirm; it may be gone");
+        }
+        // Until now the file had the old daemon's PID, which served. We serve, whether or not ours can be written.
+        if let Err(error) = pid_file.write() {
+            tracing::error!("{error}");
+        }
+        self.pid_file = Some(pid_file);
+        if !self.from_systemd {
+            self.owned = self.listeners.iter().map(|listener| Place::of(&listener.path)).collect();
+        }
+        tracing::info!(old, "took over from the old daemon, which drains");
+        // It has stopped accepting, and nobody else serves these.
+        for listener in unwanted {
+            let _ = std::fs::remove_file(listener.path);
+        }
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 //! The lock belongs to the open file, not to the process: `-k` hands the descriptor to the new daemon,
 //! and there is no moment without a lock.
 
+use super::control::ControlError;
 use crate::config::AbsolutePath;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
@@ -10,6 +11,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
 
 /// Why the PID file is not ours.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +24,20 @@ pub enum PidFileError {
     Running {
         /// Its PID, if the file says.
         pid: Option<i32>,
+    },
+    /// The daemon that has it does not hand it over.
+    #[error("the running tlspool refuses: {problem}")]
+    Refused {
+        /// Why.
+        problem: String,
+    },
+    /// The daemon that handed it over ended in the middle of that, and took things away.
+    #[error("the old daemon was told to end meanwhile, and {} is gone; start tlspool again ({problem})", path.display())]
+    Lost {
+        /// What is missing.
+        path: PathBuf,
+        /// What it said to the end of the handover.
+        problem: ControlError,
     },
     /// The file cannot be used.
     #[error("cannot use the PID file {path}: {source}; set pid_file to a place we can write to")]
@@ -87,9 +103,24 @@ impl PidFile {
         read(&self.file)
     }
 
-    /// Ends it: the file goes, and then the lock.
+    /// Whether the file is still what is at its path.
+    pub fn is_there(&self) -> bool {
+        match (self.file.metadata(), std::fs::symlink_metadata(&self.path)) {
+            (Ok(ours), Ok(there)) => (there.dev(), there.ino()) == (ours.dev(), ours.ino()),
+            _ => false,
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &AbsolutePath {
+        &self.path
+    }
+
+    /// Ends it: the file goes, unless it is another daemon's now, and then the lock.
     pub fn remove(self) {
-        let _ = std::fs::remove_file(&self.path);
+        if self.is_there() {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -134,7 +165,12 @@ mod tests {
         assert_eq!(file.pid(), Some(std::process::id() as i32));
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, format!("{}\n", std::process::id()));
+        std::fs::remove_file(&path).unwrap();
+        assert!(!file.is_there());
+        let other = PidFile::lock(&path).unwrap();
         file.remove();
+        assert!(other.is_there(), "another daemon's file stays");
+        other.remove();
         assert!(!path.exists());
         PidFile::lock(&path).unwrap();
     }

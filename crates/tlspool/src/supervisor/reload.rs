@@ -27,7 +27,6 @@ pub(super) fn merge(old: &Config, mut new: Config) -> (Config, Vec<&'static str>
         "log.target" => log.target,
         "confinement" => confinement,
         "debug" => debug,
-        "limits.handshakes" => limits.handshakes,
     }
     if !confine::anchors_within(old, &new) {
         new.trust = old.trust.clone();
@@ -48,6 +47,7 @@ mod tests {
         let old = Config::defaults();
         let mut new = old.clone();
         new.limits.handshake_timeout = Duration::from_secs(7);
+        new.limits.handshakes = 3;
         new.log.level = LogLevel::Debug;
         new.sockets.clear();
         new.workers = Some(17);

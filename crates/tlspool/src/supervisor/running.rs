@@ -1,15 +1,18 @@
 //! The supervisor's loop: what happens, one event at a time, and what is done about it.
 
 use super::children::{self, Process};
-use super::control::{ANSWER_TIME, Answer, Asked, ControlSocket};
+use super::control::{self, ANSWER_TIME, Answer, Asked, ControlSocket};
 use super::helper::Helper;
 use super::message::{ControlReply, ControlRequest, FromNetwork, ToNetwork};
 use super::pidfile::PidFile;
+use super::sockets::Place;
+use super::successor::Successor;
 use super::systemd::Notifier;
 use super::{Accounts, SupervisorError, reload};
 use crate::config::{Config, Log};
 use crate::logging;
 use crate::net::Listener;
+use rustix::net::UCred;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -61,6 +64,40 @@ pub(super) struct StatusRequests {
     waiting: HashMap<u64, (Instant, Answer)>,
 }
 
+/// Configurations that were given to the network process.
+#[derive(Debug, Default)]
+pub(super) struct Reloads {
+    latest: u64,
+    /// When the answer to the latest is due.
+    due: Option<Instant>,
+}
+
+impl Reloads {
+    /// The number of the next one.
+    fn begin(&mut self) -> u64 {
+        self.latest += 1;
+        self.due = Some(Instant::now() + ANSWER_TIME);
+        self.latest
+    }
+
+    /// One is in force; whether that was the latest, and is news.
+    fn end(&mut self, id: u64) -> bool {
+        id == self.latest && self.due.take().is_some()
+    }
+
+    fn is_under_way(&self) -> bool {
+        self.due.is_some()
+    }
+
+    fn latest(&self) -> u64 {
+        self.latest
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.due
+    }
+}
+
 /// Everything the supervisor has.
 pub(super) struct Supervisor {
     pub(super) config: Config,
@@ -68,7 +105,11 @@ pub(super) struct Supervisor {
     pub(super) log: Log,
     pub(super) accounts: Accounts,
     pub(super) listeners: Vec<Listener>,
-    pub(super) owned_paths: Vec<PathBuf>,
+    /// The file of this program.
+    pub(super) program: Option<PathBuf>,
+    /// What goes from the file system with us.
+    pub(super) owned: Vec<Place>,
+    pub(super) from_systemd: bool,
     pub(super) pin_memory: OwnedFd,
     pub(super) network: Process,
     pub(super) keyd: Helper,
@@ -79,6 +120,9 @@ pub(super) struct Supervisor {
     pub(super) notifier: Notifier,
     pub(super) signals: Signals,
     pub(super) state: State,
+    /// Who takes over.
+    pub(super) successor: Option<Successor>,
+    pub(super) reloads: Reloads,
     pub(super) status: StatusRequests,
     pub(super) started: SystemTime,
 }
@@ -94,6 +138,7 @@ enum Event {
     LookupEnded(io::Result<ExitStatus>),
     LookupDue,
     DrainOver,
+    ReloadLate,
     Asked(Asked),
     ControlBroken(io::Error),
 }
@@ -170,6 +215,10 @@ impl Supervisor {
                     self.network.life.kill();
                     return Ok(());
                 }
+                Event::ReloadLate => {
+                    tracing::error!("the network process does not confirm the new configuration");
+                    self.reloaded(self.reloads.latest());
+                }
                 Event::Asked(asked) => self.answer(asked).await,
                 Event::ControlBroken(error) => {
                     tracing::error!(%error, "the control socket failed: no status, no -k");
@@ -207,12 +256,13 @@ impl Supervisor {
             status = self.keyd.ended() => Event::KeydEnded(status),
             status = self.lookup.ended() => Event::LookupEnded(status),
             () = at(drain_over) => Event::DrainOver,
+            () = at(self.reloads.due()) => Event::ReloadLate,
             Some(asked) = asked.recv() => Event::Asked(asked),
             error = control_error(self.control.as_ref(), requests) => Event::ControlBroken(error),
         }
     }
 
-    fn is_draining(&self) -> bool {
+    pub(super) fn is_draining(&self) -> bool {
         matches!(self.state, State::Draining { .. })
     }
 
@@ -227,15 +277,19 @@ impl Supervisor {
     }
 
     /// From now on the time runs. Another daemon may start: PID file and control socket are free.
-    fn begin_to_end(&mut self) {
+    pub(super) fn begin_to_end(&mut self) {
         let until = Instant::now() + self.config.limits.drain_timeout + DRAIN_GRACE;
         self.state = State::Draining { until };
     }
 
     /// Takes what the file system shows of us away; the lock of the PID file last.
     pub(super) fn remove_traces(&mut self) {
-        for path in self.owned_paths.drain(..) {
-            let _ = std::fs::remove_file(path);
+        if self.successor.as_ref().is_some_and(Successor::is_alive) {
+            tracing::info!("what the new daemon was given is left to it");
+            return self.let_go();
+        }
+        for place in self.owned.drain(..) {
+            place.remove();
         }
         if let Some(control) = self.control.take() {
             control.remove();
@@ -243,6 +297,13 @@ impl Supervisor {
         if let Some(pid_file) = self.pid_file.take() {
             pid_file.remove();
         }
+    }
+
+    /// What the file system shows of us is somebody else's.
+    pub(super) fn let_go(&mut self) {
+        self.owned.clear();
+        self.control = None;
+        self.pid_file = None;
     }
 
     fn network_ended(&mut self, status: io::Result<ExitStatus>) -> Result<(), SupervisorError> {
@@ -273,17 +334,30 @@ impl Supervisor {
                 logging::reload(&self.config.log);
                 self.log.level = self.config.log.level;
                 let config = Box::new(self.config.clone());
-                self.send(&ToNetwork::Reload { config }, &[]).await;
+                let id = self.reloads.begin();
+                self.send(&ToNetwork::Reload { id, config }, &[]).await;
                 if keys_changed {
                     self.restart_keyd().await;
                 }
                 // It reads its files at its start only.
                 self.restart_lookup().await;
                 tracing::info!("configuration, certificates and trust anchors are read again");
+                // systemd hears that when the workers go by it, see `reloaded`.
             }
-            Err(error) => tracing::error!("the old configuration stays: {error}"),
+            Err(error) => {
+                tracing::error!("the old configuration stays: {error}");
+                if !self.reloads.is_under_way() {
+                    self.notifier.ready();
+                }
+            }
         }
-        self.notifier.ready();
+    }
+
+    /// The network process goes by the configuration with this number, or is not heard of.
+    fn reloaded(&mut self, id: u64) {
+        if self.reloads.end(id) && !self.is_draining() {
+            self.notifier.ready();
+        }
     }
 
     /// Starts a new key process and gives the network process its channels.
@@ -340,7 +414,7 @@ impl Supervisor {
         }
     }
 
-    async fn send(&self, message: &ToNetwork, fds: &[std::os::fd::BorrowedFd<'_>]) {
+    pub(super) async fn send(&self, message: &ToNetwork, fds: &[std::os::fd::BorrowedFd<'_>]) {
         let sent = tokio::time::timeout(ANSWER_TIME, self.network.channel.send(message, fds)).await;
         if !matches!(sent, Ok(Ok(()))) {
             tracing::error!("the network process does not listen to the supervisor");
@@ -363,6 +437,7 @@ impl Supervisor {
             FromNetwork::PinWaiting { token } => {
                 tracing::warn!(token, "a token waits for its PIN: run `tlspool -p`");
             }
+            FromNetwork::Reloaded { id } => self.reloaded(id),
             // What follows is the end of the process.
             FromNetwork::Drained | FromNetwork::Ready => {}
             FromNetwork::Failed { problem } => {
@@ -372,9 +447,12 @@ impl Supervisor {
     }
 
     async fn answer(&mut self, asked: Asked) {
-        let Asked { request, answer } = asked;
-        let refuse =
-            |problem: &str| (ControlReply::Refused { problem: problem.into() }, Vec::new());
+        let Asked { request, fds, peer, connection, answer } = asked;
+        if let Err(problem) = self.may_ask(&peer, &request) {
+            tracing::error!("the control socket was asked for something by who may not: {problem}");
+            let _ = answer.send((ControlReply::Refused { problem }, Vec::new()));
+            return;
+        }
         let reply = match request {
             ControlRequest::Status => {
                 self.status.last += 1;
@@ -382,45 +460,27 @@ impl Supervisor {
                 self.status.waiting.insert(id, (Instant::now(), answer));
                 return self.send(&ToNetwork::Status { id }, &[]).await;
             }
-            ControlRequest::TakeOver { pid } => {
-                tracing::info!(pid, "a new daemon takes over");
-                self.hand_over().unwrap_or_else(|e| refuse(&format!("nothing to hand over: {e}")))
+            ControlRequest::TakeOver { pid } => self.take_over(pid, connection),
+            ControlRequest::Commit => (self.commit(&connection).await, Vec::new()),
+            ControlRequest::Replace { program, config } => {
+                (self.replace(&program, config.as_deref(), fds), Vec::new())
             }
-            ControlRequest::Commit if self.state == State::Serving => {
-                self.step_down().await;
-                (ControlReply::Done, Vec::new())
-            }
-            ControlRequest::Commit => refuse("it drains already"),
         };
         let _ = answer.send(reply);
     }
 
-    /// Copies of all that the successor needs.
-    fn hand_over(&self) -> io::Result<(ControlReply, Vec<OwnedFd>)> {
-        let pid_file = self.pid_file.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        let mut fds = vec![pid_file.as_fd().try_clone_to_owned()?, self.pin_memory.try_clone()?];
-        for listener in &self.listeners {
-            fds.push(listener.fd.try_clone()?);
+    /// Our children may ask nothing, and who is more confined than we are, such as those of a daemon before us, no more
+    /// than how things are.
+    fn may_ask(&self, peer: &UCred, request: &ControlRequest) -> Result<(), String> {
+        let pid = peer.pid.as_raw_nonzero().get();
+        let children = [Some(self.network.life.pid()), self.keyd.pid(), self.lookup.pid()];
+        if children.into_iter().flatten().any(|child| i64::from(child) == i64::from(pid)) {
+            return Err(format!("process {pid} is a child of the daemon"));
         }
-        let listeners = self.listeners.iter().map(|l| l.path.clone()).collect();
-        let pid = rustix::process::getpid().as_raw_pid();
-        let from_systemd = self.owned_paths.is_empty();
-        let notify_socket = self.notifier.name();
-        Ok((ControlReply::Handover { listeners, pid, from_systemd, notify_socket }, fds))
-    }
-
-    /// The successor serves: sockets, PID file and control socket are its own now.
-    async fn step_down(&mut self) {
-        tracing::info!("the new daemon serves; this one drains");
-        if let Some(new) = self.pid_file.as_ref().and_then(PidFile::pid) {
-            self.notifier.tell(&format!("MAINPID={new}"));
+        match request {
+            ControlRequest::Status => Ok(()),
+            _ => control::may_succeed(peer),
         }
-        self.send(&ToNetwork::StopAccepting, &[]).await;
-        self.listeners.clear();
-        self.owned_paths.clear();
-        self.control = None;
-        self.pid_file = None;
-        self.begin_to_end();
     }
 
     fn add_own_status(&self, mut status: serde_json::Value) -> serde_json::Value {
@@ -430,6 +490,7 @@ impl Supervisor {
             "state": if self.state == State::Serving { "serving" } else { "draining" },
             "started": started,
             "pid": std::process::id(),
+            "successor_pid": self.successor.as_ref().and_then(Successor::pid),
             "network_pid": self.network.life.pid(),
             "key_process_pid": self.keyd.pid(),
             "key_process_restarts": self.keyd.restarts(),

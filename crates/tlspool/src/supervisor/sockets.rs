@@ -7,10 +7,11 @@ use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid, chmodat, chownat};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
+use std::fs::Metadata;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Connections that wait to be accepted; the kernel takes less if net.core.somaxconn is less.
 const BACKLOG: i32 = 4096;
@@ -48,7 +49,7 @@ fn failed(what: &'static str, path: &AbsolutePath) -> impl Fn(io::Error) -> Sock
 
 /// A listener for each socket of the configuration: from `inherited` if it is there, else new. Sockets
 /// from systemd that no path of the configuration names are served too; the second list has others, whose paths go when
-/// nobody serves them any more.
+/// nobody serves them any more. Inherited ones are left as they are, see [`set_access`].
 pub fn listeners(
     config: &Config,
     mut inherited: Vec<Listener>,
@@ -58,11 +59,7 @@ pub fn listeners(
     for socket in &config.sockets {
         let position = inherited.iter().position(|l| same_place(&l.path, &socket.path));
         if let Some(position) = position {
-            let listener = inherited.swap_remove(position);
-            if !from_systemd {
-                set_access(socket)?;
-            }
-            listeners.push(listener);
+            listeners.push(inherited.swap_remove(position));
         } else if !from_systemd {
             listeners.push(Listener { fd: listen_on(socket)?, path: socket.path.to_path_buf() });
         }
@@ -71,6 +68,42 @@ pub fn listeners(
         listeners.append(&mut inherited);
     }
     Ok((listeners, inherited))
+}
+
+/// A socket in the file system, whatever happens to its path.
+#[derive(Debug)]
+pub struct Place {
+    path: PathBuf,
+    /// Device and inode.
+    file: Option<(u64, u64)>,
+}
+
+impl Place {
+    /// What is at `path` now.
+    pub fn of(path: &Path) -> Self {
+        Self { path: path.to_owned(), file: file_at(path) }
+    }
+
+    /// The path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is still what is at its path.
+    pub fn is_there(&self) -> bool {
+        self.file.is_some() && file_at(&self.path) == self.file
+    }
+
+    /// Takes it out of the file system. What another daemon has put in its place stays.
+    pub fn remove(self) {
+        if self.is_there() {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn file_at(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|there| (there.dev(), there.ino()))
 }
 
 /// `/var/run` is a link to `/run`, and systemd reports what its unit said.
@@ -157,15 +190,49 @@ fn set_owner(socket: &Socket) -> Result<(), SocketError> {
         .map_err(|e| failed("set the owner of", &socket.path)(e.into()))
 }
 
-/// Brings a socket that listens already to the mode and owner of the configuration.
-fn set_access(socket: &Socket) -> Result<(), SocketError> {
+/// How sockets were before [`set_access`].
+#[derive(Debug, Default)]
+pub struct FormerAccess(Vec<(PathBuf, Metadata)>);
+
+impl FormerAccess {
+    /// Makes them so again, as far as that is possible.
+    pub fn restore(self) {
+        for (path, was) in self.0.into_iter().rev() {
+            let (uid, gid) = (Uid::from_raw(was.uid()), Gid::from_raw(was.gid()));
+            let _ = chownat(CWD, &path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
+            let mode = Mode::from_raw_mode(was.permissions().mode() & 0o777);
+            let _ = chmodat(CWD, &path, mode, AtFlags::empty());
+        }
+    }
+}
+
+/// Brings sockets that listen already to the mode and owner of the configuration: all of them, or none if that
+/// fails.
+pub fn set_access(config: &Config) -> Result<FormerAccess, SocketError> {
+    let mut former = FormerAccess::default();
+    for socket in &config.sockets {
+        if let Err(error) = set_access_of(socket, &mut former) {
+            former.restore();
+            return Err(error);
+        }
+    }
+    Ok(former)
+}
+
+fn set_access_of(socket: &Socket, former: &mut FormerAccess) -> Result<(), SocketError> {
     let path = &socket.path;
     let there = std::fs::symlink_metadata(path).map_err(failed("look at", path))?;
     let (uid, gid) = owner(socket)?;
-    if uid.is_some_and(|uid| uid != there.uid()) || gid.is_some_and(|gid| gid != there.gid()) {
+    let owners =
+        uid.is_some_and(|uid| uid != there.uid()) || gid.is_some_and(|gid| gid != there.gid());
+    let modes = there.permissions().mode() & 0o777 != socket.mode.0;
+    if owners || modes {
+        former.0.push((path.to_path_buf(), there));
+    }
+    if owners {
         set_owner(socket)?;
     }
-    if there.permissions().mode() & 0o777 != socket.mode.0 {
+    if modes {
         let mode = Mode::from_raw_mode(socket.mode.0);
         chmodat(CWD, &**path, mode, AtFlags::empty())
             .map_err(|e| failed("set the mode of", path)(e.into()))?;
@@ -219,6 +286,25 @@ mod tests {
     }
 
     #[test]
+    fn only_what_was_there_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock");
+        let first = UnixListener::bind(&path).unwrap();
+        let place = Place::of(&path);
+        assert!(place.is_there());
+        // Kept open, so that its inode is not used again.
+        std::fs::rename(&path, dir.path().join("aside")).unwrap();
+        let _second = UnixListener::bind(&path).unwrap();
+        assert!(!place.is_there());
+        place.remove();
+        assert!(path.exists());
+        Place::of(&path).remove();
+        assert!(!path.exists());
+        assert!(!Place::of(&path).is_there());
+        drop(first);
+    }
+
+    #[test]
     fn inherited_sockets_are_used_and_those_no_longer_wanted_are_told() {
         let dir = tempfile::tempdir().unwrap();
         let mut old = config(&dir);
@@ -231,8 +317,18 @@ mod tests {
         assert_eq!((second.len(), unwanted.len()), (1, 1));
         assert_eq!(unwanted[0].path, dir.path().join("gone"));
         assert!(unwanted[0].path.exists(), "somebody may serve it still");
-        let mode = std::fs::metadata(&new.sockets[0].path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o666);
+        let mode = || std::fs::metadata(&new.sockets[0].path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o660, "the daemon before serves it still");
+        let former = set_access(&new).unwrap();
+        assert_eq!(mode(), 0o666);
+        former.restore();
+        assert_eq!(mode(), 0o660);
+        // If one cannot be changed, none is.
+        let mut partly = config(&dir);
+        partly.sockets[0].mode = FileMode(0o666);
+        partly.sockets.push(Socket::at(AbsolutePath::new(dir.path().join("none")).unwrap()));
+        assert!(set_access(&partly).is_err());
+        assert_eq!(mode(), 0o660);
         rustix::net::accept(&second[0].fd).unwrap();
         drop(waiting);
     }

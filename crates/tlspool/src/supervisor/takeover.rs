@@ -9,11 +9,13 @@
 //!    | Commit ─────────────────────────►   | stops accepting
 //!    | ◄───────────────────────── Done ─── | drains, ends
 //! ```
-//! Both accept from the same sockets for a moment, so no connect fails.
+//! Both accept from the same sockets for a moment, so no connect fails. One successor at a time is given anything. If the old
+//! daemon ends or is told to end before Commit, it leaves to its successor what it has handed over.
 
 use super::control::{ControlClient, ControlError};
 use super::message::{ControlReply, ControlRequest};
 use super::pidfile::{PidFile, PidFileError};
+use super::sockets::Place;
 use crate::config::Config;
 use crate::net::Listener;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -40,6 +42,8 @@ pub struct Inheritance {
     old: ControlClient,
     /// Its PID.
     pub old_pid: i32,
+    /// Where its sockets were.
+    places: Vec<Place>,
 }
 
 /// How we come to a locked PID file.
@@ -56,6 +60,7 @@ pub fn begin(config: &Config, replace: bool) -> Result<Start, PidFileError> {
     match PidFile::lock(&path) {
         Err(PidFileError::Running { pid }) if replace => match inherit(config) {
             Ok(inheritance) => Ok(Start::From(Box::new(inheritance))),
+            Err(ControlError::Refused(problem)) => Err(PidFileError::Refused { problem }),
             Err(problem) => {
                 tracing::warn!(
                     %problem,
@@ -90,6 +95,7 @@ fn inherit(config: &Config) -> Result<Inheritance, ControlError> {
     if fds.len() != paths.len() {
         return Err(nonsense("descriptors and paths do not match"));
     }
+    let places = paths.iter().map(|path| Place::of(path)).collect();
     let listeners = paths.into_iter().zip(fds).map(|(path, fd)| Listener { fd, path }).collect();
     let pid_file = PidFile::inherited(pid_file, &config.pid_file());
     Ok(Inheritance {
@@ -100,17 +106,40 @@ fn inherit(config: &Config) -> Result<Inheritance, ControlError> {
         notify_socket,
         old,
         old_pid: pid,
+        places,
     })
 }
 
 impl Inheritance {
-    /// We serve; the old daemon may stop accepting.
-    pub fn commit(mut self) -> Result<PidFile, (PidFile, ControlError)> {
-        match self.old.ask(&ControlRequest::Commit) {
-            Ok(_) => Ok(self.pid_file),
-            Err(e) => Err((self.pid_file, e)),
+    /// We serve; the old daemon may stop accepting. The second part of the answer says why it did not confirm. Then it
+    /// may be gone, which is as well; but if it has taken what it handed over with it, that is an error.
+    pub fn commit(mut self) -> Result<(PidFile, Option<ControlError>), PidFileError> {
+        let Err(problem) = self.old.ask(&ControlRequest::Commit) else {
+            return Ok((self.pid_file, None));
+        };
+        let lost = self.places.iter().find(|place| !place.is_there()).map(Place::path);
+        let lost = lost.or_else(|| (!self.pid_file.is_there()).then_some(self.pid_file.path()));
+        match lost {
+            None => Ok((self.pid_file, Some(problem))),
+            Some(lost) => Err(PidFileError::Lost { path: lost.to_owned(), problem }),
         }
     }
+
+    /// Whether the old daemon belongs to a unit of systemd and we do not, and the advice then.
+    pub fn leaves_unit(&self) -> Option<String> {
+        let same = cgroup_of("self") == cgroup_of(&self.old_pid.to_string());
+        (self.notify_socket.is_some() && !same).then(|| {
+            "the daemon before belongs to a unit of systemd, and this one is outside of it: without its \
+             confinement, its limits and its restarts. `tlspool -k` without -f, of the program that the unit starts, \
+             stays inside; `systemctl restart` gets back there, and ends sessions"
+                .to_owned()
+        })
+    }
+}
+
+/// The control group of a process, as the kernel writes it.
+fn cgroup_of(process: &str) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/{process}/cgroup")).ok()
 }
 
 /// Sends TERM to a daemon that does not talk, and waits until it unlocks the PID file.

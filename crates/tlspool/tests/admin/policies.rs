@@ -58,6 +58,66 @@ fn the_older_form_is_imported() {
 }
 
 #[test]
+fn pins_move_to_another_database() {
+    let bench = Bench::new();
+    let digits = ["ab".repeat(32), "cd".repeat(20)];
+    bench.good(&["pin", "add", "www.example.com", "--fingerprint", &digits[0]]);
+    let id = bench.good(&[
+        "pin",
+        "add",
+        "john@example.com",
+        "--fingerprint",
+        &digits[1],
+        "--for",
+        "10d",
+    ]);
+    let shown = bench.good(&["pin", "show", id.trim()]);
+    assert!(shown.contains("john@example.com") && shown.contains(&digits[1]), "{shown}");
+    let exported = bench.good(&["pin", "export"]);
+    std::fs::write(bench.path("pins"), &exported).unwrap();
+    bench.configure("other.db");
+    bench.good(&["pin", "import", &bench.text("pins")]);
+    assert_eq!(bench.good(&["pin", "export"]), exported);
+    assert_eq!(exported.lines().count(), 2);
+    for wrong in [
+        r#"{"name":"a.example","kind":"x509","fingerprint":"abc"}"#,
+        r#"{"name":"a.example","kind":"x509","fingerprint":"ab"}"#,
+        r#"{"name":"a.example","kind":"ssh","fingerprint":"ab"}"#,
+        r#"{"name":"@a.example","kind":"x509","fingerprint":"ab"}"#,
+    ] {
+        std::fs::write(bench.path("wrong"), wrong).unwrap();
+        let error = bench.bad(&["pin", "import", &bench.text("wrong")]);
+        assert!(error.contains("line 1"), "{error}");
+    }
+    assert!(bench.bad(&["pin", "show", "99"]).contains("pin number 99"));
+}
+
+#[test]
+fn what_cannot_be_read_is_not_exported_as_if_it_could() {
+    use tlspool_store::{CertificateSource, Kind, Mode, NewIdentity, NewTrustAnchor, Roles, Store};
+    let bench = Bench::new();
+    let store = Store::open(bench.path("pool.db"), Mode::ReadWrite).unwrap();
+    let name = tlspool_identity::DoNai::parse("john@example.com").unwrap();
+    let identity = NewIdentity {
+        name: &name,
+        roles: Roles::Both,
+        kind: Kind::OpenPgp,
+        certificate: CertificateSource::OpenPgp(b"not any more".to_vec()),
+        key_uri: "file:/nowhere/key",
+        preference: 100,
+        is_default: false,
+    };
+    let row = store.add_identity(&identity).unwrap();
+    let anchor =
+        NewTrustAnchor { kind: Kind::OpenPgp, service: None, certificate: b"nor this", label: "x" };
+    let anchor = store.add_trust_anchor(&anchor).unwrap();
+    let error = bench.bad(&["identity", "export"]);
+    assert!(error.contains(&format!("identity number {row}, john@example.com")), "{error}");
+    let error = bench.bad(&["trust", "export"]);
+    assert!(error.contains(&format!("anchor number {anchor}")), "{error}");
+}
+
+#[test]
 fn pins_are_made_and_removed() {
     let bench = Bench::new();
     let server = Server::certificate(&bench);

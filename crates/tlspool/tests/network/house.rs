@@ -23,6 +23,7 @@ use tlspoold::supervisor::message::{Channel, FromNetwork, ToNetwork, pair};
 pub(crate) struct House {
     pub(crate) dir: TempDir,
     pub(crate) socket: PathBuf,
+    pub(crate) config: Config,
     supervisor: Mutex<Channel>,
     authority: rcgen::Issuer<'static, rcgen::KeyPair>,
 }
@@ -74,13 +75,14 @@ impl House {
         };
         thread::spawn(move || serve(boot));
         let listeners = vec![Listener { fd: listener.into(), path: socket.clone() }];
-        let boot = NetworkBoot { config, listeners, supervisor: far, key_channels: ours };
+        let boot =
+            NetworkBoot { config: config.clone(), listeners, supervisor: far, key_channels: ours };
         thread::spawn(move || run(boot));
         let mut supervisor = Channel::new(near);
         let ready = supervisor.recv::<FromNetwork>().unwrap().unwrap().0;
         assert!(matches!(ready, FromNetwork::Ready), "{ready:?}");
         let authority = rcgen::Issuer::new(params, key);
-        Self { dir, socket, supervisor: Mutex::new(supervisor), authority }
+        Self { dir, socket, config, supervisor: Mutex::new(supervisor), authority }
     }
 
     /// Adds an identity whose key is a file.

@@ -101,6 +101,23 @@ fn an_unknown_local_name_and_a_wrong_peer_are_told() {
 }
 
 #[test]
+fn a_configuration_is_confirmed_when_the_workers_go_by_it() {
+    let house = House::new();
+    for (id, requests) in [(7, 1), (8, 10)] {
+        let mut config = house.config.clone();
+        config.limits.requests_per_client = requests;
+        house.tell(&ToNetwork::Reload { id, config: Box::new(config) });
+        let answer = house.hear();
+        assert!(matches!(answer, FromNetwork::Reloaded { id: same } if same == id), "{answer:?}");
+    }
+    // One that cannot be used is confirmed too: nothing changes any more.
+    let mut config = house.config.clone();
+    config.keys.pin_users.push(tlspoold::config::UserName("no-such-user".into()));
+    house.tell(&ToNetwork::Reload { id: 9, config: Box::new(config) });
+    assert!(matches!(house.hear(), FromNetwork::Reloaded { id: 9 }));
+}
+
+#[test]
 fn exporters_agree_and_belong_to_the_session() {
     let house = inhabited();
     let (here, there) = (house.pool(), house.pool());
@@ -113,6 +130,7 @@ fn exporters_agree_and_belong_to_the_session() {
     there.prng(yours, "EXPERIMENTAL test", Some(b"context"), &mut b).unwrap();
     assert_eq!(a, b);
     assert_ne!(a, [0; 32]);
+    here.prng(mine, "EXPERIMENTAL test", None, &mut []).unwrap();
     let error = there.prng(mine, "EXPERIMENTAL test", None, &mut b).unwrap_err();
     assert_eq!(error.pool_error(), Some(PoolError::CtlkeyNotYours));
     let error = here.prng(mine, "master secret", None, &mut b).unwrap_err();

@@ -88,7 +88,7 @@ pub(in crate::admin) fn renew(
     context: &AdminContext,
     out: &mut dyn Write,
 ) -> Result<(), AdminError> {
-    let store = context.store()?;
+    let store = context.store_to_change()?;
     let keys = context.key_store();
     let rows = find(&store, &args.name)?;
     let (row, certificate) = only(&rows, &args.name)?;
@@ -114,7 +114,7 @@ pub(in crate::admin) fn revoke(
     context: &AdminContext,
     out: &mut dyn Write,
 ) -> Result<(), AdminError> {
-    let store = context.store()?;
+    let store = context.store_to_change()?;
     let keys = context.key_store();
     let rows = find(&store, &args.name)?;
     let (row, certificate) = only(&rows, &args.name)?;
