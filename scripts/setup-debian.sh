@@ -22,7 +22,7 @@ packages="$packages nsd ldnsutils unbound bind9-dnsutils"
 # authorization: a RADIUS server
 packages="$packages freeradius"
 # tests: Python programs, manual pages, the core dump; machines with users of their own
-packages="$packages python3 mandoc gdb procps systemd uidmap"
+packages="$packages python3 mandoc gdb procps systemd uidmap libcap2-bin"
 
 missing=
 for package in $packages; do

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::cancellation::Shelter;
 use crate::failure::{fail, fail_errno};
 use crate::ffi::{opt_path, opt_str};
+use crate::pool::heed_rights;
 
 /// Where the daemon of this project writes its process id.
 const PIDFILE: &str = "/run/tlspool/tlspool.pid";
@@ -19,6 +20,7 @@ unsafe extern "C" fn tlspool_configvar(
     varname: *const c_char,
 ) -> *mut c_char {
     let _shelter = Shelter::enter();
+    heed_rights();
     // SAFETY: both are NULL or strings, as the manual page asks.
     let (file, name) = unsafe { (opt_path(cfgfile), opt_str("varname", varname)) };
     let Ok(Some(name)) = name else {
@@ -38,6 +40,7 @@ unsafe extern "C" fn tlspool_configvar(
 #[unsafe(no_mangle)]
 unsafe extern "C" fn tlspool_pid(opt_pidfile: *const c_char) -> c_int {
     let _shelter = Shelter::enter();
+    heed_rights();
     // SAFETY: NULL or a string, as the manual page asks.
     let named = unsafe { opt_path(opt_pidfile) };
     match read_pid(&named.unwrap_or_else(pidfile)) {

@@ -21,7 +21,16 @@ static POOL: OnceLock<Pool> = OnceLock::new();
 /// The pool that all functions without a path of their own use. Its place is settled by the
 /// first use, or by a first `tlspool_open_poolhandle` with a path.
 pub(crate) fn pool() -> &'static Pool {
+    heed_rights();
     POOL.get_or_init(Pool::new)
+}
+
+/// Before the environment is asked: who got more rights than its user does not believe it.
+pub(crate) fn heed_rights() {
+    // SAFETY: a constant of the process, 0 if it is not known.
+    if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+        tlspool_client::ignore_environment();
+    }
 }
 
 /// The key at `ctlkey`.
@@ -43,6 +52,7 @@ unsafe extern "C" fn tlspool_open_poolhandle(path: *const c_char) -> c_int {
     let _shelter = Shelter::enter();
     // SAFETY: NULL or a string, as the manual page asks.
     let path = unsafe { opt_path(path) };
+    heed_rights();
     let pool = POOL.get_or_init(|| path.map_or_else(Pool::new, Pool::at));
     let mut handle = HANDLE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = *handle

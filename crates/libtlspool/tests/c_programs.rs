@@ -152,6 +152,45 @@ fn a_pool_that_starts_later_is_found() {
     assert_eq!(run(&scratch, &program, &[scratch.socket().to_str().unwrap()]), "ok\n");
 }
 
+/// The user of a program must not have it hand its sockets to a pool of his making.
+#[test]
+fn a_program_with_capabilities_ignores_the_environment() {
+    use std::ffi::CString;
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::os::unix::fs::PermissionsExt;
+    // SAFETY: has no preconditions.
+    if unsafe { libc::geteuid() } != 0 {
+        eprintln!("SKIPPED: only root can give a file capabilities");
+        return;
+    }
+    let scratch = Scratch::new();
+    let folder = CString::new(scratch.path("").as_os_str().as_bytes()).unwrap();
+    // SAFETY: a string that ends, and a struct that the call fills; zeroes are valid for it.
+    let flags = unsafe {
+        let mut about: libc::statvfs = std::mem::zeroed();
+        assert_eq!(libc::statvfs(folder.as_ptr(), &raw mut about), 0);
+        about.f_flag
+    };
+    if flags & libc::ST_NOSUID != 0 {
+        eprintln!("SKIPPED: files have no capabilities in {}", scratch.path("").display());
+        return;
+    }
+    std::fs::set_permissions(scratch.path(""), PermissionsExt::from_mode(0o755)).unwrap();
+    let program = compile_static(&scratch, "whose");
+    let as_nobody = || {
+        let mut command = scratch.command(Path::new("setpriv"));
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let ours = format!("{}\n", scratch.socket().display());
+    assert_eq!(as_nobody(), ours);
+    let given = Command::new("setcap").arg("cap_net_bind_service+ep").arg(&program).status();
+    assert!(given.unwrap().success());
+    assert_ne!(as_nobody(), ours);
+}
+
 #[test]
 fn signals_do_not_keep_a_program_from_its_pool() {
     let scratch = Scratch::new();

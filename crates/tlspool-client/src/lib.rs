@@ -36,7 +36,7 @@ mod session;
 
 pub use blocking::{Cancel, Pool, Service};
 pub use error::Error;
-pub use location::{DEFAULT_CONFIG, config_variable, socket_path};
+pub use location::{DEFAULT_CONFIG, config_variable, ignore_environment, socket_path};
 pub use session::{LocalidAnswer, Plaintext, Refusal, Session, SessionGuard, StarttlsRequest};
 pub use tlspool_wire::{
     self as wire, CtlKey, Facilities, Info, InfoKind, Lidentry, LidentryFlags, Pinentry, Ping,

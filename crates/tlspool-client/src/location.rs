@@ -9,12 +9,22 @@
 //! user's own pool may start after the program, and be gone for a moment when it is started again.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::{getegid, geteuid, getgid, getuid};
 use tlspool_wire::DEFAULT_SOCKET;
 
 /// The old-style configuration file that is read when nobody names another.
 pub const DEFAULT_CONFIG: &str = "/etc/tlspool.conf";
+
+/// See [`ignore_environment`].
+static IGNORED: AtomicBool = AtomicBool::new(false);
+
+/// From now on the environment does not say where the pool is. For a program that runs with more rights than its user
+/// in a way that its ids do not show, such as capabilities of its file; of ids, this crate knows by itself.
+pub fn ignore_environment() {
+    IGNORED.store(true, Ordering::Relaxed);
+}
 
 /// The path of the pool's socket; never fails, as there is always the default.
 pub fn socket_path(explicit: Option<&Path>) -> PathBuf {
@@ -60,7 +70,8 @@ struct Surroundings {
 
 impl Surroundings {
     fn real() -> Self {
-        let borrowed_rights = getuid() != geteuid() || getgid() != getegid();
+        let borrowed_rights =
+            IGNORED.load(Ordering::Relaxed) || getuid() != geteuid() || getgid() != getegid();
         let variable = |name| {
             std::env::var_os(name).filter(|v| !borrowed_rights && !v.is_empty()).map(PathBuf::from)
         };
