@@ -3,17 +3,19 @@
 //!
 //! The others begin a handshake every few milliseconds whatever became of those before, and their time counts from
 //! when they were due: if one waited for the other, a pool that stops for a second would cost one sample. They are
-//! measured for the same time in all three cases. The thousand's handshakes cost processor time whatever their
+//! measured for the same time in all cases. The thousand's handshakes cost processor time whatever their
 //! directory does, and both ends of all handshakes, programs and directory share the machine, where the thousand's
-//! programs and the directory stand back (nice 10). What says whether
-//! others wait *because a directory is slow* is the comparison with the quick one, and the time in which all of the
-//! thousand wait.
+//! programs and the directory stand back (nice 10). What says whether others wait *because a directory is slow* is the
+//! comparison with the quick one, and the time in which all of the thousand wait. What says whether they wait because
+//! the thousand have *the same pool*, and not the same processors, is the comparison with others that have a pool of
+//! their own.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tlspool_tests::{Daemon, House};
 use tokio::sync::Semaphore;
 
 use crate::crowd::{Crowd, PROGRAMS, stand_back};
@@ -30,12 +32,18 @@ const EVERY: Duration = Duration::from_millis(10);
 /// Handshakes before anything is measured: the first ones open keys and read tables.
 const WARM: usize = 200;
 
-/// Who is beside the others.
+/// What is beside the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Directory {
+enum Case {
+    /// The users, whose directory is slow.
     Slow,
+    /// The users, whose directory answers at once.
     Quick,
+    /// The users, whose directory is slow, in a pool of their own.
+    Apart,
 }
+
+const CASES: [Case; 3] = [Case::Slow, Case::Quick, Case::Apart];
 
 /// Handshakes of the others until `end`.
 fn others(raw: &Raw, end: Instant) -> Vec<Paced> {
@@ -53,7 +61,7 @@ fn p99<'a>(of: impl Iterator<Item = &'a Paced>) -> Option<f64> {
 /// What so many users at once come to.
 #[derive(Debug)]
 struct Rush {
-    directory: Directory,
+    case: Case,
     /// Until all sessions stand, in seconds.
     took: f64,
     /// p99 of the others, in milliseconds: without the users,
@@ -64,11 +72,13 @@ struct Rush {
     waiting: Option<f64>,
 }
 
-/// One daemon, which remembers nothing: the others alone, then beside the users.
-fn rush(crowd: &Crowd, directory: Directory) -> Rush {
+/// The others alone, then beside the users: in their daemon, which remembers nothing, or in that of `elsewhere`.
+fn rush(crowd: &Crowd, elsewhere: &House, case: Case) -> Rush {
     let house = &crowd.house;
     let daemon = house.start();
-    let raw = Raw::connect(&house.socket()).expect("the pool listens");
+    let theirs = (case == Case::Apart).then(|| elsewhere.start());
+    let socket = if case == Case::Apart { elsewhere.socket() } else { house.socket() };
+    let raw = Raw::connect(&socket).expect("the pool listens");
     let pair = [(client("other.example.org"), server("other.example.org"))];
     for _ in 0..WARM {
         drop(raw.batch(&pair).expect("they are believed"));
@@ -104,14 +114,13 @@ fn rush(crowd: &Crowd, directory: Directory) -> Rush {
         drop(done);
         let answered = begun + DELAY;
         let waiting = others.iter().filter(|other| {
-            directory == Directory::Slow
-                && other.due >= all_wait
-                && other.due + other.took < answered
+            case != Case::Quick && other.due >= all_wait && other.due + other.took < answered
         });
         let (beside, waiting) = (p99(others.iter()).expect("some"), p99(waiting));
-        Rush { directory, took, alone, beside, waiting }
+        Rush { case, took, alone, beside, waiting }
     });
     daemon.stop();
+    theirs.map(Daemon::stop);
     rush
 }
 
@@ -128,19 +137,24 @@ fn late(found: Vec<u8>) -> Act {
 
 /// Measures, with so many users, so many times; a section of the report.
 pub(crate) fn run(users: usize, rounds: usize) -> String {
-    let settings = "[tls]\ntickets = 0\nclient_cache = 0\n[cache]\nlifetime = \"0s\"\n";
+    const NEVER_RESUMED: &str = "[tls]\ntickets = 0\nclient_cache = 0\n";
+    let settings = format!("{NEVER_RESUMED}[cache]\nlifetime = \"0s\"\n");
     let slow = Arc::new(AtomicBool::new(true));
     let answers = slow.clone();
-    let crowd = Crowd::new(users, settings, move |found| {
+    let crowd = Crowd::new(users, &settings, move |found| {
         if answers.load(Ordering::Relaxed) { late(found) } else { Act::Send(found) }
     });
+    let elsewhere = House::new();
+    elsewhere.identity("other.example.org");
+    elsewhere.good(&["policy", "add", ".example.org", "pkix"]);
+    elsewhere.configure(NEVER_RESUMED);
     let mut rushes = Vec::new();
     for round in 0..rounds {
-        let mut order = [Directory::Slow, Directory::Quick];
-        order.rotate_left(round % 2);
-        for directory in order {
-            slow.store(directory == Directory::Slow, Ordering::Relaxed);
-            let rush = rush(&crowd, directory);
+        let mut order = CASES;
+        order.rotate_left(round % CASES.len());
+        for case in order {
+            slow.store(case != Case::Quick, Ordering::Relaxed);
+            let rush = rush(&crowd, &elsewhere, case);
             eprintln!("{rush:.2?}");
             rushes.push(rush);
         }
@@ -149,47 +163,51 @@ pub(crate) fn run(users: usize, rounds: usize) -> String {
 }
 
 fn report(users: usize, rounds: usize, rushes: &[Rush]) -> String {
-    let of = |directory, what: fn(&Rush) -> Option<f64>| {
-        let values = rushes.iter().filter(|rush| rush.directory == directory).filter_map(what);
+    let of = |case, what: fn(&Rush) -> Option<f64>| {
+        let values = rushes.iter().filter(|rush| rush.case == case).filter_map(what);
         let values: Vec<f64> = values.collect();
         (!values.is_empty()).then(|| median(values))
     };
-    let p99 = |directory,
-               what: fn(&Rush) -> Option<f64>,
-               beside_alone: fn(&Rush) -> Option<f64>| {
-        match (of(directory, what), of(directory, beside_alone)) {
-            (Some(time), Some(times)) => format!("{time:.1} | {times:.2}"),
-            _ => "- | -".to_owned(),
-        }
+    let p99 = |case, what: fn(&Rush) -> Option<f64>, beside_alone: fn(&Rush) -> Option<f64>| match (
+        of(case, what),
+        of(case, beside_alone),
+    ) {
+        (Some(time), Some(times)) => format!("{time:.1} | {times:.2}"),
+        _ => "- | -".to_owned(),
     };
-    let took = |directory| of(directory, |rush| Some(rush.took)).unwrap_or_default();
+    let took = |case| of(case, |rush| Some(rush.took)).unwrap_or_default();
     let (delay, window, every) = (DELAY.as_secs(), WINDOW.as_secs(), EVERY.as_millis());
     let mut text = format!(
         "\n## {users} users at once\n\n\
          They all come at the same moment, and each is validated by a search in a directory that answers after {delay} s.\n\
          Nothing is remembered. Beside them another program makes handshakes that need no directory, one every {every} ms\n\
          for {window} s from that moment, whatever became of those before; their time counts from when they were due.\n\
-         Both ends of all handshakes are in one daemon, and programs, directory and daemon share this machine, where the\n\
-         users' programs and the directory, which in life are elsewhere, stand back (nice 10). Median of {rounds} rounds, the cases in turn, each with a daemon of its own.\n\n\
+         Both ends of all handshakes are in one daemon but for the last line. Programs, directory and daemon share this\n\
+         machine, where the users' programs and the directory, which in life are elsewhere, stand back (nice 10). Median\n\
+         of {rounds} rounds, the cases in turn, each with a daemon of its own.\n\n\
          Until all sessions stand: {:.2} s, and {:.2} s if the directory answers at once.\n\n\
          | the other program's handshakes | p99, ms | beside alone |\n| --- | ---: | ---: |\n",
-        took(Directory::Slow),
-        took(Directory::Quick),
+        took(Case::Slow),
+        took(Case::Quick),
     );
     let alone = median(rushes.iter().map(|rush| rush.alone).collect());
     let _ = writeln!(text, "| alone | {alone:.1} | 1.00 |");
     for (title, numbers) in [
         (
             "while all users wait for the directory",
-            p99(Directory::Slow, |r| r.waiting, |r| Some(r.waiting? / r.alone)),
+            p99(Case::Slow, |r| r.waiting, |r| Some(r.waiting? / r.alone)),
         ),
         (
             "beside the users, whose directory is slow",
-            p99(Directory::Slow, |r| Some(r.beside), |r| Some(r.beside / r.alone)),
+            p99(Case::Slow, |r| Some(r.beside), |r| Some(r.beside / r.alone)),
         ),
         (
             "beside as many whose directory answers at once",
-            p99(Directory::Quick, |r| Some(r.beside), |r| Some(r.beside / r.alone)),
+            p99(Case::Quick, |r| Some(r.beside), |r| Some(r.beside / r.alone)),
+        ),
+        (
+            "beside the users, whose directory is slow, and who have a pool of their own",
+            p99(Case::Apart, |r| Some(r.beside), |r| Some(r.beside / r.alone)),
         ),
     ] {
         let _ = writeln!(text, "| {title} | {numbers} |");
@@ -199,7 +217,8 @@ fn report(users: usize, rounds: usize, rushes: &[Rush]) -> String {
         "\nWanted: less than 4 s, while other handshakes keep their p99. Handshakes that wait for a directory cost no\n\
          processor time, and those beside them should be as quick as alone. To begin and to end {users} handshakes costs\n\
          processor time whatever the directory does, of which there is only so much: what the others feel of that should\n\
-         be no more than beside as many users whose directory is quick."
+         be no more than beside as many users whose directory is quick, and than if they had a pool of their own on the\n\
+         same machine."
     );
     text
 }
