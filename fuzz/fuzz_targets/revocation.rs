@@ -64,7 +64,7 @@ impl Sources for Answering<'_> {
             _ => Answer::Ocsp(bytes),
         });
         let (origin, elapsed) = (Origin::Live, Duration::ZERO);
-        Box::pin(async move { Found { outcome, origin, elapsed, steps: Vec::new() } })
+        Box::pin(async move { Found { outcome, origin, elapsed, lasts: None, steps: Vec::new() } })
     }
 }
 

@@ -16,6 +16,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -35,6 +36,8 @@ pub enum Signing {
     OptOut,
     /// With NSEC; the signatures expired years ago.
     Expired,
+    /// With NSEC; the signatures expire after [`BRIEF`].
+    Brief,
     /// With NSEC; the signatures begin in 2040.
     Early,
     /// Not at all, and the zone above says so.
@@ -42,6 +45,9 @@ pub enum Signing {
     /// Not at all, but the zone above has a DS record: bogus.
     Stripped,
 }
+
+/// How long signatures last that do not last long: less than the TTL of all records.
+pub const BRIEF: Duration = Duration::from_mins(3);
 
 /// Alters a zone file after it was signed.
 type Change = Box<dyn FnOnce(String) -> String + Send>;
@@ -310,10 +316,13 @@ impl Signer<'_> {
     }
 
     fn sign(&self, file: &str, spec: &Spec, keys: &[String]) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let brief = (now + BRIEF).as_secs().to_string();
         let kind: &[&str] = match spec.signing {
             Signing::Nsec3 => &["-n", "-t", "1", "-s", "aabb"],
             Signing::OptOut => &["-n", "-p", "-t", "0"],
             Signing::Expired => &["-i", "20200101000000", "-e", "20200201000000"],
+            Signing::Brief => &["-e", &brief],
             Signing::Early => &["-i", "20400101000000", "-e", "20400201000000"],
             Signing::Nsec | Signing::None | Signing::Stripped => &[],
         };

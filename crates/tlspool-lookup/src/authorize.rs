@@ -89,7 +89,7 @@ impl Authorizers {
             let begun = Instant::now();
             let mut steps = Vec::new();
             let outcome = self.ask(query, options.deadline, &mut steps).await;
-            Found { outcome, origin: Origin::Live, elapsed: begun.elapsed(), steps }
+            Found { outcome, origin: Origin::Live, elapsed: begun.elapsed(), lasts: None, steps }
         })
     }
 

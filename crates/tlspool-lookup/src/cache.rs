@@ -3,7 +3,8 @@
 //!
 //! [`Cached`] stands around any [`Sources`]. What is present is remembered for [`Settings::timeout`], what is
 //! provably absent for a quarter of it and a minute at most: it begins to exist without anybody telling
-//! us. A failure is never remembered: it is no fact, and the sources bound by themselves how often they are
+//! us. Neither is remembered for longer than its source says ([`Found::lasts`]): of the DNS, TTLs and signatures.
+//! A failure is never remembered: it is no fact, and the sources bound by themselves how often they are
 //! asked. A decision on who may have a session is of the moment: that is not remembered either.
 //!
 //! Several questions are read out of memcached by one command ([`Sources::recall`]).
@@ -144,13 +145,15 @@ impl<S: Sources> Cached<S> {
         }
     }
 
-    /// How long an outcome is remembered, if at all.
-    fn lifetime(&self, outcome: &Outcome) -> Option<Duration> {
-        match outcome {
-            Outcome::Present(_) => Some(self.timeout),
-            Outcome::Absent(_) => Some((self.timeout / ABSENT_PART).min(ABSENT_MOST)),
-            Outcome::Failed(_) => None,
-        }
+    /// How long what was found is remembered, if at all: no longer than its source lets it count.
+    fn lifetime(&self, found: &Found) -> Option<Duration> {
+        let own = match found.outcome {
+            Outcome::Present(_) => self.timeout,
+            Outcome::Absent(_) => (self.timeout / ABSENT_PART).min(ABSENT_MOST),
+            Outcome::Failed(_) => return None,
+        };
+        let lifetime = own.min(found.lasts.unwrap_or(Duration::MAX));
+        (!lifetime.is_zero()).then_some(lifetime)
     }
 
     /// What is remembered in this process, and for how much longer.
@@ -202,8 +205,9 @@ impl<S: Sources> Cached<S> {
         recalled
     }
 
-    async fn remember(&self, query: &Query, outcome: &Outcome, deadline: Instant) {
-        let Some(lifetime) = self.lifetime(outcome) else { return };
+    async fn remember(&self, query: &Query, found: &Found, deadline: Instant) {
+        let Some(lifetime) = self.lifetime(found) else { return };
+        let outcome = &found.outcome;
         match &self.store {
             Store::Nowhere => {}
             Store::Memory(memory) => memory.put(query, outcome, lifetime),
@@ -247,13 +251,14 @@ impl<S: Sources> Sources for Cached<S> {
                     steps = recalled.steps;
                     if let Some(outcome) = recalled.outcome {
                         let origin = self.origin();
-                        return Found { outcome, origin, elapsed: begin.elapsed(), steps };
+                        let elapsed = begin.elapsed();
+                        return Found { outcome, origin, elapsed, lasts: None, steps };
                     }
                 }
             }
             let mut found = self.sources.look_up(query, options).await;
             if found.origin == Origin::Live {
-                self.remember(query, &found.outcome, options.deadline).await;
+                self.remember(query, &found, options.deadline).await;
             }
             steps.append(&mut found.steps);
             Found { steps, elapsed: begin.elapsed(), ..found }
@@ -267,7 +272,7 @@ impl<S: Sources> Sources for Cached<S> {
         let begin = Instant::now();
         let (outcome, left) = self.in_memory(query)?;
         let (origin, steps) = (Origin::Memory, vec![remembered_in_memory(left)]);
-        Some(Found { outcome, origin, elapsed: begin.elapsed(), steps })
+        Some(Found { outcome, origin, elapsed: begin.elapsed(), lasts: None, steps })
     }
 
     fn recall<'a>(&'a self, queries: &'a [Query], deadline: Instant) -> Recalling<'a> {

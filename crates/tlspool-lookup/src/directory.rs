@@ -65,6 +65,8 @@ pub struct Settings {
     pub entries: usize,
     /// Bytes of one answer.
     pub answer_bytes: usize,
+    /// Whether directories may be in internal networks: at loopback, private and link-local addresses.
+    pub internal: bool,
 }
 
 impl Default for Settings {
@@ -78,6 +80,7 @@ impl Default for Settings {
             idle: Duration::from_secs(30),
             entries: 32,
             answer_bytes: 1 << 20,
+            internal: true,
         }
     }
 }
@@ -89,6 +92,7 @@ struct Limits {
     idle: Duration,
     entries: usize,
     answer_bytes: usize,
+    internal: bool,
 }
 
 impl From<&Settings> for Limits {
@@ -98,6 +102,7 @@ impl From<&Settings> for Limits {
             idle: settings.idle,
             entries: settings.entries,
             answer_bytes: settings.answer_bytes,
+            internal: settings.internal,
         }
     }
 }
@@ -106,7 +111,7 @@ impl From<&Settings> for Limits {
 #[derive(Debug)]
 pub struct Directories<N> {
     shared: Rc<Shared<N>>,
-    look_ups: Flights<Query, Outcome>,
+    look_ups: Flights<Query, (Outcome, Duration)>,
     under_way: Cell<usize>,
 }
 
@@ -128,29 +133,31 @@ impl<N: Names + 'static> Directories<N> {
         Self { shared, look_ups: Flights::default(), under_way: Cell::new(0) }
     }
 
-    async fn find(&self, query: &Query, deadline: Instant) -> (Outcome, Vec<String>) {
+    /// The outcome, how long it may be remembered, and steps.
+    async fn find(&self, query: &Query, deadline: Instant) -> (Outcome, Duration, Vec<String>) {
+        let failed = |why, steps| (Outcome::Failed(why), Duration::ZERO, steps);
         let limit = self.shared.settings.look_ups;
         if self.under_way.get() >= limit {
             let why = format!("{limit} look-ups in directories are under way, which is the limit");
-            return (Outcome::Failed(why), Vec::new());
+            return failed(why, Vec::new());
         }
         self.under_way.set(self.under_way.get() + 1);
         let _under_way = Decrement(&self.under_way);
         let question = match Question::new(query) {
             Ok(question) => question,
-            Err(why) => return (Outcome::Failed(why), Vec::new()),
+            Err(why) => return failed(why, Vec::new()),
         };
         let (flight, trace) = self.look_ups.join(query.clone(), |trace| {
             let shared = Rc::clone(&self.shared);
             async move { shared.look_up(&question, &trace).await }
         });
-        if let Ok(outcome) = timeout_at(deadline.into(), flight).await {
-            return (outcome, trace.steps());
+        if let Ok((outcome, lasts)) = timeout_at(deadline.into(), flight).await {
+            return (outcome, lasts, trace.steps());
         }
         let steps = trace.steps();
         let after = steps.last().map(|step| format!("; the last step was: {step}"));
         let why = format!("no answer before the deadline{}", after.unwrap_or_default());
-        (Outcome::Failed(why), steps)
+        failed(why, steps)
     }
 }
 
@@ -167,8 +174,9 @@ impl<N: Names + 'static> Sources for Directories<N> {
     fn look_up<'a>(&'a self, query: &'a Query, options: Options) -> Looking<'a> {
         Box::pin(async move {
             let begin = Instant::now();
-            let (outcome, steps) = self.find(query, options.deadline).await;
-            Found { outcome, origin: Origin::Live, elapsed: begin.elapsed(), steps }
+            let (outcome, lasts, steps) = self.find(query, options.deadline).await;
+            let (elapsed, lasts) = (begin.elapsed(), Some(lasts));
+            Found { outcome, origin: Origin::Live, elapsed, lasts, steps }
         })
     }
 }
@@ -235,18 +243,16 @@ impl Question {
 }
 
 impl<N: Names + 'static> Shared<N> {
-    async fn look_up(&self, question: &Question, trace: &Trace) -> Outcome {
+    /// The outcome, and how long it may be remembered.
+    async fn look_up(&self, question: &Question, trace: &Trace) -> (Outcome, Duration) {
         let limit = self.settings.time_limit;
-        match tokio::time::timeout(limit, self.find(question, trace)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Outcome::Failed(format!(
-                "the directory took longer than {:.1} s",
-                limit.as_secs_f32()
-            )),
-        }
+        tokio::time::timeout(limit, self.find(question, trace)).await.unwrap_or_else(|_| {
+            let why = format!("the directory took longer than {:.1} s", limit.as_secs_f32());
+            (Outcome::Failed(why), Duration::ZERO)
+        })
     }
 
-    async fn find(&self, question: &Question, trace: &Trace) -> Outcome {
+    async fn find(&self, question: &Question, trace: &Trace) -> (Outcome, Duration) {
         let domain = question.name.domain();
         let key = (domain.to_owned(), question.kind);
         let deadline = Instant::now() + self.settings.time_limit;
@@ -256,22 +262,24 @@ impl<N: Names + 'static> Shared<N> {
         });
         let located = location.await;
         trace.extend(&located.steps);
+        // What a directory lists counts because the DNS vouches for it.
+        let lasts = located.lasts;
         let candidates = match &located.outcome {
             Whereabouts::At(candidates) => candidates,
-            Whereabouts::Nowhere(why) => return Outcome::Absent(why.clone()),
-            Whereabouts::Unknown(why) => return Outcome::Failed(why.clone()),
+            Whereabouts::Nowhere(why) => return (Outcome::Absent(why.clone()), lasts),
+            Whereabouts::Unknown(why) => return (Outcome::Failed(why.clone()), lasts),
         };
         let mut last = String::new();
         for candidate in candidates {
             match self.ask(candidate, question, trace).await {
-                Ok(outcome) => return outcome,
+                Ok(outcome) => return (outcome, lasts),
                 Err(trouble) => {
                     last = format!("{}: {trouble}", candidate.site);
                     trace.step(last.clone());
                 }
             }
         }
-        Outcome::Failed(last)
+        (Outcome::Failed(last), lasts)
     }
 
     /// Asks one directory. A connection that was open already may just have been closed over there;

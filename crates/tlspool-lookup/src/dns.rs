@@ -33,9 +33,10 @@ use std::time::Instant;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use tlspool_validate::sources::{Found, Transport};
 
-use crate::names::{LocalBoxFuture, LookupFailure, Names, Proven, Srv, TlsaSet};
+use crate::names::{Lasting, LocalBoxFuture, LookupFailure, Names, Proven, Srv, TlsaSet};
 use chain::Validator;
 use flight::Flights;
+use services::Notes;
 pub use settings::{
     AnchorSource, DnsSettings, Forwarder, Protocol, SettingsError, TlsServer, UpstreamSettings,
 };
@@ -70,17 +71,17 @@ impl Resolver {
         deadline: Instant,
     ) -> Found {
         let begin = Instant::now();
-        let mut steps = Vec::new();
-        let set = self.server(host, port, transport, service, deadline, &mut steps).await;
-        services::found(set, begin, steps)
+        let mut notes = Notes::default();
+        let set = self.server(host, port, transport, service, deadline, &mut notes).await;
+        services::found(set, begin, notes)
     }
 
     /// The TLSA records of the client `domain`: `_service._client.domain`, else `_client.domain`.
     pub async fn client_tlsa(&self, domain: &str, service: &str, deadline: Instant) -> Found {
         let begin = Instant::now();
-        let mut steps = Vec::new();
-        let set = self.client(domain, service, deadline, &mut steps).await;
-        services::found(set, begin, steps)
+        let mut notes = Notes::default();
+        let set = self.client(domain, service, deadline, &mut notes).await;
+        services::found(set, begin, notes)
     }
 
     /// The records of `kind` behind `name`.
@@ -119,8 +120,12 @@ impl Names for Resolver {
         &'a self,
         name: &'a str,
         deadline: Instant,
-    ) -> LocalBoxFuture<'a, Result<Proven<Vec<Srv>>, LookupFailure>> {
-        Box::pin(async move { self.secure_srv(&parse(name)?, deadline, &mut Vec::new()).await })
+    ) -> LocalBoxFuture<'a, Result<Lasting<Proven<Vec<Srv>>>, LookupFailure>> {
+        Box::pin(async move {
+            let mut notes = Notes::default();
+            let value = self.secure_srv(&parse(name)?, deadline, &mut notes).await?;
+            Ok(Lasting { value, lasts: notes.lasts })
+        })
     }
 
     fn tlsa<'a>(
@@ -129,8 +134,12 @@ impl Names for Resolver {
         port: u16,
         transport: Transport,
         deadline: Instant,
-    ) -> LocalBoxFuture<'a, Result<Proven<TlsaSet>, LookupFailure>> {
-        Box::pin(async move { self.host(host, port, transport, deadline, &mut Vec::new()).await })
+    ) -> LocalBoxFuture<'a, Result<Lasting<Proven<TlsaSet>>, LookupFailure>> {
+        Box::pin(async move {
+            let mut notes = Notes::default();
+            let value = self.host(host, port, transport, deadline, &mut notes).await?;
+            Ok(Lasting { value, lasts: notes.lasts })
+        })
     }
 
     fn addresses<'a>(
@@ -210,7 +219,7 @@ pub fn fuzz_answer(message: Vec<u8>, name: &str, kind: u16) {
     };
     let Ok(reply) = upstream::reply(response, &name, kind) else { return };
     let zone = name.trim_to(1);
-    let mut denials = Denials { zone, nsec: Vec::new(), nsec3: Vec::new() };
+    let mut denials = Denials { zone, nsec: Vec::new(), nsec3: Vec::new(), lasts: None };
     for record in &reply.authorities {
         match &record.data {
             RData::DNSSEC(DNSSECRData::NSEC(nsec)) => {

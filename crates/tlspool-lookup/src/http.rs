@@ -9,7 +9,7 @@
 //! Equal questions under way at the same time are asked once. Runs on one thread, within a local tokio
 //! runtime.
 
-mod addresses;
+pub(crate) mod addresses;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -121,7 +121,7 @@ impl<N: Names + 'static> Sources for Http<N> {
         Box::pin(async move {
             let begin = Instant::now();
             let (outcome, steps) = self.find(query, options.deadline).await;
-            Found { outcome, origin: Origin::Live, elapsed: begin.elapsed(), steps }
+            Found { outcome, origin: Origin::Live, elapsed: begin.elapsed(), lasts: None, steps }
         })
     }
 }

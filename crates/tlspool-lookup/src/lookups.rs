@@ -77,7 +77,7 @@ impl Sources for Lookups {
             return Box::pin(async {
                 let outcome = Outcome::Failed(NO_DNS.to_owned());
                 let (elapsed, steps) = (Duration::ZERO, Vec::new());
-                Found { outcome, origin: Origin::Live, elapsed, steps }
+                Found { outcome, origin: Origin::Live, elapsed, lasts: None, steps }
             });
         };
         let deadline = options.deadline;

@@ -8,7 +8,7 @@
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tlspool_validate::sources::{Tlsa, Transport};
 
@@ -22,6 +22,15 @@ pub enum Proven<T> {
     Secure(T),
     /// It is proven that there are none, or that the zone is not signed; why, for a trace.
     Absent(String),
+}
+
+/// Something that counts for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lasting<T> {
+    /// What.
+    pub value: T,
+    /// For how long at most: the shortest of the TTLs and signatures that it rests on.
+    pub lasts: Duration,
 }
 
 /// An SRV record (RFC 2782).
@@ -102,7 +111,7 @@ pub trait Names {
         &'a self,
         name: &'a str,
         deadline: Instant,
-    ) -> LocalBoxFuture<'a, Result<Proven<Vec<Srv>>, LookupFailure>>;
+    ) -> LocalBoxFuture<'a, Result<Lasting<Proven<Vec<Srv>>>, LookupFailure>>;
 
     /// The TLSA records of the server `host` at `port` (RFC 6698 section 3, RFC 7671 section 7).
     fn tlsa<'a>(
@@ -111,7 +120,7 @@ pub trait Names {
         port: u16,
         transport: Transport,
         deadline: Instant,
-    ) -> LocalBoxFuture<'a, Result<Proven<TlsaSet>, LookupFailure>>;
+    ) -> LocalBoxFuture<'a, Result<Lasting<Proven<TlsaSet>>, LookupFailure>>;
 
     /// The addresses of `host`, secure or not: a certificate says who is there. Never empty.
     fn addresses<'a>(

@@ -203,6 +203,8 @@ pub struct Found {
     pub origin: Origin,
     /// How long it took.
     pub elapsed: Duration,
+    /// For how long the source lets it count at most, from now; none: it does not say.
+    pub lasts: Option<Duration>,
     /// Steps on the way, for `tlspool policy explain`: "SRV _ldap._tcp.example.com: secure, ...".
     pub steps: Vec<String>,
 }

@@ -31,6 +31,7 @@ pub(crate) fn sources(config: &Config) -> Result<Cached<Lookups>, String> {
             idle: ldap.idle,
             entries: ldap.entries as usize,
             answer_bytes: ldap.answer_bytes as usize,
+            internal: ldap.internal,
         },
         http: http::Settings {
             time_limit: web.timeout,
@@ -72,7 +73,7 @@ impl Sources for OwnLookUps {
         Box::pin(async {
             let outcome = Outcome::Failed("look-ups are not configured".to_owned());
             let (elapsed, steps) = (Duration::ZERO, Vec::new());
-            Found { outcome, origin: Origin::Live, elapsed, steps }
+            Found { outcome, origin: Origin::Live, elapsed, lasts: None, steps }
         })
     }
 }

@@ -13,7 +13,7 @@ use tlspool_tests::zones::{Signing, ZoneSet, Zones};
 use tlspool_validate::sources::Transport;
 
 use crate::liar::{Asked, Liar, ask};
-use crate::support::{DIGEST, absent, bogus, secure, settings, tlsa};
+use crate::support::{DIGEST, absent, bogus, proven, secure, settings, tlsa};
 
 const WANTED: &str = "_443._tcp.www.example.com.";
 
@@ -491,7 +491,7 @@ async fn silence() {
     let slow = DnsSettings { attempt: Duration::from_mins(1), ..quick(&liar, &zones) };
     let resolver = Resolver::new(&slow).unwrap();
     let deadline = Instant::now() + Duration::from_millis(200);
-    let result = resolver.tlsa("www.example.com", 443, Transport::Tcp, deadline).await;
+    let result = proven(resolver.tlsa("www.example.com", 443, Transport::Tcp, deadline).await);
     assert!(matches!(result, Err(LookupFailure::TimedOut(_))), "{result:?}");
 }
 

@@ -4,7 +4,7 @@ use tlspool_lookup::names::{LookupFailure, Names, Proven};
 use tlspool_tests::zones::{Signing, ZoneSet, Zones};
 use tlspool_validate::sources::Transport::{Sctp, Tcp, Udp};
 
-use crate::support::{DIGEST, deadline, failed, nothing, present, resolver};
+use crate::support::{DIGEST, deadline, failed, nothing, present, proven, resolver};
 
 fn record(owner: &str) -> String {
     format!("{owner} TLSA 3 1 1 {DIGEST}")
@@ -141,14 +141,14 @@ async fn clients() {
 async fn what_the_directory_look_up_asks() {
     let zones = zones();
     let resolver = resolver(&zones);
-    let srv = resolver.srv("_xmpp-client._tcp.example.com", deadline()).await;
+    let srv = proven(resolver.srv("_xmpp-client._tcp.example.com", deadline()).await);
     let Ok(Proven::Secure(srv)) = srv else { panic!("{srv:?}") };
     let order: Vec<_> = srv.iter().map(|s| (s.priority, s.port, s.target.as_str())).collect();
     assert_eq!(order.len(), 3);
     assert_eq!(order[2], (5, 5222, "xmpp.example.net"));
-    let none = resolver.srv("_pop3._tcp.example.com", deadline()).await;
+    let none = proven(resolver.srv("_pop3._tcp.example.com", deadline()).await);
     assert!(matches!(none, Ok(Proven::Absent(_))), "{none:?}");
-    let unsigned = resolver.srv("_pop3._tcp.unsigned.example", deadline()).await;
+    let unsigned = proven(resolver.srv("_pop3._tcp.unsigned.example", deadline()).await);
     assert!(matches!(unsigned, Ok(Proven::Absent(_))), "{unsigned:?}");
     let addresses = resolver.addresses("mx2.example.net", deadline()).await;
     assert_eq!(addresses, Ok(vec![[127, 0, 0, 1].into()]));

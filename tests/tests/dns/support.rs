@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tlspool_lookup::dns::{
     AnchorSource, DnsSettings, Forwarder, Protocol, Resolver, UpstreamSettings,
 };
-use tlspool_lookup::names::{LookupFailure, Names, Proven, TlsaSet};
+use tlspool_lookup::names::{Lasting, LookupFailure, Names, Proven, TlsaSet};
 use tlspool_tests::LIMIT;
 use tlspool_tests::zones::Zones;
 use tlspool_validate::sources::{Answer, Found, Outcome, Transport};
@@ -41,7 +41,12 @@ pub(crate) async fn tlsa(
     resolver: &Resolver,
     host: &str,
 ) -> Result<Proven<TlsaSet>, LookupFailure> {
-    resolver.tlsa(host, 443, Transport::Tcp, deadline()).await
+    proven(resolver.tlsa(host, 443, Transport::Tcp, deadline()).await)
+}
+
+/// What is proven, for however long.
+pub(crate) fn proven<T>(result: Result<Lasting<T>, LookupFailure>) -> Result<T, LookupFailure> {
+    result.map(|lasting| lasting.value)
 }
 
 #[track_caller]

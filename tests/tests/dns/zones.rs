@@ -1,11 +1,13 @@
 //! Zones as they should be, and as they should not.
 
+use std::time::Duration;
+
 use tlspool_lookup::dns::Resolver;
 use tlspool_lookup::names::{LookupFailure, Names, Proven};
-use tlspool_tests::zones::{Signing, ZoneSet};
+use tlspool_tests::zones::{BRIEF, Signing, ZoneSet};
 use tlspool_validate::sources::Transport;
 
-use crate::support::{DIGEST, absent, bogus, deadline, resolver, secure, settings, tlsa};
+use crate::support::{DIGEST, absent, bogus, deadline, proven, resolver, secure, settings, tlsa};
 
 fn record(owner: &str) -> String {
     format!("{owner} TLSA 3 1 1 {DIGEST}")
@@ -43,11 +45,11 @@ async fn secure_records_and_secure_absence() {
         absent(&tlsa(&resolver, "nobody.com").await, "there is no");
         absent(&tlsa(&resolver, "nobody").await, "there is no");
         // The name exists, with another type or with nothing.
-        let srv = resolver.srv("www.example.com", deadline()).await;
+        let srv = proven(resolver.srv("www.example.com", deadline()).await);
         assert_eq!(srv, Ok(Proven::Absent("www.example.com has no SRV record".into())));
-        let srv = resolver.srv("_tcp.www.example.com", deadline()).await;
+        let srv = proven(resolver.srv("_tcp.www.example.com", deadline()).await);
         assert_eq!(srv, Ok(Proven::Absent("_tcp.www.example.com has no SRV record".into())));
-        let udp = resolver.tlsa("www.example.com", 443, Transport::Udp, deadline()).await;
+        let udp = proven(resolver.tlsa("www.example.com", 443, Transport::Udp, deadline()).await);
         absent(&udp, "there is no");
     }
 }
@@ -190,7 +192,8 @@ async fn wildcards() {
         }
         secure(&tlsa(&resolver, "one.all.example.com").await);
         // The name exists, so the wildcard is not for it.
-        let udp = resolver.tlsa("one.all.example.com", 443, Transport::Udp, deadline()).await;
+        let udp =
+            proven(resolver.tlsa("one.all.example.com", 443, Transport::Udp, deadline()).await);
         absent(&udp, "there is no");
         // A wildcard, but none of TLSA.
         absent(&tlsa(&resolver, "host.no.example.com").await, "has no TLSA record");
@@ -271,4 +274,45 @@ async fn answers_that_do_not_fit_a_datagram() {
     let zones = ZoneSet::new().zone("example.com", Signing::Nsec, &records).serve();
     let resolver = resolver(&zones);
     assert_eq!(secure(&tlsa(&resolver, "example.com").await).records.len(), 12);
+}
+
+/// Records have a TTL of 300 s where they say nothing, absence one of 60 s.
+#[tokio::test]
+async fn what_is_found_counts_for_its_ttl_and_while_it_is_signed() {
+    let seconds = Duration::from_secs;
+    for signing in [Signing::Nsec, Signing::Nsec3] {
+        let zones = ZoneSet::new()
+            .zone(
+                "example.com",
+                signing,
+                &[
+                    &format!("_443._tcp.www 40 TLSA 3 1 1 {DIGEST}"),
+                    "www A 127.0.0.1",
+                    "alias 30 CNAME www",
+                    &record("_443._tcp.long"),
+                    "long A 127.0.0.1",
+                    "_imap._tcp.long 20 SRV 0 0 443 www",
+                    "* 10 A 127.0.0.1",
+                ],
+            )
+            .zone("brief.example", Signing::Brief, &[&record("_443._tcp"), "@ A 127.0.0.1"])
+            .zone("unsigned.example", Signing::None, &["@ 50 A 127.0.0.1"])
+            .serve();
+        let resolver = resolver(&zones);
+        let lasts = async |host, service| {
+            let found = resolver.server_tlsa(host, 443, Transport::Tcp, service, deadline()).await;
+            found.lasts.unwrap_or_else(|| panic!("{host}: {found:?}"))
+        };
+        assert_eq!(lasts("www.example.com", "").await, seconds(40), "{signing:?}");
+        assert_eq!(lasts("long.example.com", "").await, seconds(300));
+        // An alias, a service, an address that a wildcard makes, each with what it leads to.
+        assert_eq!(lasts("alias.example.com", "").await, seconds(30));
+        assert_eq!(lasts("long.example.com", "imap").await, seconds(20));
+        assert_eq!(lasts("nobody.example.com", "").await, seconds(10));
+        assert_eq!(lasts("unsigned.example", "").await, seconds(50));
+        let absent = resolver.srv("www.example.com", deadline()).await.unwrap();
+        assert_eq!(absent.lasts, seconds(60));
+        let brief = lasts("brief.example", "").await;
+        assert!(brief <= BRIEF && !brief.is_zero(), "{brief:?}");
+    }
 }

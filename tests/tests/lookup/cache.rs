@@ -20,6 +20,7 @@ use crate::table::{find, on_runtime, until, within, x509};
 struct Origins {
     asked: Cell<u8>,
     length: usize,
+    lasts: Option<Duration>,
 }
 
 impl Sources for Origins {
@@ -27,8 +28,8 @@ impl Sources for Origins {
         self.asked.set(self.asked.get().wrapping_add(1));
         let bytes = vec![self.asked.get(); 1 + self.length];
         let outcome = Outcome::Present(Answer::OpenPgpKey(bytes));
-        let found =
-            Found { outcome, origin: Origin::Live, elapsed: Duration::ZERO, steps: Vec::new() };
+        let (elapsed, lasts, steps) = (Duration::ZERO, self.lasts, Vec::new());
+        let found = Found { outcome, origin: Origin::Live, elapsed, lasts, steps };
         Box::pin(async { found })
     }
 }
@@ -50,7 +51,26 @@ fn pool_with(memcached: &Memcached, key_byte: u8, length: usize) -> Cached<Origi
     let server = memcached.server.parse().expect("a server");
     let shared = Some((vec![server], key(key_byte)));
     let settings = Settings { shared, wait: PATIENCE, ..Settings::default() };
-    Cached::new(Origins { asked: Cell::new(0), length }, settings)
+    Cached::new(Origins { length, ..Origins::default() }, settings)
+}
+
+#[test]
+fn memcached_forgets_when_the_source_says() {
+    let memcached = Memcached::tcp();
+    on_runtime(async {
+        let seven = Duration::from_secs(7);
+        let shared = Some((vec![memcached.server.parse().expect("a server")], key(1)));
+        let settings = Settings { shared, wait: PATIENCE, ..Settings::default() };
+        let origins = Origins { lasts: Some(seven), ..Origins::default() };
+        let pool = Cached::new(origins, settings);
+        let query = x509("john@example.com");
+        find(&pool, &query).await;
+        let left = async || {
+            pool.recall(std::slice::from_ref(&query), Instant::now() + LIMIT).await[0].left
+        };
+        until("remembered", async || !left().await.is_zero()).await;
+        assert!(left().await <= seven);
+    });
 }
 
 fn first(found: &Found) -> u8 {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tlspool_lookup::directory::{Directories, Settings};
-use tlspool_lookup::names::{LocalBoxFuture, LookupFailure, Names, Proven, Srv, TlsaSet};
+use tlspool_lookup::names::{Lasting, LocalBoxFuture, LookupFailure, Names, Proven, Srv, TlsaSet};
 use tlspool_tests::LIMIT;
 use tlspool_validate::sources::{
     Answer, Caches, CredentialKind, Found, Options, Outcome, Query, Sources, Tlsa, Transport,
@@ -24,6 +24,8 @@ pub(crate) struct Table {
     pub(crate) tlsa: RefCell<HashMap<(String, u16), Said<TlsaSet>>>,
     pub(crate) addresses: RefCell<HashMap<String, IpAddr>>,
     pub(crate) questions: Cell<usize>,
+    /// How long what it says counts.
+    pub(crate) lasts: Cell<Option<Duration>>,
 }
 
 pub(crate) fn absent<T>() -> Proven<T> {
@@ -35,10 +37,14 @@ pub(crate) fn bogus<T>(name: &str) -> Said<T> {
 }
 
 impl Names for Table {
-    fn srv<'a>(&'a self, name: &'a str, _deadline: Instant) -> LocalBoxFuture<'a, Said<Vec<Srv>>> {
+    fn srv<'a>(
+        &'a self,
+        name: &'a str,
+        _deadline: Instant,
+    ) -> LocalBoxFuture<'a, Result<Lasting<Proven<Vec<Srv>>>, LookupFailure>> {
         self.questions.set(self.questions.get() + 1);
         let said = self.srv.borrow().get(name).cloned();
-        Box::pin(async { said.unwrap_or_else(|| Ok(absent())) })
+        Box::pin(async { self.lasting(said) })
     }
 
     fn tlsa<'a>(
@@ -47,11 +53,11 @@ impl Names for Table {
         port: u16,
         transport: Transport,
         _deadline: Instant,
-    ) -> LocalBoxFuture<'a, Said<TlsaSet>> {
+    ) -> LocalBoxFuture<'a, Result<Lasting<Proven<TlsaSet>>, LookupFailure>> {
         assert_eq!(transport, Transport::Tcp);
         self.questions.set(self.questions.get() + 1);
         let said = self.tlsa.borrow().get(&(host.to_owned(), port)).cloned();
-        Box::pin(async { said.unwrap_or_else(|| Ok(absent())) })
+        Box::pin(async { self.lasting(said) })
     }
 
     fn addresses<'a>(
@@ -67,6 +73,11 @@ impl Names for Table {
 }
 
 impl Table {
+    fn lasting<T>(&self, said: Option<Said<T>>) -> Result<Lasting<Proven<T>>, LookupFailure> {
+        let value = said.unwrap_or_else(|| Ok(absent()))?;
+        Ok(Lasting { value, lasts: self.lasts.get().unwrap_or(Duration::MAX) })
+    }
+
     /// A directory by SRV, on 127.0.0.1, which is to show the certificate in this file.
     pub(crate) fn directory(&self, service: &str, host: &str, port: u16, certificate: &Path) {
         let (_, domain) = host.split_once('.').expect("a host in a domain");

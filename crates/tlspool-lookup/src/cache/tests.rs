@@ -9,6 +9,7 @@ use super::*;
 struct Counting {
     asked: Cell<u32>,
     outcome: Option<Outcome>,
+    lasts: Option<Duration>,
 }
 
 impl Sources for Counting {
@@ -17,13 +18,14 @@ impl Sources for Counting {
         let outcome =
             self.outcome.clone().unwrap_or_else(|| Outcome::Failed("nobody is there".into()));
         let steps = vec!["asked".into()];
-        let found = Found { outcome, origin: Origin::Live, elapsed: Duration::ZERO, steps };
+        let (elapsed, lasts) = (Duration::ZERO, self.lasts);
+        let found = Found { outcome, origin: Origin::Live, elapsed, lasts, steps };
         Box::pin(async { found })
     }
 }
 
 fn cached(outcome: Option<Outcome>, timeout: Duration) -> Cached<Counting> {
-    let sources = Counting { asked: Cell::new(0), outcome };
+    let sources = Counting { outcome, ..Counting::default() };
     Cached::new(sources, Settings { timeout, ..Settings::default() })
 }
 
@@ -38,6 +40,28 @@ fn query() -> Query {
 
 fn present() -> Outcome {
     Outcome::Present(Answer::Crl(vec![1]))
+}
+
+#[tokio::test]
+async fn nothing_is_remembered_for_longer_than_its_source_says() {
+    let (five, one) = (Duration::from_mins(5), Duration::from_mins(1));
+    let absent = || Outcome::Absent("gone".into());
+    for (outcome, lasts, most) in [
+        (present(), None, five),
+        (present(), Some(one), one),
+        (present(), Some(Duration::from_hours(1)), five),
+        (present(), Some(Duration::ZERO), Duration::ZERO),
+        (absent(), Some(Duration::from_secs(7)), Duration::from_secs(7)),
+        (absent(), Some(five), one),
+    ] {
+        let sources = Counting { outcome: Some(outcome), lasts, ..Counting::default() };
+        let cached = Cached::new(sources, Settings { timeout: five, ..Settings::default() });
+        cached.look_up(&query(), options(false)).await;
+        let recalled = cached.recall(&[query()], Instant::now() + five).await;
+        let left = recalled[0].left;
+        assert_eq!(recalled[0].outcome.is_some(), !most.is_zero());
+        assert!(left <= most && most <= left + Duration::from_secs(5), "{left:?} {most:?}");
+    }
 }
 
 #[tokio::test]
@@ -122,11 +146,15 @@ async fn what_is_at_hand_is_told_at_once() {
 
 #[test]
 fn absence_is_remembered_for_less() {
-    let absent = Outcome::Absent(String::new());
+    let found = |outcome| {
+        let (elapsed, steps) = (Duration::ZERO, Vec::new());
+        Found { outcome, origin: Origin::Live, elapsed, lasts: None, steps }
+    };
+    let absent = found(Outcome::Absent(String::new()));
     for (timeout, shorter) in [(40, 10), (300, 60), (3600, 60)] {
         let cached = cached(None, Duration::from_secs(timeout));
-        assert_eq!(cached.lifetime(&present()), Some(Duration::from_secs(timeout)));
+        assert_eq!(cached.lifetime(&found(present())), Some(Duration::from_secs(timeout)));
         assert_eq!(cached.lifetime(&absent), Some(Duration::from_secs(shorter)));
-        assert_eq!(cached.lifetime(&Outcome::Failed(String::new())), None);
+        assert_eq!(cached.lifetime(&found(Outcome::Failed(String::new()))), None);
     }
 }

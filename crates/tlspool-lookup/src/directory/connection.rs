@@ -23,6 +23,7 @@ use super::Limits;
 use super::ber;
 use super::message::{self, Body, Ending, Entry, Message, Search, code};
 use super::verify::Tls;
+use crate::http::addresses::is_internal;
 
 /// How long the first address may take before the next is tried beside it (RFC 8305 section 5).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
@@ -257,8 +258,15 @@ impl Drop for Waiting<'_> {
 /// Tries the addresses, each a little after the one before; the first that answers wins.
 async fn connect(addresses: &[SocketAddr], limits: &Limits) -> Result<TcpStream, Trouble> {
     let mut attempts = JoinSet::new();
-    let mut last = Trouble::Connect("it has no address".into());
-    let mut addresses = addresses.iter().copied().filter(|address| is_host(address.ip()));
+    let refused = |address: &SocketAddr| !limits.internal && is_internal(address.ip());
+    let why = if addresses.iter().any(refused) {
+        "it is in an internal network, where no directory is asked; see ldap.internal"
+    } else {
+        "it has no address"
+    };
+    let mut last = Trouble::Connect(why.into());
+    let addresses = addresses.iter().copied().filter(|address| !refused(address));
+    let mut addresses = addresses.filter(|address| is_host(address.ip()));
     let mut next = addresses.next();
     let deadline = tokio::time::Instant::now() + limits.connect;
     loop {
@@ -507,5 +515,25 @@ fn result(ending: Ending, answer: Answer, limits: &Limits) -> Result<Answer, Tro
         code::REFERRAL => Err(Trouble::Referral),
         code::SIZE_LIMIT => Err(Trouble::TooManyEntries(limits.entries)),
         _ => Err(Trouble::Refused(ending)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn internal_networks_are_left_alone_if_that_is_set() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let settings = super::super::Settings::default();
+        let limits =
+            |internal| Limits::from(&super::super::Settings { internal, ..settings.clone() });
+        connect(&[address], &limits(true)).await.unwrap();
+        let mapped = "[::ffff:127.0.0.1]:389".parse().unwrap();
+        for addresses in [&[address][..], &[mapped], &["10.0.0.1:389".parse().unwrap()]] {
+            let refused = connect(addresses, &limits(false)).await.unwrap_err();
+            assert!(refused.to_string().contains("see ldap.internal"), "{refused}");
+        }
     }
 }

@@ -1,16 +1,17 @@
 //! Where the directory of a domain is: its SRV records if they are secure, else the host `ldap.` of the
 //! domain; and the TLSA records there, without which it is not believed.
 
+use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tlspool_validate::sources::{CredentialKind, Transport};
 
 use super::connection::{Security, Site};
 use crate::flights::Trace;
-use crate::names::{LookupFailure, Names, Proven, Srv, TlsaSet};
+use crate::names::{Lasting, LookupFailure, Names, Proven, Srv, TlsaSet};
 
 /// Directories of a domain that are tried.
 const TRIED: usize = 4;
@@ -30,6 +31,8 @@ pub(crate) struct Candidate {
 #[derive(Debug)]
 pub(crate) struct Located {
     pub(crate) outcome: Whereabouts,
+    /// For how long, at most.
+    pub(crate) lasts: Duration,
     pub(crate) steps: Vec<String>,
 }
 
@@ -52,8 +55,9 @@ pub(crate) async fn locate<N: Names>(
     trace: Trace,
     deadline: Instant,
 ) -> Rc<Located> {
-    let outcome = find(&*names, &domain, kind, &trace, deadline).await;
-    Rc::new(Located { outcome, steps: trace.steps() })
+    let lasts = Cell::new(Duration::MAX);
+    let outcome = find(&*names, &domain, kind, &trace, &lasts, deadline).await;
+    Rc::new(Located { outcome, lasts: lasts.get(), steps: trace.steps() })
 }
 
 async fn find<N: Names>(
@@ -61,6 +65,7 @@ async fn find<N: Names>(
     domain: &str,
     kind: CredentialKind,
     trace: &Trace,
+    lasts: &Cell<Duration>,
     deadline: Instant,
 ) -> Whereabouts {
     // For OpenPGP, the name that key servers in LDAP have first.
@@ -72,14 +77,14 @@ async fn find<N: Names>(
         services.iter().map(|service| format!("{service}._tcp.{domain}")).collect();
     let answers = join_all(questions.iter().map(|name| names.srv(name, deadline))).await;
     for ((service, name), answer) in services.iter().zip(&questions).zip(answers) {
-        match answer {
+        match noted(answer, lasts) {
             Ok(Proven::Secure(records)) => {
                 let records = order(records);
                 let text: Vec<_> =
                     records.iter().map(|srv| format!("{}:{}", srv.target, srv.port)).collect();
                 trace.step(format!("SRV {name}: secure, {}", text.join(", ")));
                 let sites = records.into_iter().take(TRIED).map(|srv| site(service, srv));
-                return prove(names, sites.collect(), trace, deadline).await;
+                return prove(names, sites.collect(), trace, lasts, deadline).await;
             }
             Ok(Proven::Absent(why)) => trace.step(format!("SRV {name}: absent, {why}")),
             Err(error) => return unknown(trace, &format!("SRV {name}"), &error),
@@ -88,7 +93,7 @@ async fn find<N: Names>(
     let host = format!("ldap.{domain}");
     let site = |port, security| Site { host: host.clone(), port, security };
     let sites = vec![site(LDAP, Security::StartTls), site(LDAPS, Security::Immediate)];
-    match prove(names, sites, trace, deadline).await {
+    match prove(names, sites, trace, lasts, deadline).await {
         Whereabouts::Unknown(why) if why == NO_DANE => Whereabouts::Nowhere(format!(
             "{domain} has no directory: neither SRV records nor a host {host} with TLSA records"
         )),
@@ -104,6 +109,7 @@ async fn prove<N: Names>(
     names: &N,
     sites: Vec<Site>,
     trace: &Trace,
+    lasts: &Cell<Duration>,
     deadline: Instant,
 ) -> Whereabouts {
     let questions =
@@ -113,7 +119,7 @@ async fn prove<N: Names>(
     let mut failure = None;
     for (site, answer) in sites.into_iter().zip(answers) {
         let name = format!("TLSA _{}._tcp.{}", site.port, site.host);
-        match answer {
+        match noted(answer, lasts) {
             Ok(Proven::Secure(tlsa)) => {
                 trace.step(format!("{name}: secure, {} records", tlsa.records.len()));
                 candidates.push(Candidate { site, tlsa });
@@ -127,6 +133,16 @@ async fn prove<N: Names>(
     } else {
         Whereabouts::At(candidates)
     }
+}
+
+/// An answer of the DNS, for how long it counts noted.
+fn noted<T>(
+    answer: Result<Lasting<T>, LookupFailure>,
+    lasts: &Cell<Duration>,
+) -> Result<T, LookupFailure> {
+    let answer = answer?;
+    lasts.set(lasts.get().min(answer.lasts));
+    Ok(answer.value)
 }
 
 fn unknown(trace: &Trace, name: &str, error: &LookupFailure) -> Whereabouts {

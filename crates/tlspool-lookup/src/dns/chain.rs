@@ -93,34 +93,36 @@ impl Validator {
         })
     }
 
-    /// The records of one type at one name.
+    /// The records of one type at one name, and for how long that counts.
     pub(super) async fn step(
         &self,
         name: &Name,
         kind: RecordType,
         work: &Work,
-    ) -> Result<Step, LookupFailure> {
+    ) -> Result<(Step, Duration), LookupFailure> {
         let reply = self.upstream.ask(name, kind, work).await?;
         let set = Set::of(&reply.answers, name, kind);
         if !set.records.is_empty() {
             return Ok(match self.secure(&set, &reply, work).await? {
-                Security::Secure(_) => Step::Secure(set.data()),
-                Security::Unsigned(why) => Step::Unsigned(set.data(), why),
+                Security::Secure(lasts) => (Step::Secure(set.data()), seconds(lasts)),
+                Security::Unsigned(why) => (Step::Unsigned(set.data(), why), set.unsigned_lasts()),
             });
         }
         if let Some(step) = self.alias(name, kind, &reply, work).await? {
             return Ok(step);
         }
+        let unsigned = negative_lasts(&reply, None).min(REMEMBERED_UNSIGNED);
         match self.denied(name, kind, &reply, work).await? {
-            Ok(Absence::Proven(Denied::Name)) => {
-                Ok(Step::Absent(format!("there is no {}", text(name)).into()))
+            Ok(Absence::Proven(denied, lasts)) => {
+                let why = match denied {
+                    Denied::Name => format!("there is no {}", text(name)),
+                    _ => format!("{} has no {kind} record", text(name)),
+                };
+                Ok((Step::Absent(why.into()), negative_lasts(&reply, lasts)))
             }
-            Ok(Absence::Proven(_)) => {
-                Ok(Step::Absent(format!("{} has no {kind} record", text(name)).into()))
-            }
-            Ok(Absence::Unsigned(why)) => Ok(Step::Absent(why)),
+            Ok(Absence::Unsigned(why)) => Ok((Step::Absent(why), unsigned)),
             Err(why) => match self.walk(name, work).await? {
-                Some(why) => Ok(Step::Absent(why)),
+                Some(why) => Ok((Step::Absent(why), unsigned)),
                 None => Err(bogus(name, kind, &format!("absence is not proven: {why}"))),
             },
         }
@@ -133,7 +135,7 @@ impl Validator {
         kind: RecordType,
         reply: &Reply,
         work: &Work,
-    ) -> Result<Option<Step>, LookupFailure> {
+    ) -> Result<Option<(Step, Duration)>, LookupFailure> {
         let set = Set::of(&reply.answers, name, RecordType::CNAME);
         let target = match set.records.as_slice() {
             [] => None,
@@ -148,8 +150,8 @@ impl Validator {
         {
             let target = target.clone();
             return Ok(Some(match self.secure(&set, reply, work).await? {
-                Security::Secure(_) => Step::Alias(target),
-                Security::Unsigned(why) => Step::UnsignedAlias(target, why),
+                Security::Secure(lasts) => (Step::Alias(target), seconds(lasts)),
+                Security::Unsigned(why) => (Step::UnsignedAlias(target, why), set.unsigned_lasts()),
             }));
         }
         // A CNAME that a DNAME makes is not signed itself.
@@ -160,15 +162,17 @@ impl Validator {
                 let RData::Unknown { rdata, .. } = &record.data else { break };
                 let Some(target) = redirect(name, &above, rdata) else { break };
                 return Ok(Some(match self.secure(&set, reply, work).await? {
-                    Security::Secure(_) => Step::Alias(target),
-                    Security::Unsigned(why) => Step::UnsignedAlias(target, why),
+                    Security::Secure(lasts) => (Step::Alias(target), seconds(lasts)),
+                    Security::Unsigned(why) => {
+                        (Step::UnsignedAlias(target, why), set.unsigned_lasts())
+                    }
                 }));
             }
             above = above.base_name();
         }
         let Some(target) = target else { return Ok(None) };
         match self.walk(name, work).await? {
-            Some(why) => Ok(Some(Step::UnsignedAlias(target, why))),
+            Some(why) => Ok(Some((Step::UnsignedAlias(target, why), set.unsigned_lasts()))),
             None => Err(bogus(name, RecordType::CNAME, "it is not signed, but its zone is")),
         }
     }
@@ -201,6 +205,7 @@ impl Validator {
                     why = format!("the signature of {} is wrong", text(signer));
                     continue;
                 }
+                let mut lasts = lasts(signature, set);
                 if input.num_labels < set.name.num_labels() {
                     // An expanded wildcard: nothing closer may exist in its zone. The zones above know
                     // of no name in it, and would deny every one.
@@ -211,6 +216,7 @@ impl Validator {
                             Err(why) => return Ok(Security::Unsigned(why)),
                         };
                     work.denial(set.name)?;
+                    lasts = denials.lasts.unwrap_or(0).min(lasts);
                     match denials.expansion(set.name, input.num_labels) {
                         Ok(Expanded::OptOut) => {
                             let what = "may be in an unsigned zone (opt-out)";
@@ -224,7 +230,7 @@ impl Validator {
                         }
                     }
                 }
-                return Ok(Security::Secure(lasts(signature, set)));
+                return Ok(Security::Secure(lasts));
             }
             match self.walk(&set.within, work).await? {
                 Some(why) => Ok(Security::Unsigned(why)),
@@ -310,12 +316,12 @@ impl Validator {
             });
         }
         match self.denied(name, RecordType::DS, reply, work).await? {
-            Ok(Absence::Proven(Denied::Type)) => Ok(Cut::None),
-            Ok(Absence::Proven(Denied::Name)) => Ok(Cut::NoName),
-            Ok(Absence::Proven(Denied::Delegation)) => {
+            Ok(Absence::Proven(Denied::Type, _)) => Ok(Cut::None),
+            Ok(Absence::Proven(Denied::Name, _)) => Ok(Cut::NoName),
+            Ok(Absence::Proven(Denied::Delegation, _)) => {
                 Ok(Cut::Unsigned(format!("{} is not signed", text(name)).into()))
             }
-            Ok(Absence::Proven(Denied::OptOut)) => {
+            Ok(Absence::Proven(Denied::OptOut, _)) => {
                 let why = format!("{} is not signed, if it exists (opt-out)", text(name));
                 Ok(Cut::Unsigned(why.into()))
             }
@@ -406,7 +412,8 @@ impl Validator {
         match self.denials(within, &reply.authorities, None, work).await? {
             Ok(denials) => {
                 work.denial(name)?;
-                Ok(denials.prove(name, kind).map(Absence::Proven))
+                let proven = denials.prove(name, kind);
+                Ok(proven.map(|denied| Absence::Proven(denied, denials.lasts)))
             }
             Err(why) => Ok(Ok(Absence::Unsigned(why))),
         }
@@ -456,6 +463,8 @@ impl Validator {
                     continue;
                 }
                 zone = Some(signer.clone());
+                let lasts = lasts(signature, &set);
+                denials.lasts = Some(denials.lasts.unwrap_or(lasts).min(lasts));
                 match &record.data {
                     RData::DNSSEC(DNSSECRData::NSEC(nsec)) => {
                         denials.nsec.push((record.name.clone(), nsec.clone()));
@@ -478,7 +487,8 @@ impl Validator {
 }
 
 enum Absence {
-    Proven(Denied),
+    /// By records that last so many seconds.
+    Proven(Denied, Option<u32>),
     Unsigned(Arc<str>),
 }
 
@@ -515,6 +525,16 @@ impl<'a> Set<'a> {
 
     fn data(&self) -> Vec<RData> {
         self.records.iter().map(|record| record.data.clone()).collect()
+    }
+
+    /// How long records that nobody has signed may be remembered.
+    fn unsigned_lasts(&self) -> Duration {
+        seconds(self.ttl()).min(REMEMBERED_UNSIGNED)
+    }
+
+    /// As received, in seconds.
+    fn ttl(&self) -> u32 {
+        self.records.iter().map(|record| record.ttl).min().unwrap_or(0)
     }
 
     /// RFC 4035 section 5.3.1, as far as it needs no key.
@@ -586,8 +606,21 @@ fn is_supported(algorithm: Algorithm) -> bool {
 /// received, nor than its signature.
 fn lasts(signature: &RRSIG, set: &Set<'_>) -> u32 {
     let left = signature.input().sig_expiration.get().wrapping_sub(now());
-    let received = set.records.iter().map(|record| record.ttl).min().unwrap_or(0);
-    left.min(received).min(signature.input().original_ttl)
+    left.min(set.ttl()).min(signature.input().original_ttl)
+}
+
+/// How long "there is none" may be remembered: no longer than the SOA record says (RFC 2308 section 5), nor than
+/// its proof lasts (RFC 9077), if there is one.
+fn negative_lasts(reply: &Reply, proof: Option<u32>) -> Duration {
+    let soa = reply.authorities.iter().find_map(|record| match &record.data {
+        RData::SOA(soa) => Some(record.ttl.min(soa.minimum)),
+        _ => None,
+    });
+    seconds(soa.into_iter().chain(proof).min().unwrap_or(0))
+}
+
+fn seconds(count: u32) -> Duration {
+    Duration::from_secs(count.into())
 }
 
 /// `name` with `above` replaced by the target of a DNAME record (RFC 6672 section 2.2).

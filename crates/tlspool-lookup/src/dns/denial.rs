@@ -18,6 +18,8 @@ pub(super) struct Denials {
     pub(super) zone: Name,
     pub(super) nsec: Vec<(Name, NSEC)>,
     pub(super) nsec3: Vec<(Name, NSEC3)>,
+    /// The shortest time that one of them lasts, in seconds; none: there are none.
+    pub(super) lasts: Option<u32>,
 }
 
 /// What they prove.

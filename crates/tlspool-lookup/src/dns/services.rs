@@ -1,13 +1,13 @@
 //! From a service to its TLSA records: SRV (RFC 7673), MX (RFC 7672), aliases (RFC 7671 section 7), and
 //! clients as the drafts of the IETF's DANCE group place them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use tlspool_validate::sources::{Answer, Found, Origin, Outcome as Said, Tlsa, Transport};
 
 use super::upstream::{describe, text};
-use super::walk::Outcome;
+use super::walk::{Outcome, Resolved};
 use super::{Resolver, parse};
 use crate::names::{LookupFailure, Proven, Srv, TlsaSet};
 
@@ -19,6 +19,32 @@ const MAX_RECORDS: usize = 64;
 /// These are not located by SRV records, whatever somebody publishes.
 const PLAIN: [&str; 2] = ["http", "https"];
 
+/// What there is to say of a look-up.
+pub(super) struct Notes {
+    /// For a trace.
+    pub(super) steps: Vec<String>,
+    /// How long counts what it rests on so far.
+    pub(super) lasts: Duration,
+}
+
+impl Default for Notes {
+    fn default() -> Self {
+        Self { steps: Vec::new(), lasts: Duration::MAX }
+    }
+}
+
+impl Notes {
+    /// It also rests on what counts for so long.
+    fn last(&mut self, lasts: Duration) {
+        self.lasts = self.lasts.min(lasts);
+    }
+
+    fn append(&mut self, mut other: Self) {
+        self.steps.append(&mut other.steps);
+        self.last(other.lasts);
+    }
+}
+
 impl Resolver {
     pub(super) async fn server(
         &self,
@@ -27,17 +53,17 @@ impl Resolver {
         transport: Transport,
         service: &str,
         deadline: Instant,
-        steps: &mut Vec<String>,
+        notes: &mut Notes,
     ) -> Result<Proven<TlsaSet>, LookupFailure> {
         let targets = match service {
             "" => None,
             service if PLAIN.contains(&service) => None,
-            "smtp" => self.exchanges(host, deadline, steps).await?,
-            service => self.targets(host, port, transport, service, deadline, steps).await?,
+            "smtp" => self.exchanges(host, deadline, notes).await?,
+            service => self.targets(host, port, transport, service, deadline, notes).await?,
         };
         match targets {
-            None => self.host(host, port, transport, deadline, steps).await,
-            Some(targets) => self.hosts(host, &targets, port, transport, deadline, steps).await,
+            None => self.host(host, port, transport, deadline, notes).await,
+            Some(targets) => self.hosts(host, &targets, port, transport, deadline, notes).await,
         }
     }
 
@@ -46,7 +72,7 @@ impl Resolver {
         domain: &str,
         service: &str,
         deadline: Instant,
-        steps: &mut Vec<String>,
+        notes: &mut Notes,
     ) -> Result<Proven<TlsaSet>, LookupFailure> {
         let general = parse(&format!("_client.{domain}"))?;
         let mut names = Vec::new();
@@ -56,7 +82,7 @@ impl Resolver {
         names.push(general);
         let mut reasons = Vec::new();
         for name in names {
-            match self.tlsa_at(&name, deadline, steps).await? {
+            match self.tlsa_at(&name, deadline, notes).await? {
                 Proven::Secure(records) => {
                     let reference_names = Vec::new();
                     return Ok(Proven::Secure(TlsaSet { records, reference_names }));
@@ -75,27 +101,29 @@ impl Resolver {
         port: u16,
         transport: Transport,
         deadline: Instant,
-        steps: &mut Vec<String>,
+        notes: &mut Notes,
     ) -> Result<Proven<TlsaSet>, LookupFailure> {
         let name = parse(host)?;
         let own_name = tlsa_name(host, port, transport)?;
-        let mut own_steps = Vec::new();
+        let mut own_notes = Notes::default();
         let (own, address) = tokio::join!(
-            self.tlsa_at(&own_name, deadline, &mut own_steps),
+            self.tlsa_at(&own_name, deadline, &mut own_notes),
             self.records(&name, RecordType::A, deadline),
         );
         // An address that is forged is as bad as a forged TLSA record: without it we do not know
         // whether there is an alias.
-        let canonical = address?.canonical.and_then(|canonical| host_text(&canonical));
+        let address = address?;
+        notes.last(address.lasts);
+        let canonical = address.canonical.and_then(|canonical| host_text(&canonical));
         if let Some(canonical) = canonical {
-            steps.push(format!("{host}: secure alias of {canonical}"));
+            notes.steps.push(format!("{host}: secure alias of {canonical}"));
             let name = tlsa_name(&canonical, port, transport)?;
-            if let Proven::Secure(records) = self.tlsa_at(&name, deadline, steps).await? {
+            if let Proven::Secure(records) = self.tlsa_at(&name, deadline, notes).await? {
                 let set = TlsaSet { records, reference_names: vec![canonical] };
                 return Ok(Proven::Secure(set));
             }
         }
-        steps.append(&mut own_steps);
+        notes.append(own_notes);
         Ok(match own? {
             Proven::Absent(why) => Proven::Absent(why),
             Proven::Secure(records) => {
@@ -112,13 +140,13 @@ impl Resolver {
         port: u16,
         transport: Transport,
         deadline: Instant,
-        steps: &mut Vec<String>,
+        notes: &mut Notes,
     ) -> Result<Proven<TlsaSet>, LookupFailure> {
         let mut set = TlsaSet { records: Vec::new(), reference_names: Vec::new() };
         let mut reasons = Vec::new();
         let mut failure = None;
         for target in targets {
-            match self.host(target, port, transport, deadline, steps).await {
+            match self.host(target, port, transport, deadline, notes).await {
                 Ok(Proven::Secure(found)) => {
                     set.records.extend(found.records);
                     for name in std::iter::once(target.clone()).chain(found.reference_names) {
@@ -129,7 +157,7 @@ impl Resolver {
                 }
                 Ok(Proven::Absent(why)) => reasons.push(why),
                 Err(error) => {
-                    steps.push(error.to_string());
+                    notes.steps.push(error.to_string());
                     failure.get_or_insert(error);
                 }
             }
@@ -150,13 +178,13 @@ impl Resolver {
         transport: Transport,
         service: &str,
         deadline: Instant,
-        steps: &mut Vec<String>,
+        notes: &mut Notes,
     ) -> Result<Option<Vec<String>>, LookupFailure> {
         if !is_label(service) {
             return Ok(None);
         }
         let name = parse(&format!("_{service}.{}.{host}", label(transport)))?;
-        let Proven::Secure(found) = self.secure_srv(&name, deadline, steps).await? else {
+        let Proven::Secure(found) = self.secure_srv(&name, deadline, notes).await? else {
             return Ok(None);
         };
         let mut targets: Vec<String> = Vec::new();
@@ -166,7 +194,7 @@ impl Resolver {
             }
         }
         if targets.is_empty() {
-            steps.push(format!("{}: no target has port {port}", text(&name)));
+            notes.steps.push(format!("{}: no target has port {port}", text(&name)));
             return Ok(None);
         }
         Ok(Some(targets))
@@ -177,11 +205,11 @@ impl Resolver {
         &self,
         host: &str,
         deadline: Instant,
-        steps: &mut Vec<String>,
+        notes: &mut Notes,
     ) -> Result<Option<Vec<String>>, LookupFailure> {
         let name = parse(host)?;
         let resolved = self.records(&name, RecordType::MX, deadline).await?;
-        let records = match secure(&name, RecordType::MX, resolved.outcome, steps) {
+        let records = match secure(&name, RecordType::MX, resolved, notes) {
             Proven::Absent(_) => return Ok(None),
             Proven::Secure(records) => records,
         };
@@ -208,10 +236,10 @@ impl Resolver {
         &self,
         name: &Name,
         deadline: Instant,
-        steps: &mut Vec<String>,
+        notes: &mut Notes,
     ) -> Result<Proven<Vec<Srv>>, LookupFailure> {
         let resolved = self.records(name, RecordType::SRV, deadline).await?;
-        let records = match secure(name, RecordType::SRV, resolved.outcome, steps) {
+        let records = match secure(name, RecordType::SRV, resolved, notes) {
             Proven::Absent(why) => return Ok(Proven::Absent(why)),
             Proven::Secure(records) => records,
         };
@@ -236,10 +264,10 @@ impl Resolver {
         &self,
         name: &Name,
         deadline: Instant,
-        steps: &mut Vec<String>,
+        notes: &mut Notes,
     ) -> Result<Proven<Vec<Tlsa>>, LookupFailure> {
         let resolved = self.records(name, RecordType::TLSA, deadline).await?;
-        let records = match secure(name, RecordType::TLSA, resolved.outcome, steps) {
+        let records = match secure(name, RecordType::TLSA, resolved, notes) {
             Proven::Absent(why) => return Ok(Proven::Absent(why)),
             Proven::Secure(records) => records,
         };
@@ -263,10 +291,11 @@ impl Resolver {
 fn secure(
     name: &Name,
     kind: RecordType,
-    outcome: Outcome,
-    steps: &mut Vec<String>,
+    resolved: Resolved,
+    notes: &mut Notes,
 ) -> Proven<Vec<RData>> {
-    let (proven, line) = match outcome {
+    notes.last(resolved.lasts);
+    let (proven, line) = match resolved.outcome {
         Outcome::Secure(records) => {
             let line = format!("secure, {} records", records.len());
             (Proven::Secure(records), line)
@@ -277,7 +306,7 @@ fn secure(
         }
         Outcome::Absent(why) => (Proven::Absent(why.to_string()), format!("none: {why}")),
     };
-    steps.push(format!("{}: {line}", describe(name, kind)));
+    notes.steps.push(format!("{}: {line}", describe(name, kind)));
     proven
 }
 
@@ -285,7 +314,7 @@ fn secure(
 pub(super) fn found(
     set: Result<Proven<TlsaSet>, LookupFailure>,
     begin: Instant,
-    steps: Vec<String>,
+    Notes { steps, lasts }: Notes,
 ) -> Found {
     let outcome = match set {
         Ok(Proven::Secure(TlsaSet { records, reference_names })) => {
@@ -294,7 +323,8 @@ pub(super) fn found(
         Ok(Proven::Absent(why)) => Said::Absent(why),
         Err(error) => Said::Failed(error.to_string()),
     };
-    Found { outcome, origin: Origin::Live, elapsed: begin.elapsed(), steps }
+    let (elapsed, lasts) = (begin.elapsed(), Some(lasts));
+    Found { outcome, origin: Origin::Live, elapsed, lasts, steps }
 }
 
 fn tlsa_name(host: &str, port: u16, transport: Transport) -> Result<Name, LookupFailure> {

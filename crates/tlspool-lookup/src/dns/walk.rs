@@ -1,6 +1,7 @@
 //! Following aliases from a name to its records.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
@@ -18,6 +19,8 @@ pub(super) struct Resolved {
     pub(super) outcome: Outcome,
     /// Where secure aliases lead; none if there is none, or one is not secure.
     pub(super) canonical: Option<Name>,
+    /// How long all of this counts at most.
+    pub(super) lasts: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -41,8 +44,11 @@ pub(super) async fn resolve(
     let mut canonical = None;
     let mut unsigned: Option<Arc<str>> = None;
     let mut at = name.clone();
+    let mut lasts = Duration::MAX;
     loop {
-        let outcome = match (validator.step(&at, kind, work).await?, &unsigned) {
+        let (step, step_lasts) = validator.step(&at, kind, work).await?;
+        lasts = lasts.min(step_lasts);
+        let outcome = match (step, &unsigned) {
             (Step::Secure(records), None) => Outcome::Secure(records),
             (Step::Secure(records), Some(why)) => Outcome::Unsigned(records, Arc::clone(why)),
             (Step::Unsigned(records, why), before) => {
@@ -63,7 +69,7 @@ pub(super) async fn resolve(
                 continue;
             }
         };
-        return Ok(Resolved { outcome, canonical });
+        return Ok(Resolved { outcome, canonical, lasts });
     }
 }
 

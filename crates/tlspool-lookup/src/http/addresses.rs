@@ -1,10 +1,11 @@
-//! Which addresses lead into internal networks, where a URL of a stranger must not lead us.
+//! Which addresses lead into internal networks, where a URL of a stranger must not lead us, nor his directory if that
+//! is set.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Whether an address is not one of the public Internet: this machine, private and link-local networks,
 /// multicast, and what is reserved. An IPv4 address within an IPv6 address counts as itself.
-pub(super) fn is_internal(address: IpAddr) -> bool {
+pub(crate) fn is_internal(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_internal_v4(address),
         IpAddr::V6(address) => is_internal_v6(address),

@@ -5,7 +5,7 @@ use tokio::net::TcpListener;
 use tokio::task::spawn_local;
 
 use super::*;
-use crate::names::{LocalBoxFuture, LookupFailure, Proven, Srv, TlsaSet};
+use crate::names::{Lasting, LocalBoxFuture, LookupFailure, Proven, Srv, TlsaSet};
 use tlspool_validate::sources::{Caches, Transport};
 
 /// Everybody lives at these addresses.
@@ -16,7 +16,7 @@ impl Names for Hosts {
         &'a self,
         _: &'a str,
         _: Instant,
-    ) -> LocalBoxFuture<'a, Result<Proven<Vec<Srv>>, LookupFailure>> {
+    ) -> LocalBoxFuture<'a, Result<Lasting<Proven<Vec<Srv>>>, LookupFailure>> {
         unreachable!()
     }
 
@@ -26,7 +26,7 @@ impl Names for Hosts {
         _: u16,
         _: Transport,
         _: Instant,
-    ) -> LocalBoxFuture<'a, Result<Proven<TlsaSet>, LookupFailure>> {
+    ) -> LocalBoxFuture<'a, Result<Lasting<Proven<TlsaSet>>, LookupFailure>> {
         unreachable!()
     }
 

@@ -132,7 +132,13 @@ impl LookupClient {
         let request = Request::Ask { query: query.clone(), caches };
         let failed = |why| {
             let outcome = Outcome::Failed(why);
-            Found { outcome, origin: Origin::Live, elapsed: begun.elapsed(), steps: Vec::new() }
+            Found {
+                outcome,
+                origin: Origin::Live,
+                elapsed: begun.elapsed(),
+                lasts: None,
+                steps: Vec::new(),
+            }
         };
         match self.ask(request, deadline).await {
             Ok(Answer::Found(found)) => found,

@@ -235,7 +235,13 @@ mod tests {
 
     fn found(outcome: Outcome) -> Found {
         let steps = vec!["one".to_owned(), "two".to_owned()];
-        Found { outcome, origin: Origin::Live, elapsed: Duration::from_micros(1_234_567), steps }
+        Found {
+            outcome,
+            origin: Origin::Live,
+            elapsed: Duration::from_micros(1_234_567),
+            lasts: None,
+            steps,
+        }
     }
 
     fn assembled(datagrams: &[Vec<u8>]) -> Result<Option<(u32, Answer)>, Malformed> {

@@ -223,7 +223,13 @@ impl Channel {
 
 fn failed(why: String, begun: Instant) -> Found {
     let outcome = Outcome::Failed(why);
-    Found { outcome, origin: Origin::Live, elapsed: begun.elapsed(), steps: Vec::new() }
+    Found {
+        outcome,
+        origin: Origin::Live,
+        elapsed: begun.elapsed(),
+        lasts: None,
+        steps: Vec::new(),
+    }
 }
 
 /// Ends what is under way on a channel that is closed.

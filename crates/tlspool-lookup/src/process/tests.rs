@@ -61,6 +61,7 @@ impl Fake {
             outcome: Outcome::Present(Answer::Crl(bytes)),
             origin: Origin::Memory,
             elapsed: Duration::from_millis(3),
+            lasts: None,
             steps: vec!["a step".into()],
         }
     }

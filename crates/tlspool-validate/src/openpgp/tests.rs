@@ -316,7 +316,7 @@ struct Directory {
 impl Directory {
     fn found(&self, origin: Origin) -> Found {
         let outcome = self.outcome.clone();
-        Found { outcome, origin, elapsed: Duration::ZERO, steps: Vec::new() }
+        Found { outcome, origin, elapsed: Duration::ZERO, lasts: None, steps: Vec::new() }
     }
 }
 

@@ -160,7 +160,7 @@ impl Remembering {
     fn found(&self) -> Found {
         let origin = if self.here { Origin::Memory } else { Origin::Memcached };
         let (elapsed, steps) = (Duration::ZERO, Vec::new());
-        Found { outcome: self.remembered.clone(), origin, elapsed, steps }
+        Found { outcome: self.remembered.clone(), origin, elapsed, lasts: None, steps }
     }
 
     /// What the sources themselves were asked.

@@ -172,6 +172,7 @@ impl Sources for World {
                 outcome: outcome.clone(),
                 origin: Origin::Live,
                 elapsed: Duration::from_millis(*millis),
+                lasts: None,
                 steps: vec![format!("asked for {kind}")],
             }
         })
@@ -612,7 +613,7 @@ impl Sources for OnlyWww<'_> {
         let www = matches!(query, Query::ClientTlsa { domain, .. } if domain == "www.example.com");
         let outcome = if www { self.1.clone() } else { absent() };
         let (origin, elapsed, steps) = (Origin::Memory, Duration::ZERO, Vec::new());
-        Box::pin(async move { Found { outcome, origin, elapsed, steps } })
+        Box::pin(async move { Found { outcome, origin, elapsed, lasts: None, steps } })
     }
 }
 

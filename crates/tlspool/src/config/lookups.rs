@@ -66,6 +66,8 @@ pub struct Ldap {
     /// Bytes of one answer.
     #[serde(deserialize_with = "at_least_one")]
     pub answer_bytes: u32,
+    /// Directories may be in internal networks.
+    pub internal: bool,
 }
 
 /// `[http]`: how OCSP answers and revocation lists are fetched.
@@ -141,6 +143,7 @@ impl Default for Ldap {
             idle: Duration::from_secs(30),
             entries: 32,
             answer_bytes: 1 << 20,
+            internal: true,
         }
     }
 }

@@ -129,7 +129,7 @@ impl Seat {
         }
         let (outcome, steps) = (outcome.clone(), steps.clone());
         let origin = Origin::Memcached;
-        Brought::Found(Found { outcome, origin, elapsed: *elapsed, steps })
+        Brought::Found(Found { outcome, origin, elapsed: *elapsed, lasts: None, steps })
     }
 }
 

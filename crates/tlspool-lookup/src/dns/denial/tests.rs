@@ -13,7 +13,12 @@ fn nsec(records: &[(&str, &str, &[RecordType])]) -> Denials {
     let nsec = |(owner, next, types): &(&str, &str, &[RecordType])| {
         (name(owner), NSEC::new(name(next), types.iter().copied()))
     };
-    Denials { zone: name("example."), nsec: records.iter().map(nsec).collect(), nsec3: vec![] }
+    Denials {
+        zone: name("example."),
+        nsec: records.iter().map(nsec).collect(),
+        nsec3: vec![],
+        lasts: None,
+    }
 }
 
 const SALT: &[u8] = &[0xaa, 0xbb];
@@ -56,7 +61,7 @@ fn step(hash: &mut [u8], up: bool) {
 }
 
 fn nsec3(records: Vec<(Name, NSEC3)>) -> Denials {
-    Denials { zone: name("example."), nsec: vec![], nsec3: records }
+    Denials { zone: name("example."), nsec: vec![], nsec3: records, lasts: None }
 }
 
 #[test]

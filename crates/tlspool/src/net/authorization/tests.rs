@@ -23,7 +23,9 @@ impl Sources for Fake {
         self.asked.borrow_mut().push(*authorizer);
         let outcome = self.says[authorizer].clone();
         let (elapsed, steps) = (Duration::ZERO, Vec::new());
-        Box::pin(async move { Found { outcome, origin: Origin::Live, elapsed, steps } })
+        Box::pin(
+            async move { Found { outcome, origin: Origin::Live, elapsed, lasts: None, steps } },
+        )
     }
 }
 
