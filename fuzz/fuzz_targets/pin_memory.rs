@@ -8,5 +8,7 @@ use tlspool_keys::pin::PinMemory;
 fuzz_target!(|data: &[u8]| {
     let file = memfd_create("pins", MemfdFlags::CLOEXEC).expect("a memory file");
     rustix::io::write(&file, data).expect("room");
-    drop(PinMemory::restore(Some(file)));
+    for keep_pins in [true, false] {
+        drop(PinMemory::restore(file.try_clone().ok(), keep_pins));
+    }
 });

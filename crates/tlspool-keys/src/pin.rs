@@ -4,7 +4,7 @@
 //! [`PinSource`]. A PIN that a token refused is remembered as a salted digest and never offered
 //! again, because tokens lock themselves after a few wrong ones. What a person typed is kept in
 //! memory, and in a memory file that the supervisor hands to the next key process
-//! ([`PinMemory`]): nobody else maps or reads it.
+//! ([`PinMemory`]), which locks it in memory: nobody else maps or reads it.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -121,6 +121,8 @@ pub struct PinMemory {
 
 struct Inner {
     file: Option<OwnedFd>,
+    /// Whether PINs are written to the file, beside the digests of refused ones.
+    keep_pins: bool,
     salt: [u8; SALT],
     records: Vec<Record>,
 }
@@ -135,16 +137,18 @@ struct Record {
 }
 
 impl PinMemory {
-    /// Restores what an earlier key process wrote; a file that is empty or damaged is begun anew.
+    /// Restores what an earlier key process wrote; a file that is empty or damaged is begun anew. Without
+    /// `keep_pins` only the digests of refused PINs are restored and written, and PINs that stand in the file
+    /// are wiped.
     ///
     /// # Panics
     /// If the system has no random numbers.
-    pub fn restore(file: Option<OwnedFd>) -> Self {
+    pub fn restore(file: Option<OwnedFd>, keep_pins: bool) -> Self {
         let mut salt = [0; SALT];
         // Without a salt the digests of refused PINs could be guessed; without randomness nothing
         // else in this process would work either.
         SystemRandom::new().fill(&mut salt).expect("the system has random numbers");
-        let mut inner = Inner { file, salt, records: Vec::new() };
+        let mut inner = Inner { file, keep_pins, salt, records: Vec::new() };
         if !inner.load() {
             inner.begin();
         }
@@ -241,8 +245,12 @@ impl Inner {
             if !read_exactly(file, &mut bytes[..], offset(index)) {
                 break;
             }
-            let Some(record) = Record::decode(&bytes) else { break };
+            let Some(mut record) = Record::decode(&bytes) else { break };
+            let forgotten = !self.keep_pins && record.pin.take().is_some();
             self.records.push(record);
+            if forgotten {
+                self.store(index);
+            }
         }
         true
     }
@@ -261,7 +269,7 @@ impl Inner {
             tracing::warn!("the PIN memory is full: {RECORDS} tokens");
             return;
         }
-        let bytes = self.records[index].encode();
+        let bytes = self.records[index].encode(self.keep_pins);
         if let Err(error) = pwrite(file, &bytes[..], offset(index)) {
             tracing::warn!(%error, "cannot write the PIN memory: PINs must be typed again after a crash");
         }
@@ -269,14 +277,14 @@ impl Inner {
 }
 
 impl Record {
-    fn encode(&self) -> Zeroizing<[u8; RECORD]> {
+    fn encode(&self, with_pin: bool) -> Zeroizing<[u8; RECORD]> {
         let mut bytes = Zeroizing::new([0; RECORD]);
         bytes[0] = self.refused.len() as u8; // at most REFUSED
         bytes[1..33].copy_from_slice(&self.token);
         for (place, digest) in bytes[REFUSED_AT..LENGTH_AT].chunks_mut(32).zip(&self.refused) {
             place.copy_from_slice(digest);
         }
-        if let Some(pin) = &self.pin {
+        if let Some(pin) = self.pin.as_ref().filter(|_| with_pin) {
             bytes[LENGTH_AT] = pin.0.len() as u8;
             bytes[PIN_AT..PIN_AT + pin.0.len()].copy_from_slice(pin.0.as_bytes());
         }
@@ -353,7 +361,7 @@ mod tests {
     #[test]
     fn survives_in_the_memory_file() {
         let file = memfd_create("pins", MemfdFlags::CLOEXEC).unwrap();
-        let memory = PinMemory::restore(Some(file.try_clone().unwrap()));
+        let memory = PinMemory::restore(Some(file.try_clone().unwrap()), true);
         let (good, bad) = (Pin::new("1234").unwrap(), Pin::new("9999").unwrap());
         memory.accepted(&token("1"), Some(&good));
         let worse = Pin::new("0000").unwrap();
@@ -361,7 +369,7 @@ mod tests {
         memory.refused(&token("2"), &bad);
         drop(memory);
 
-        let memory = PinMemory::restore(Some(file.try_clone().unwrap()));
+        let memory = PinMemory::restore(Some(file.try_clone().unwrap()), true);
         assert_eq!(memory.pin(&token("1")), Some(good.clone()));
         assert_eq!(memory.pin(&token("2")), None);
         assert!(memory.is_refused(&token("2"), &bad));
@@ -370,13 +378,39 @@ mod tests {
         memory.refused(&token("1"), &good);
         drop(memory);
 
-        let memory = PinMemory::restore(Some(file));
+        let memory = PinMemory::restore(Some(file), true);
         assert_eq!(memory.pin(&token("1")), None);
     }
 
     #[test]
+    fn refusals_survive_where_pins_are_to_be_forgotten() {
+        let file = memfd_create("pins", MemfdFlags::CLOEXEC).unwrap();
+        let restore = |keep| PinMemory::restore(Some(file.try_clone().unwrap()), keep);
+        let (good, bad) = (Pin::new("secret-pin").unwrap(), Pin::new("9999").unwrap());
+        let in_file = || {
+            let mut bytes = vec![0; 4096];
+            let n = pread(&file, &mut bytes[..], 0).unwrap();
+            bytes[..n].windows(10).any(|w| w == b"secret-pin")
+        };
+        let memory = restore(true);
+        memory.accepted(&token("1"), Some(&good));
+        memory.refused(&token("2"), &bad);
+        assert!(in_file());
+        // The next one is not to keep any.
+        let memory = restore(false);
+        assert_eq!(memory.pin(&token("1")), None);
+        assert!(memory.is_refused(&token("2"), &bad));
+        assert!(!in_file());
+        memory.accepted(&token("1"), Some(&good));
+        assert_eq!(memory.pin(&token("1")), Some(good), "while it lives");
+        assert!(!in_file());
+        memory.refused(&token("1"), &bad);
+        assert!(restore(false).is_refused(&token("1"), &bad));
+    }
+
+    #[test]
     fn refused_pins_are_bounded_and_forgotten_after_a_good_one() {
-        let memory = PinMemory::restore(None);
+        let memory = PinMemory::restore(None, true);
         let pin = |n: usize| Pin::new(&format!("{n:04}")).unwrap();
         (0..=REFUSED).for_each(|n| memory.refused(&token("1"), &pin(n)));
         assert!(!memory.is_refused(&token("1"), &pin(0)));
@@ -387,7 +421,7 @@ mod tests {
 
     #[test]
     fn a_pin_of_which_nothing_is_known_is_doubtful() {
-        let memory = PinMemory::restore(None);
+        let memory = PinMemory::restore(None, true);
         let (good, bad) = (Pin::new("1234").unwrap(), Pin::new("9999").unwrap());
         assert!(memory.is_doubtful(&token("1"), &good));
         memory.accepted(&token("1"), None);
@@ -404,7 +438,7 @@ mod tests {
     #[test]
     fn a_refused_pin_leaves_no_trace_in_the_file() {
         let file = memfd_create("pins", MemfdFlags::CLOEXEC).unwrap();
-        let memory = PinMemory::restore(Some(file.try_clone().unwrap()));
+        let memory = PinMemory::restore(Some(file.try_clone().unwrap()), true);
         let pin = Pin::new("secret-pin").unwrap();
         memory.accepted(&token("1"), Some(&pin));
         memory.refused(&token("1"), &pin);

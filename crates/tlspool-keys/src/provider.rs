@@ -53,6 +53,8 @@ pub struct KeyStoreConfig {
     pub queue_per_token: usize,
     /// How often a person is asked for a token's PIN before the requests that wait fail.
     pub pin_prompts: u32,
+    /// Keep PINs that persons gave in the memory file; refused ones are remembered there in any case.
+    pub remember_pins: bool,
     /// A call into a module that takes longer ends the key process, which is started again.
     pub module_timeout_ms: u64,
     /// Keys kept open; others are opened again when they are used.
@@ -68,6 +70,7 @@ impl Default for KeyStoreConfig {
             sessions_per_token: 4,
             queue_per_token: 4096,
             pin_prompts: 3,
+            remember_pins: true,
             module_timeout_ms: 10_000,
             max_open_keys: 8192,
         }
@@ -170,7 +173,7 @@ impl KeyStore {
         Self {
             around: Surroundings {
                 pins,
-                memory: Arc::new(PinMemory::restore(memory)),
+                memory: Arc::new(PinMemory::restore(memory, config.remember_pins)),
                 watch: Arc::new(Watch::new(Duration::from_millis(config.module_timeout_ms))),
                 sessions: config.sessions_per_token.max(1),
                 queue: config.queue_per_token.max(1),

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tlspool_client::PoolError;
 use tlspool_tests::app::Server;
 use tlspool_tests::binaries::program;
-use tlspool_tests::{House, PIN, Process, run};
+use tlspool_tests::{Daemon, House, PIN, Process, run};
 
 use crate::openssl_client::{VERSIONS, greeted, open, s_client};
 
@@ -57,6 +58,35 @@ fn locked(house: &House) {
     let add = ["identity", "add", "example.com", "--certificate", &certificate, "--key", key];
     house.good(&["identity", "remove", "example.com"]);
     house.good(&[&add[..], &["--no-check"]].concat());
+}
+
+#[test]
+fn what_a_token_refused_outlives_key_process_and_daemon_where_pins_do_not() {
+    let house = House::with("[keys]\nremember_pins = false\n");
+    let token = house.token("vault");
+    house.token_identity("example.com", "p256", &token);
+    house.write("pin", "314159\n");
+    let old = house.start();
+    let refused = |daemon: &Daemon, times: usize| {
+        let server = Server::greeter(house.pool(), open());
+        let peer = Process::start(&mut s_client(&house, &server.at(), "example.com", &[]));
+        server.outcome().unwrap_err();
+        assert!(!peer.end().0.success());
+        // Not that a person must give one.
+        let told = |log: &str| log.matches("is not tried again until").count() == times;
+        daemon.await_log_that("what the token refused", told);
+    };
+    refused(&old, 1);
+    let keyd = house.status()["daemon"]["key_process_pid"].as_i64().unwrap();
+    let keyd = Pid::from_raw(i32::try_from(keyd).unwrap()).unwrap();
+    kill_process(keyd, Signal::KILL).unwrap();
+    house.await_status("daemon/key_process_restarts", 1);
+    refused(&old, 2);
+    let new = house.start_with(&["-k"]);
+    let (_, log) = old.end();
+    refused(&new, 1);
+    let tried = |log: &str| log.matches("the token refused a PIN").count();
+    assert_eq!((tried(&log), tried(&new.stop())), (1, 0));
 }
 
 /// `tlspool -p` on a terminal of its own.

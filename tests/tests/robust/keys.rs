@@ -6,6 +6,7 @@ use std::process::Command;
 use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tlspool_client::{Cancel, Starttls, Text};
 use tlspool_tests::{Daemon, House, run};
 
@@ -249,4 +250,29 @@ fn the_key_process_stands_still() {
     assert_eq!(scene.restarts(), 0);
     let failures = scene.end();
     assert!(failures.iter().all(Vec::is_empty), "{failures:?}");
+}
+
+#[test]
+fn the_processors_become_fewer() {
+    let _alone = alone();
+    let house = House::with(NO_RESUMPTION);
+    let text = std::fs::read_to_string(house.path("tlspool.toml")).unwrap();
+    house.write("tlspool.toml", &text.replace("workers = 2\n", ""));
+    house.identity("example.com");
+    let daemon = house.start();
+    let workers = house.status()["workers"].as_array().unwrap().len();
+    // As `systemctl set-property CPUQuota` or an affinity leave it one.
+    let pid = Pid::from_raw(i32::try_from(daemon.pid()).unwrap()).unwrap();
+    let all = sched_getaffinity(Some(pid)).unwrap();
+    let mut one = CpuSet::new();
+    one.set((0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap());
+    sched_setaffinity(Some(pid), &one).unwrap();
+    let keyd = house.status()["daemon"]["key_process_pid"].as_i64().unwrap();
+    kill_process(Pid::from_raw(i32::try_from(keyd).unwrap()).unwrap(), Signal::KILL).unwrap();
+    house.await_status("daemon/key_process_restarts", 1);
+    // So many at a time that each worker has some.
+    let raw = Raw::connect(&house.socket()).unwrap();
+    let pairs = raw.pairs(8 * workers, &client("example.com"), &server("example.com")).unwrap();
+    drop((pairs, raw));
+    daemon.stop();
 }

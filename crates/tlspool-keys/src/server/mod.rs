@@ -70,6 +70,7 @@ pub struct KeydBoot {
 /// cases without the exit handlers of modules, whose threads may still run.
 pub fn run_key_process(boot: KeydBoot) -> ExitCode {
     harden::harden();
+    harden::lock_pin_memory(&boot.pin_memory);
     let flush_log = boot.flush_log;
     end_with_a_panic(flush_log);
     match serve(boot) {

@@ -97,7 +97,29 @@ isolated! {
         let keys = KeyStore::with_memory(config(mock()), Arc::new(NoPins), again());
         let key = keys.open(&name).unwrap();
         keys.sign(&key.id, SignScheme::EcdsaP256Sha256, b"m").unwrap();
-        assert_eq!(format!("{:?}", PinMemory::restore(again())), "PinMemory(..)");
+        assert_eq!(format!("{:?}", PinMemory::restore(again(), true)), "PinMemory(..)");
+    }
+}
+
+isolated! {
+    fn a_refusal_outlives_a_process_that_is_to_forget_pins(home) {
+        use rustix::fs::{MemfdFlags, memfd_create};
+        home.token("one");
+        let keys = store(mock(), &Script::new(&[PIN]));
+        keys.generate(&uri("pkcs11:token=one;object=k"), KeyAlgorithm::P256).unwrap();
+        drop(keys);
+        let file = home.write("pin", "9999");
+        let name = uri(&format!("pkcs11:token=one;object=k?pin-source=file:{}", file.display()));
+        let memory = memfd_create("pins", MemfdFlags::CLOEXEC).unwrap();
+        let config = KeyStoreConfig { remember_pins: false, ..config(mock()) };
+        let logins = home.count("logins");
+        for _ in 0..3 {
+            let again = Some(memory.try_clone().unwrap());
+            let keys = KeyStore::with_memory(config.clone(), Arc::new(NoPins), again);
+            let refused = keys.open(&name);
+            assert!(matches!(refused, Err(KeyError::PinWrong(_))), "{refused:?}");
+        }
+        assert_eq!(home.count("logins"), logins + 1);
     }
 }
 

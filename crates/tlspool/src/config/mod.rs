@@ -32,7 +32,7 @@ use std::path::Path;
 use std::time::Duration;
 use tlspool_keys::{KeyStoreConfig, ModuleConfig};
 pub(crate) use values::parse_duration;
-use values::{at_least_one, duration};
+use values::{at_least_one, duration, module_time, some_time};
 
 /// The version of the file format that this daemon reads.
 pub const VERSION: u32 = 1;
@@ -205,16 +205,16 @@ pub struct Limits {
     #[serde(deserialize_with = "at_least_one")]
     pub look_ups: u32,
     /// Time for one handshake, when the request names none.
-    #[serde(with = "duration")]
+    #[serde(serialize_with = "duration::serialize", deserialize_with = "some_time")]
     pub handshake_timeout: Duration,
     /// Time for a program to answer a callback (PLAINTEXT_CONNECT, STARTTLS_LOCALID).
-    #[serde(with = "duration")]
+    #[serde(serialize_with = "duration::serialize", deserialize_with = "some_time")]
     pub callback_timeout: Duration,
     /// Time that sessions get to end after TERM or `-k`.
     #[serde(with = "duration")]
     pub drain_timeout: Duration,
     /// After this time without a datagram of the peer's, a DTLS session ends.
-    #[serde(with = "duration")]
+    #[serde(serialize_with = "duration::serialize", deserialize_with = "some_time")]
     pub datagram_idle_timeout: Duration,
 }
 
@@ -232,7 +232,7 @@ pub struct Keys {
     #[serde(deserialize_with = "at_least_one")]
     pub sessions_per_token: u32,
     /// After this the module counts as hanging and the key process is restarted.
-    #[serde(with = "duration")]
+    #[serde(serialize_with = "duration::serialize", deserialize_with = "module_time")]
     pub module_timeout: Duration,
     /// How often a person is asked for the PIN of a token before the handshakes that wait for it fail; the
     /// token's own counter stops earlier if it must.
@@ -459,10 +459,12 @@ impl Config {
 
     /// The number of workers, at least one.
     pub fn worker_count(&self) -> usize {
-        let processors = || {
-            std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_WORKERS as usize))
-        };
         self.workers.map_or_else(processors, |n| n as usize)
+    }
+
+    /// Fixes the number of workers: the processors may become more or fewer, the workers do not.
+    pub(crate) fn fix_workers(&mut self) {
+        self.workers.get_or_insert(processors() as u32); // at most MAX_WORKERS
     }
 }
 
@@ -478,6 +480,7 @@ impl Keys {
             file_dirs: self.file_dirs.iter().map(|dir| dir.to_path_buf()).collect(),
             sessions_per_token: self.sessions_per_token as usize,
             pin_prompts: self.pin_prompts,
+            remember_pins: self.remember_pins,
             module_timeout_ms: self.module_timeout.as_millis() as u64,
             ..KeyStoreConfig::default()
         }
@@ -559,6 +562,11 @@ fn known_version<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u32, D::Error
             &"1, the only version of the file format so far",
         )),
     }
+}
+
+/// How many there are for us, at least one and not too many.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_WORKERS as usize))
 }
 
 fn workers<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<u32>, D::Error> {

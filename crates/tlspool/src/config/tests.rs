@@ -224,3 +224,19 @@ fn the_manual_has_every_key() {
         );
     }
 }
+
+#[test]
+fn a_time_in_which_nothing_can_be_done_is_refused() {
+    let refused = |section: &str, key: &str, value: &str| {
+        let error = parse(&format!("[{section}]\n{key} = \"{value}\"\n")).unwrap_err();
+        assert!(error.contains("at least"), "{key}: {error}");
+    };
+    for key in ["handshake_timeout", "callback_timeout", "datagram_idle_timeout"] {
+        refused("limits", key, "0s");
+        parse(&format!("[limits]\n{key} = \"1ms\"\n")).unwrap();
+    }
+    for value in ["0s", "999ms"] {
+        refused("keys", "module_timeout", value);
+    }
+    parse("[keys]\nmodule_timeout = \"1s\"\n[limits]\ndrain_timeout = \"0s\"\n").unwrap();
+}

@@ -9,6 +9,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A value that is written as text in the configuration file.
 pub(crate) trait TextValue: Sized {
@@ -302,7 +303,7 @@ impl TextValue for CacheServer {
     }
 }
 
-/// For `#[serde(with = "duration")]`: a [`std::time::Duration`] as `"500ms"`, `"30s"`, `"1h30m"`, `"2d"`.
+/// For `#[serde(with = "duration")]`: a [`Duration`] as `"500ms"`, `"30s"`, `"1h30m"`, `"2d"`.
 pub(crate) mod duration {
     use super::{PhantomData, TextValue, TextVisitor};
     use serde::{Deserializer, Serializer};
@@ -352,8 +353,26 @@ pub(crate) mod duration {
     }
 }
 
+/// As [`duration::deserialize`], for times in which something is to be done: one of nothing is refused.
+pub(crate) fn some_time<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+    at_least(Duration::from_millis(1), duration::deserialize(d)?)
+}
+
+/// The same for calls into PKCS #11 modules, which may well take a part of a second.
+pub(crate) fn module_time<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+    at_least(Duration::from_secs(1), duration::deserialize(d)?)
+}
+
+fn at_least<E: de::Error>(least: Duration, value: Duration) -> Result<Duration, E> {
+    if value >= least {
+        return Ok(value);
+    }
+    let text = |value| duration::Text(value).to_text();
+    Err(E::custom(format!("{:?} is too little; expected at least {:?}", text(value), text(least))))
+}
+
 /// A duration from a command line.
-pub(crate) fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let parsed = duration::Text::from_text(text).map(|text| text.0);
     parsed.ok_or_else(|| format!("expected {}", duration::Text::EXPECTED))
 }
@@ -370,7 +389,6 @@ pub(crate) fn at_least_one<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Er
 mod tests {
     use super::duration::Text;
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn durations_read_back_as_they_were_written() {

@@ -52,7 +52,8 @@ impl ProgramDesk {
         }
     }
 
-    async fn ask(&self, peer: &Peer) -> Option<PathBuf> {
+    /// Asks the supervisor; `None` if it does not answer within `limit`.
+    async fn ask(&self, peer: &Peer, limit: Duration) -> Option<Option<PathBuf>> {
         let (answer, answered) = oneshot::channel();
         let id = {
             let mut waiting = self.waiting.lock();
@@ -61,13 +62,21 @@ impl ProgramDesk {
             waiting.answers.insert(id, answer);
             id
         };
-        let asked = self.questions.send(Question { id, pid: peer.pid, uid: peer.uid });
-        let program = match asked {
-            Ok(()) => tokio::time::timeout(ANSWER_TIME, answered).await.ok()?.ok()?,
-            Err(_) => None,
-        };
-        self.waiting.lock().answers.remove(&id);
-        program
+        let _forget = Forget { desk: self, id };
+        self.questions.send(Question { id, pid: peer.pid, uid: peer.uid }).ok()?;
+        tokio::time::timeout(limit, answered).await.ok()?.ok()
+    }
+}
+
+/// A question that somebody waits for; until this is dropped.
+struct Forget<'a> {
+    desk: &'a ProgramDesk,
+    id: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.desk.waiting.lock().answers.remove(&self.id);
     }
 }
 
@@ -80,9 +89,52 @@ pub(crate) async fn learn(worker: &Worker, client: &Client) {
     let wanted = worker.identities.borrow_mut().rules_name_programs().unwrap_or(false);
     if wanted {
         let find = async || match client.peer.program() {
-            Some(program) => Some(program),
-            None => worker.shared.programs.ask(&client.peer).await,
+            Some(program) => Ok(Some(program)),
+            None => worker.shared.programs.ask(&client.peer, ANSWER_TIME).await.ok_or(()),
         };
-        client.program.get_or_init(find).await;
+        // Without an answer it is unknown to this request only: the next one asks again.
+        if client.program.get_or_try_init(find).await.is_err() {
+            tracing::warn!("the supervisor does not say which program has connected");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    fn peer() -> Peer {
+        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        Peer::of(ours.as_fd()).unwrap()
+    }
+
+    #[test]
+    fn a_question_without_an_answer_leaves_nothing_behind() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let (desk, mut questions) = ProgramDesk::new();
+            assert_eq!(desk.ask(&peer(), Duration::ZERO).await, None);
+            let late = questions.recv().await.unwrap();
+            assert!(desk.waiting.lock().answers.is_empty());
+            desk.answer(late.id, Some("/bin/late".into()));
+            // Who asked went away.
+            {
+                let (peer, limit) = (peer(), Duration::from_mins(1));
+                let asking = desk.ask(&peer, limit);
+                tokio::select! {
+                    biased;
+                    _ = asking => panic!("nobody has answered"),
+                    _ = questions.recv() => {}
+                }
+            }
+            assert!(desk.waiting.lock().answers.is_empty());
+            let (peer, limit) = (peer(), Duration::from_mins(1));
+            let (program, ()) = tokio::join!(desk.ask(&peer, limit), async {
+                let question = questions.recv().await.unwrap();
+                desk.answer(question.id, Some("/bin/true".into()));
+            });
+            assert_eq!(program, Some(Some("/bin/true".into())));
+        });
     }
 }

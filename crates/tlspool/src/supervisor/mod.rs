@@ -143,7 +143,8 @@ async fn daemon(
         systemd::listen_fds().map_err(system("take the sockets that systemd passes"))?;
     let mut notifier = Notifier::from_env();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let config = Config::load(options.config_file.as_deref())?;
+    let mut config = Config::load(options.config_file.as_deref())?;
+    config.fix_workers();
     let target = logging::resolve(config.log.target, foreground);
     let log = Log { target, level: config.log.level };
     logging::init(&log, "tlspool")?;
@@ -158,11 +159,8 @@ async fn daemon(
     make_database_folder(&config, accounts.network.as_ref())?;
     let (inherited, pin_memory, inheritance) = match inheritance {
         Some(mut from) => {
-            let memory = if config.keys.remember_pins {
-                pin_memory::copy_of(from.pin_memory.as_fd())
-            } else {
-                pin_memory::create()
-            };
+            // Also if PINs are to be forgotten: it says what tokens have refused.
+            let memory = pin_memory::copy_of(from.pin_memory.as_fd());
             (std::mem::take(&mut from.listeners), memory, Some(from))
         }
         None => (Vec::new(), pin_memory::create(), None),

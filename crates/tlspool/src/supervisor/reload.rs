@@ -6,6 +6,8 @@ use crate::confine;
 /// The new configuration with all that cannot change put back, and the keys that were put back.
 pub(super) fn merge(old: &Config, mut new: Config) -> (Config, Vec<&'static str>) {
     let mut kept = Vec::new();
+    // A file that does not say means those that there are, which the start has counted.
+    new.workers = new.workers.or(old.workers);
     macro_rules! keep {
         ($($key:literal => $($field:ident).+),* $(,)?) => {$(
             if new.$($field).+ != old.$($field).+ {
@@ -57,5 +59,13 @@ mod tests {
         assert_eq!(merged.log, new.log);
         assert_eq!(merged.sockets, old.sockets);
         assert_eq!(merged.workers, old.workers);
+    }
+
+    #[test]
+    fn workers_stay_as_many_as_the_start_has_counted() {
+        let new = Config::defaults();
+        let old = Config { workers: Some(3), ..new.clone() };
+        let (merged, kept) = merge(&old, new);
+        assert_eq!((merged.workers, kept), (Some(3), Vec::new()));
     }
 }

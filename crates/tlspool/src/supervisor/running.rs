@@ -363,12 +363,6 @@ impl Supervisor {
     /// Starts a new key process and gives the network process its channels.
     async fn restart_keyd(&mut self) {
         self.keyd.stop();
-        if !self.config.keys.remember_pins {
-            match super::pin_memory::create() {
-                Ok(memory) => self.pin_memory = memory,
-                Err(error) => tracing::error!(%error, "PINs cannot be forgotten"),
-            }
-        }
         let account = self.accounts.keyd.clone();
         let started =
             children::start_keyd(&self.config, &self.pin_memory, account, &self.log).await;
