@@ -136,8 +136,8 @@ impl KeyClient {
             events: broadcast::channel(EVENTS).0,
         });
         let reader = tokio::spawn(read(shared.clone())).abort_handle();
-        let _reader = Arc::new(AbortOnDrop(reader));
-        Self { shared, timeout: DEFAULT_TIMEOUT, program: 0, _reader }
+        let reader = Arc::new(AbortOnDrop(reader));
+        Self { shared, timeout: DEFAULT_TIMEOUT, program: 0, _reader: reader }
     }
 
     /// The same client with another time limit for its requests; it includes waiting for a PIN.
@@ -675,7 +675,9 @@ mod tests {
             let come = arrived(&channel).await;
             assert!(!come.is_empty() && come.len() <= ON_THEIR_WAY, "{} after {done}", come.len());
             done += come.len();
-            come.iter().for_each(|(id, _)| answer(&channel, *id));
+            for (id, _) in come {
+                answer(&channel, id);
+            }
         }
         for task in tasks {
             assert_eq!(task.await.unwrap().unwrap(), b"signed");
