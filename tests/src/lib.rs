@@ -16,6 +16,7 @@ pub mod memcached;
 pub mod net;
 pub mod netns;
 pub mod process;
+pub mod program;
 pub mod sctp;
 pub mod slapd;
 pub mod terminal;
@@ -26,6 +27,7 @@ pub use authority::{Authority, Leaf};
 pub use house::{Daemon, House, PIN, SOFTHSM};
 pub use memcached::Memcached;
 pub use process::{Process, Said, openssl, run};
+pub use program::Program;
 pub use slapd::{Entries, Slapd};
 pub use terminal::Terminal;
 

@@ -1,43 +1,19 @@
 //! Programs in C and in Python over UDP: with OpenSSL, and with each other through a second pool; and the session
 //! renegotiated by its control key.
 
-use std::path::PathBuf;
 use std::process::Command;
 
-use tlspool_tests::binaries::{program, workspace};
 use tlspool_tests::net::free_udp_port;
-use tlspool_tests::{House, Process, run};
+use tlspool_tests::{House, Process, Program, run};
 
-fn source(name: &str) -> PathBuf {
-    workspace().join("tests/tests/tls12/programs").join(name)
-}
-
-/// The program in C, in the house's folder.
-fn compile(house: &House) {
-    for link in ["libtlspool.so", "libtlspool.so.0"] {
-        std::fs::copy(program("libtlspool.so"), house.path(link)).unwrap();
-    }
-    let mut command = Command::new("cc");
-    command.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-o"]);
-    command.arg(house.path("datagrams")).arg(source("datagrams.c")).arg("-I");
-    command.arg(workspace().join("crates/libtlspool/include")).arg("-L").arg(house.path(""));
-    let said = run(command.arg("-ltlspool"));
-    assert!(said.ok, "{}", said.err);
-}
+const PROGRAM: Program = Program { folder: "tests/tests/tls12/programs", name: "datagrams" };
 
 /// A program in the house, in C or in Python.
 fn inhabitant(house: &House, python: bool, arguments: &[&str]) -> Command {
-    let mut command = if python {
-        let mut command = Command::new("python3");
-        command.arg(source("datagrams.py")).env("PYTHONPATH", workspace().join("python"));
-        command.env("PYTHONDONTWRITEBYTECODE", "1");
-        command
-    } else {
-        compile(house);
-        Command::new(house.path("datagrams"))
-    };
-    house.outfit(&mut command).env("LD_LIBRARY_PATH", house.path("")).args(arguments);
-    command
+    if !python {
+        PROGRAM.compile(house);
+    }
+    PROGRAM.inhabitant(house, python, arguments)
 }
 
 /// A client's house, and a server's whose authorities trust each other.
