@@ -3,7 +3,7 @@
 //! It forwards to the module that `P11MOCK_MODULE` names, and before each signature reads the
 //! words in the file that `P11MOCK_CONTROL` names (no file: it just forwards):
 //!
-//! | word | effect on `C_Sign` |
+//! | word | effect, on `C_Sign` if nothing is said |
 //! | --- | --- |
 //! | `delay_ms N` | takes N milliseconds longer |
 //! | `parallel N` | N calls at a time, the others wait |
@@ -16,6 +16,7 @@
 //! | `expire_at N` | the Nth signature finds all sessions closed |
 //! | `logout_at N` | the Nth signature finds the user logged out |
 //! | `lie_length` | the length of a signature is told to be all there is |
+//! | `lie_count` | `C_FindObjects` tells of one object more than there was room for |
 //! | `login_ms N` | `C_Login` takes N milliseconds longer |
 //! | `wait_login` | `C_Login` goes on when the word is gone |
 //!
@@ -35,9 +36,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cryptoki_sys::{
-    CK_BBOOL, CK_BYTE_PTR, CK_FUNCTION_LIST, CK_FUNCTION_LIST_PTR_PTR, CK_RV, CK_SESSION_HANDLE,
-    CK_SESSION_INFO, CK_SLOT_ID, CK_SLOT_ID_PTR, CK_TOKEN_INFO_PTR, CK_ULONG, CK_ULONG_PTR,
-    CK_UNAVAILABLE_INFORMATION, CK_USER_TYPE, CK_UTF8CHAR_PTR, CKR_DEVICE_REMOVED,
+    CK_BBOOL, CK_BYTE_PTR, CK_FUNCTION_LIST, CK_FUNCTION_LIST_PTR_PTR, CK_OBJECT_HANDLE_PTR, CK_RV,
+    CK_SESSION_HANDLE, CK_SESSION_INFO, CK_SLOT_ID, CK_SLOT_ID_PTR, CK_TOKEN_INFO_PTR, CK_ULONG,
+    CK_ULONG_PTR, CK_UNAVAILABLE_INFORMATION, CK_USER_TYPE, CK_UTF8CHAR_PTR, CKR_DEVICE_REMOVED,
     CKR_FUNCTION_FAILED, CKR_GENERAL_ERROR, CKR_OK, CKR_SESSION_HANDLE_INVALID,
     CKR_USER_NOT_LOGGED_IN, Pkcs11,
 };
@@ -75,6 +76,7 @@ struct Control {
     expire_at: Option<u64>,
     logout_at: Option<u64>,
     lie_length: bool,
+    lie_count: bool,
     login_ms: u64,
     wait_login: bool,
 }
@@ -97,6 +99,7 @@ impl Control {
                 "login_ms" => control.login_ms = number().unwrap_or(0),
                 "wait_login" => control.wait_login = true,
                 "lie_length" => control.lie_length = true,
+                "lie_count" => control.lie_count = true,
                 "crash" => control.crash = true,
                 "hang" => control.hang = true,
                 "removed" => control.removed = true,
@@ -136,6 +139,7 @@ fn modules() -> Option<&'static Modules> {
             C_GetFunctionList: Some(C_GetFunctionList),
             C_GetSlotList: Some(get_slot_list),
             C_GetTokenInfo: Some(get_token_info),
+            C_FindObjects: Some(find_objects),
             C_Login: Some(login),
             C_Sign: Some(sign),
             ..real
@@ -166,6 +170,23 @@ unsafe extern "C" fn get_slot_list(
     let real = modules().and_then(|modules| modules.real.C_GetSlotList);
     // SAFETY: the arguments are those that the caller vouches for.
     real.map_or(CKR_GENERAL_ERROR, |real| unsafe { real(present, slots, number) })
+}
+
+unsafe extern "C" fn find_objects(
+    session: CK_SESSION_HANDLE,
+    objects: CK_OBJECT_HANDLE_PTR,
+    most: CK_ULONG,
+    number: CK_ULONG_PTR,
+) -> CK_RV {
+    let real = modules().and_then(|modules| modules.real.C_FindObjects);
+    // SAFETY: the arguments are those that the caller vouches for.
+    let code =
+        real.map_or(CKR_GENERAL_ERROR, |real| unsafe { real(session, objects, most, number) });
+    if code == CKR_OK && Control::read().lie_count {
+        // SAFETY: the caller gives a valid pointer to a number.
+        unsafe { *number = most + 1 };
+    }
+    code
 }
 
 unsafe extern "C" fn login(

@@ -10,6 +10,7 @@ mod files;
 mod guarded;
 mod healing;
 mod keypad;
+mod lies;
 mod pins;
 mod process;
 mod softokn;

@@ -22,11 +22,11 @@ fn pair() -> (OwnedFd, OwnedFd) {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
 }
 
-fn memory() -> OwnedFd {
+pub(crate) fn memory() -> OwnedFd {
     memfd_create("pins", MemfdFlags::CLOEXEC).unwrap()
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(future)
 }
@@ -76,20 +76,20 @@ fn file_key(home: &Home) -> String {
 }
 
 /// Makes a key on a token and forgets the PIN.
-fn token_key(home: &Home) -> String {
+pub(crate) fn token_key(home: &Home) -> String {
     home.token("one");
     let keys = store(mock(), &Script::new(&[PIN]));
     keys.generate(&uri("pkcs11:token=one;object=k"), KeyAlgorithm::P256).unwrap().uri
 }
 
-async fn sign(client: &KeyClient, key: &KeyInfo) -> Result<(), KeyError> {
+pub(crate) async fn sign(client: &KeyClient, key: &KeyInfo) -> Result<(), KeyError> {
     let signature = client.sign(key, SCHEME, b"message").await?;
     assert!(verifies(key, SCHEME, b"message", &signature));
     Ok(())
 }
 
 /// Answers the next question for a PIN.
-async fn give_pin(client: &KeyClient, pin: &str) -> u32 {
+pub(crate) async fn give_pin(client: &KeyClient, pin: &str) -> u32 {
     let mut events = client.events();
     let prompt = match client.prompts().pop() {
         Some(prompt) => prompt,
@@ -325,7 +325,7 @@ isolated! {
 }
 
 /// A key process that can die.
-struct Keyd(Child);
+pub(crate) struct Keyd(pub(crate) Child);
 
 const SOCKET: &str = "TLSPOOL_TEST_KEYD";
 /// Time for a call of the module, in milliseconds. A busy machine makes those slow that are not to hang.
@@ -352,7 +352,7 @@ fn keyd() {
 }
 
 impl Keyd {
-    fn start(home: &Home, memory: &OwnedFd) -> (Self, OwnedFd) {
+    pub(crate) fn start(home: &Home, memory: &OwnedFd) -> (Self, OwnedFd) {
         Self::start_with(home, memory, PATIENT)
     }
 
