@@ -79,6 +79,7 @@ fn pins_move_to_another_database() {
     bench.good(&["pin", "import", &bench.text("pins")]);
     assert_eq!(bench.good(&["pin", "export"]), exported);
     assert_eq!(exported.lines().count(), 2);
+    assert_eq!(exported.matches("\"expires\":null").count(), 1, "{exported}");
     for wrong in [
         r#"{"name":"a.example","kind":"x509","fingerprint":"abc"}"#,
         r#"{"name":"a.example","kind":"x509","fingerprint":"ab"}"#,

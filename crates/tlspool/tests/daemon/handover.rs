@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 use tlspool_client::{Facilities, Pool};
 use tlspoold::config::AbsolutePath;
 use tlspoold::supervisor::control::{ControlClient, ControlError};
@@ -135,9 +136,21 @@ fn a_confined_process_gets_no_pins() {
     let house = House::new();
     let daemon = house.start(&[]);
     let (mut replace, mut look) = (house.command(&["-f", "-k"]), house.command(&["status"]));
-    let (refused, looked) = confined(move || (replace.output().unwrap(), look.output().unwrap()));
-    let error = text(&refused.stderr);
-    assert!(!refused.status.success());
+    replace.stderr(fs::File::create(house.path("refused")).unwrap());
+    let (mut refused, looked) =
+        confined(move || (replace.spawn().unwrap(), look.output().unwrap()));
+    let end = Instant::now() + LIMIT;
+    let status = loop {
+        if let Some(status) = refused.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > end {
+            refused.kill().unwrap();
+        }
+        std::thread::yield_now();
+    };
+    let error = fs::read_to_string(house.path("refused")).unwrap();
+    assert!(!status.success());
     assert!(
         error.contains("the running tlspool refuses") && error.contains("is confined"),
         "{error}"
@@ -363,9 +376,9 @@ fn a_daemon_of_a_unit_starts_its_successor_within_it() {
     assert_eq!(house.pid_in_file(), new);
     signal_pid(new.parse().unwrap(), rustix::process::Signal::TERM);
     assert!(old.hear().starts_with("STOPPING=1"));
-    let end = std::time::Instant::now() + LIMIT;
+    let end = Instant::now() + LIMIT;
     while Path::new(&format!("/proc/{new}/ns")).exists() && house.path("run/sock").exists() {
-        assert!(std::time::Instant::now() < end);
+        assert!(Instant::now() < end);
         std::thread::yield_now();
     }
     let (good, log) = old.end();
