@@ -64,6 +64,10 @@ pub trait Host {
         &mut self,
         shown: Option<&Credential>,
     ) -> impl Future<Output = Result<(), Refusal>>;
+
+    /// The handshake waits for the peer, whom everything was sent that there is to say: what will be wanted
+    /// later can be begun now, and costs no time. Told before each wait.
+    fn peer_is_next(&mut self) {}
 }
 
 /// What a peer shows of itself, and what was agreed with it before it did.

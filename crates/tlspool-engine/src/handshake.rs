@@ -255,6 +255,7 @@ async fn run_rustls<H: Host>(
             }
             fresh = false;
         }
+        errand.host.peer_is_next();
         machine.receive(socket).await?;
     }
     let already_verified = errand.verified;

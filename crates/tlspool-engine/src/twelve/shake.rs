@@ -290,9 +290,11 @@ impl Session {
                     }));
                 }
                 Output::WaitUntil(time) => {
+                    errand.host.peer_is_next();
                     self.receive(socket, &mut inlet, Some(time)).await?;
                 }
                 Output::Idle => {
+                    errand.host.peer_is_next();
                     self.receive(socket, &mut inlet, None).await?;
                 }
                 // Of a handshake that has not begun yet.

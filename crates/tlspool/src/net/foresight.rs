@@ -1,10 +1,11 @@
 //! What one handshake looks up, on its way to memcached and back: one journey for all questions that are known to
-//! come, begun as soon as they are, which is mostly before the peer has said a word.
+//! come, begun as soon as the peer has something to answer to, so that it costs none of the time in which nothing else
+//! happens.
 //!
 //! Only what is remembered is asked for ahead of the policy. Sources are asked when, and only if, the policy gets there,
 //! for what no journey has brought. With IGNORE_CACHES, and where this process itself remembers, nobody travels.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -28,6 +29,8 @@ const MOST: usize = tlspool_lookup::process::message::MAX_RECALL;
 /// Looks up for one handshake.
 pub(crate) struct Foresight {
     lookups: Lookups,
+    /// What the peer will most probably show; until a journey begins for that.
+    expected: Cell<Option<CredentialKind>>,
     journeys: RefCell<Vec<Journey>>,
 }
 
@@ -44,7 +47,12 @@ struct Journey {
 impl Foresight {
     /// Nothing is foreseen yet.
     pub(crate) fn new(lookups: Lookups) -> Self {
-        Self { lookups, journeys: RefCell::default() }
+        Self { lookups, expected: Cell::default(), journeys: RefCell::default() }
+    }
+
+    /// The peer will be judged, and will most probably show a credential of this kind.
+    pub(crate) fn expect(&self, kind: CredentialKind) {
+        self.expected.set(Some(kind));
     }
 
     /// Whether it is worth while to think of questions before they are asked.
@@ -71,8 +79,9 @@ impl Foresight {
 }
 
 impl RequestHost {
-    /// Sends for what is remembered of a peer that was named, and will most probably show a credential of this kind.
-    pub(crate) fn foresee(&self, kind: CredentialKind) {
+    /// Sends for what is remembered of a peer that was named, once, if a credential of it is expected.
+    pub(crate) fn foresee(&self) {
+        let Some(kind) = self.foresight.expected.take() else { return };
         let flags = self.request.flags;
         let Some(wanted) = &self.remote else { return };
         if !self.foresight.is_useful() || flags.contains(StarttlsFlags::IGNORE_CACHES) {

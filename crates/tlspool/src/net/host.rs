@@ -543,6 +543,10 @@ impl Host for RequestHost {
         Ok(key)
     }
 
+    fn peer_is_next(&mut self) {
+        self.foresee();
+    }
+
     async fn authorize(&mut self, shown: Option<&Credential>) -> Result<(), Refusal> {
         let shown = shown.and_then(|shown| DoNai::parse(&shown.name).ok());
         // A session that is resumed shows whom it showed, which nobody knew when the server was judged.

@@ -318,7 +318,8 @@ async fn stand_up(
         let openpgp = role == Role::Client
             && twelve.openpgp
             && rows.first().is_none_or(|row| row.kind == Kind::OpenPgp);
-        host.foresee(if openpgp { CredentialKind::OpenPgp } else { CredentialKind::X509 });
+        let kind = if openpgp { CredentialKind::OpenPgp } else { CredentialKind::X509 };
+        host.foresight.expect(kind);
     }
     let server = host.remote.as_ref().map(|name| name.domain().to_owned());
     let job = Job {
