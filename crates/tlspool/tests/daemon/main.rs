@@ -286,16 +286,21 @@ fn children_are_not_for_people() {
 #[test]
 fn children_hold_no_descriptor_that_is_not_theirs() {
     let house = House::new();
+    house.configure("[dns]\n");
     let _daemon = house.start(&[]);
-    let status = house.status();
-    let pid = status["daemon"]["key_process_pid"].as_u64().unwrap();
-    let mut maps = String::new();
-    fs::File::open(format!("/proc/{pid}/maps")).unwrap().read_to_string(&mut maps).unwrap();
-    assert!(!maps.contains("tlspool-pins"), "the PIN memory is mapped");
-    for fd in fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
-        // It may have been closed meanwhile.
-        let Ok(target) = fs::read_link(fd.unwrap().path()) else { continue };
-        let target = target.to_string_lossy().into_owned();
-        assert!(!target.contains("tlspool.pid") && !target.contains("run/"), "{target}");
+    let status = await_status(&house, |status| status["look_ups"]["queries"] == 0);
+    for process in ["network_pid", "key_process_pid", "lookup_process_pid"] {
+        let pid = status["daemon"][process].as_u64().unwrap();
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+        let has_pins = process == "key_process_pid";
+        assert_eq!(maps.contains("tlspool-pins"), has_pins, "{process}: {maps}");
+        for fd in fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
+            // It may have been closed meanwhile.
+            let Ok(target) = fs::read_link(fd.unwrap().path()) else { continue };
+            let target = target.to_string_lossy().into_owned();
+            assert!(!target.contains("tlspool.pid"), "{process}: {target}");
+            assert!(has_pins || !target.contains("tlspool-pins"), "{process}: {target}");
+            assert!(!has_pins || !target.contains("run/"), "{process}: {target}");
+        }
     }
 }
