@@ -124,12 +124,16 @@ impl Own {
         let many = pool::start(setting, &Shape { more: MANY - 2, ..Shape::default() })?;
         for round in 1..=rounds {
             eprintln!("identities, round {round} of {rounds}");
-            self.few.push("10 identities", &handshakes(Work::Full, &few, window, backend)?);
-            self.many.push("100000 identities", &handshakes(Work::Full, &many, window, backend)?);
-            let resumed = handshakes(Work::Resumed, &few, window, backend)?;
-            self.few_resumed.push("10, resumed", &resumed);
-            let resumed = handshakes(Work::Resumed, &many, window, backend)?;
-            self.many_resumed.push("100000, resumed", &resumed);
+            // As with the tokens' keys, twice.
+            for has_many in [false, true, true, false] {
+                let (pool, full, resumed, title) = if has_many {
+                    (&many, &mut self.many, &mut self.many_resumed, "100000 identities")
+                } else {
+                    (&few, &mut self.few, &mut self.few_resumed, "10 identities")
+                };
+                full.push(title, &handshakes(Work::Full, pool, window, backend)?);
+                resumed.push("resumed", &handshakes(Work::Resumed, pool, window, backend)?);
+            }
         }
         Ok(())
     }
