@@ -12,6 +12,7 @@
 
 mod ask;
 pub mod binding;
+mod cancel;
 mod config;
 mod coroutine;
 pub mod handshake;

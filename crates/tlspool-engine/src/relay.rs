@@ -21,12 +21,9 @@ use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::Range;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 
-use tokio::sync::Notify;
-
+pub use crate::cancel::Cancel;
 use crate::linger::{Left, Linger, Watch};
 use crate::record::{Event, Fault, HEADER, MAX_PLAINTEXT, MAX_RECORD, Traffic, alert, content};
 use crate::socket::Socket;
@@ -48,67 +45,6 @@ const WORTH_A_SEGMENT: usize = 2048;
 
 /// Most bytes that are read of a peer which takes nothing any more: more than a receive buffer holds.
 pub(crate) const LAST_WORDS: usize = 1 << 26;
-
-/// Ends a relay from outside, from any thread.
-#[derive(Debug, Clone, Default)]
-pub struct Cancel(Arc<CancelState>);
-
-#[derive(Debug, Default)]
-struct CancelState {
-    stage: AtomicU8,
-    notify: Notify,
-}
-
-/// Stages of [`Cancel`].
-const REQUESTED: u8 = 1;
-const CUT: u8 = 2;
-
-impl Cancel {
-    /// Asks the session to end. If the application has closed, or does within a moment, what it sent before is
-    /// still delivered, for as long as the peer takes it.
-    pub fn request(&self) {
-        self.raise(REQUESTED);
-    }
-
-    /// Has the session end within a moment, whatever is on its way.
-    pub fn cut(&self) {
-        self.raise(CUT);
-    }
-
-    fn raise(&self, stage: u8) {
-        self.0.stage.fetch_max(stage, Ordering::AcqRel);
-        self.0.notify.notify_waiters();
-    }
-
-    fn has_reached(&self, stage: u8) -> bool {
-        self.0.stage.load(Ordering::Acquire) >= stage
-    }
-
-    async fn reached(&self, stage: u8) {
-        while !self.has_reached(stage) {
-            let mut notified = pin!(self.0.notify.notified());
-            notified.as_mut().enable();
-            if !self.has_reached(stage) {
-                notified.await;
-            }
-        }
-    }
-
-    /// Whether it was asked to end.
-    pub fn is_requested(&self) -> bool {
-        self.has_reached(REQUESTED)
-    }
-
-    /// Waits until it is asked to end.
-    pub async fn requested(&self) {
-        self.reached(REQUESTED).await;
-    }
-
-    /// Waits until it is to be cut.
-    pub(crate) async fn is_cut(&self) {
-        self.reached(CUT).await;
-    }
-}
 
 /// How a session ended.
 #[derive(Debug)]

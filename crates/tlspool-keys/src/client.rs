@@ -278,16 +278,14 @@ impl KeyClient {
         };
         let _forget = Forget { shared: &self.shared, id };
         let mut replied = pin!(replied);
-        let mut left = self.timeout + GRACE;
-        if !counted && left > PATIENCE {
-            match tokio::time::timeout(PATIENCE, replied.as_mut()).await {
-                Ok(Ok(reply)) => return reply,
-                Ok(Err(_)) => {} // as below
-                Err(_) => self.shared.send_anyhow(id),
-            }
-            left -= PATIENCE;
+        let limit = self.timeout + GRACE;
+        let patience = if counted { limit } else { limit.min(PATIENCE) };
+        let mut outcome = tokio::time::timeout(patience, replied.as_mut()).await;
+        if outcome.is_err() && patience < limit {
+            self.shared.send_anyhow(id);
+            outcome = tokio::time::timeout(limit.saturating_sub(patience), replied).await;
         }
-        match tokio::time::timeout(left, replied).await {
+        match outcome {
             Ok(Ok(reply)) => reply,
             Ok(Err(_)) => Reply { retried, answer: Err(KeyError::Restarted) },
             Err(_) => {

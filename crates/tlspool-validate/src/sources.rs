@@ -209,6 +209,14 @@ pub struct Found {
     pub steps: Vec<String>,
 }
 
+impl Found {
+    /// A look-up that failed, and took so long for it.
+    pub fn failed(why: impl Into<String>, elapsed: Duration) -> Self {
+        let outcome = Outcome::Failed(why.into());
+        Self { outcome, origin: Origin::Live, elapsed, lasts: None, steps: Vec::new() }
+    }
+}
+
 /// What a cache says of a question: read before it is known whether the answer will be wanted, so without asking
 /// any source.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

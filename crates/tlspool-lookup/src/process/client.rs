@@ -12,9 +12,7 @@ use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
-use tlspool_validate::sources::{
-    Found, Looking, Options, Origin, Outcome, Query, Recalled, Recalling, Sources,
-};
+use tlspool_validate::sources::{Found, Looking, Options, Query, Recalled, Recalling, Sources};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::timeout;
@@ -130,20 +128,10 @@ impl LookupClient {
         let begun = Instant::now();
         let Options { deadline, caches } = options;
         let request = Request::Ask { query: query.clone(), caches };
-        let failed = |why| {
-            let outcome = Outcome::Failed(why);
-            Found {
-                outcome,
-                origin: Origin::Live,
-                elapsed: begun.elapsed(),
-                lasts: None,
-                steps: Vec::new(),
-            }
-        };
         match self.ask(request, deadline).await {
             Ok(Answer::Found(found)) => found,
-            Ok(_) => failed(OTHER_ANSWER.into()),
-            Err(why) => failed(why),
+            Ok(_) => Found::failed(OTHER_ANSWER, begun.elapsed()),
+            Err(why) => Found::failed(why, begun.elapsed()),
         }
     }
 

@@ -99,7 +99,7 @@ impl<S: Sources + 'static> Server<S> {
                     self.count(|counters| counters.refused += 1);
                     let text = format!("{under_way} look-ups are under way, which is the limit");
                     // Written here: who asks more than it reads waits.
-                    channel.answer(id, &Answer::Found(failed(text, Instant::now()))).await;
+                    channel.answer(id, &Answer::Found(Found::failed(text, Duration::ZERO))).await;
                     return;
                 }
                 let options = Options { deadline, caches };
@@ -147,9 +147,9 @@ impl<S: Sources + 'static> Server<S> {
             Ok(Some(Ok(found))) => found,
             Ok(Some(Err(_)) | None) => {
                 tracing::error!("a look-up ended with a fault of the program");
-                failed("a fault in the look-up process; see its log".into(), begun)
+                Found::failed("a fault in the look-up process; see its log", begun.elapsed())
             }
-            Err(_) => failed("no answer in time".into(), begun),
+            Err(_) => Found::failed("no answer in time", begun.elapsed()),
         };
         self.count_outcome(&found.outcome, found.origin);
         channel.answer(id, &Answer::Found(found)).await;
@@ -218,17 +218,6 @@ impl Channel {
                 return;
             }
         }
-    }
-}
-
-fn failed(why: String, begun: Instant) -> Found {
-    let outcome = Outcome::Failed(why);
-    Found {
-        outcome,
-        origin: Origin::Live,
-        elapsed: begun.elapsed(),
-        lasts: None,
-        steps: Vec::new(),
     }
 }
 
