@@ -11,6 +11,7 @@ mod keys;
 mod leaks;
 mod limits;
 mod load;
+mod moves;
 mod processes;
 mod raw;
 mod restart;

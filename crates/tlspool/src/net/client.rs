@@ -18,6 +18,7 @@ use tokio::sync::{Notify, OnceCell, oneshot};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::limits::{InUse, Uid};
+use super::pace::Pacer;
 use super::peer::Peer;
 
 /// Answers that a program has not read yet; one that lets more pile up is disconnected. While any
@@ -55,6 +56,8 @@ pub(crate) struct Client {
     pub(crate) wants_drain_notice: AtomicBool,
     /// It pinged with `PLAINTEXT_ALONG`.
     pub(crate) brings_plaintext: AtomicBool,
+    /// How fast it asks for sessions.
+    pub(crate) pacer: Pacer,
     /// First datagrams of DTLS sessions to come, by their requests.
     datagrams: Mutex<HashMap<u16, FirstDatagram>>,
     _counted: InUse,
@@ -119,6 +122,7 @@ impl Client {
             awaits_idle: AtomicBool::new(false),
             wants_drain_notice: AtomicBool::new(false),
             brings_plaintext: AtomicBool::new(false),
+            pacer: Pacer::default(),
             datagrams: Mutex::default(),
             _counted: counted,
         })
@@ -257,6 +261,11 @@ impl Client {
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < limit).then_some(n + 1))
             .ok()
             .map(|_| InFlight(self.clone()))
+    }
+
+    /// Requests in flight.
+    pub(crate) fn under_way(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
     }
 
     /// Nothing is under way, nothing waits to be sent, no session depends on it.

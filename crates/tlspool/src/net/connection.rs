@@ -23,8 +23,9 @@ use super::info;
 use super::limits::{InUse, Totals};
 use super::peer::Peer;
 use super::pin::PinDesk;
+use super::shared::Shared;
 use super::starttls;
-use super::worker::Worker;
+use super::worker::{Task, Worker};
 use crate::watched::Watched;
 
 /// Descriptors taken from one message; the kernel closes what does not fit.
@@ -37,32 +38,53 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Records dealt with before others get their turn.
 const TURN: usize = 4;
 
-/// Serves a connection until the program closes it, or the drained daemon does.
-pub(crate) async fn serve(worker: Rc<Worker>, socket: OwnedFd, peer: Peer, counted: InUse) {
-    let socket = Arc::new(socket);
+/// A program's connection on its way to the worker on which it is to live.
+pub(crate) struct Arrival {
+    client: Arc<Client>,
+    socket: Arc<OwnedFd>,
+    assembler: Assembler<OwnedFd>,
+    ends: Ends,
+}
+
+impl Arrival {
+    /// A new connection.
+    pub(crate) fn new(shared: &Shared, socket: OwnedFd, peer: Peer, counted: InUse) -> Self {
+        let socket = Arc::new(socket);
+        let client = Client::new(socket.clone(), peer, counted);
+        let ends = Ends {
+            client: client.clone(),
+            pins: shared.pins.clone(),
+            choosers: shared.choosers.clone(),
+        };
+        Totals::count(&shared.totals.clients);
+        tracing::debug!(client = %client.peer, "connected");
+        Self { client, socket, assembler: Assembler::default(), ends }
+    }
+}
+
+/// Serves a connection until the program closes it, or the drained daemon does, or another worker is to serve it.
+pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
+    let Arrival { client, socket, assembler, ends } = arrival;
     let Ok(watched) = Watched::shared(socket.clone()) else {
         tracing::error!("a program's connection cannot be watched; out of memory?");
         return;
     };
-    let client = Client::new(socket, peer, counted);
-    let ends = Ends {
-        client: client.clone(),
-        pins: worker.shared.pins.clone(),
-        choosers: worker.shared.choosers.clone(),
-    };
-    Totals::count(&worker.shared.totals.clients);
-    tracing::debug!(client = %client.peer, "connected");
     let mut connection = Connection {
-        worker,
-        client,
+        worker: worker.clone(),
+        client: client.clone(),
         watched,
-        assembler: Assembler::default(),
+        assembler,
         stopping: false,
         room: None,
     };
-    let (sharing, program) = (connection.worker.clone(), connection.client.id);
-    sharing.fairness.run(program, connection.run()).await;
-    drop(ends);
+    let moves_to = worker.fairness.run(client.id, connection.run()).await;
+    if let Some(other) = moves_to {
+        tracing::debug!(client = %client.peer, from = worker.index, to = other, "moves to another worker");
+        let Connection { assembler, .. } = connection;
+        let arrival = Box::new(Arrival { client, socket, assembler, ends });
+        // A worker that has ended ends the connection.
+        worker.shared.workers[other].give(Task::Client(arrival));
+    }
 }
 
 /// What ends with a connection, on every way out: also if the task that serves it panics.
@@ -103,7 +125,8 @@ enum Turn {
 }
 
 impl Connection {
-    async fn run(&mut self) {
+    /// Returns the worker on which the connection lives from now on, if it has not ended.
+    async fn run(&mut self) -> Option<usize> {
         let drain = self.worker.shared.drain.clone();
         let mut told = false;
         let mut noticed = false;
@@ -127,11 +150,17 @@ impl Connection {
                 self.client.stop_reading();
             }
             if ended && self.client.is_idle() {
-                return;
+                return None;
             }
             // Room to write, and that the program hung up after we stopped reading, matter rarely.
             // Always waiting for both would wake us each time the program has read an answer.
             let unsent = self.client.has_unsent();
+            if !told && !unsent {
+                let better = self.worker.better_for(self.client.pacer.pace());
+                if better.is_some() {
+                    return better;
+                }
+            }
             let writing = unsent || ended;
             let room = match (writing, self.room.take()) {
                 (false, _) => None,
@@ -139,7 +168,7 @@ impl Connection {
                 (true, None) => {
                     match self.watched.get_ref().try_clone().and_then(Watched::to_write) {
                         Ok(room) => Some(room),
-                        Err(_) => return,
+                        Err(_) => return None,
                     }
                 }
             };
@@ -153,7 +182,7 @@ impl Connection {
             tokio::select! {
                 // A program that does not read its answers may not ask more.
                 ready = self.watched.readable(), if !ended && !unsent => {
-                    let Ok(mut ready) = ready else { return };
+                    let Ok(mut ready) = ready else { return None };
                     match read(&mut self.assembler, &self.watched, &self.worker, &self.client) {
                         Turn::More => tokio::task::yield_now().await,
                         Turn::Empty => ready.clear_ready(),
@@ -162,7 +191,7 @@ impl Connection {
                     }
                 }
                 ready = room_in(self.room.as_ref()), if writing => {
-                    let Ok(mut ready) = ready else { return };
+                    let Ok(mut ready) = ready else { return None };
                     if self.is_hung_up() {
                         break;
                     }
@@ -188,6 +217,7 @@ impl Connection {
         if self.assembler.is_partial() {
             tracing::warn!(client = %self.client.peer, "it left in the middle of a record");
         }
+        None
     }
 
     fn is_hung_up(&self) -> bool {

@@ -6,7 +6,10 @@
 //! this thread, the next one is chosen: of the program that has had the least time, the one that has waited longest
 //! (start-time fair queueing). Who asks for less than its share is served at once for that reason, however many steps
 //! it takes; a program that had nothing to do begins with as much time as the one whose turn it was last, since time
-//! not used is not saved up. With nobody else there, a turn comes at once.
+//! not used is not saved up.
+//!
+//! With nobody else there nothing waits: the first that is woken after the thread has slept takes its step at once. The
+//! others that were woken with it have to be known before one of them is chosen.
 //!
 //! Reading a few records of a program is a step too: what it asks for in excess of what is done stays in its socket.
 //! Relays, and answers of the other processes, are short and do not wait.
@@ -17,11 +20,16 @@ use std::future::poll_fn;
 use std::hash::Hash;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+/// Tasks that the thread goes on with before it looks at its sockets again, for `event_interval` of its runtime: about a
+/// millisecond of steps. A program of which nothing waits is not seen before.
+pub(crate) const BETWEEN_LOOKS: u32 = 4;
 /// No step is charged more: one that took longer was most likely interrupted, and the processor did something else.
 const LONGEST: Duration = Duration::from_millis(1);
 /// Accounts of programs with nothing to do are looked for when there are so many more than of those that wait.
@@ -30,10 +38,22 @@ const SPARE: usize = 64;
 /// What waits on one thread, by the program `P` that it is for.
 pub(crate) struct Fairness<P> {
     queues: RefCell<Queues<P>>,
-    /// Told when something waits.
+    /// Somebody has a turn, and gives it on at its end.
+    taken: Cell<bool>,
+    /// Told when something waits and nobody has a turn.
     wanted: Notify,
+    sight: Sight,
     /// What the time is.
     clock: fn() -> Instant,
+}
+
+/// What is to be seen of a thread that is shared out.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sight {
+    /// So many wait for their turn.
+    waiting: Arc<AtomicU32>,
+    /// It had nothing to do, and nobody had a turn without waiting since.
+    slept: Arc<AtomicBool>,
 }
 
 struct Queues<P> {
@@ -62,7 +82,7 @@ struct Ticket {
 }
 
 /// ```text
-/// Idle ──(woken)──► Waiting ──(its turn)──► Granted ──(takes a step)──► Idle
+/// Idle ──(woken)──► Waiting ──(its turn)──► Granted ──(takes a step)──► Idle ──► Gone
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum State {
@@ -70,84 +90,162 @@ enum State {
     Idle,
     Waiting,
     Granted,
+    /// Nobody is there to take a step.
+    Gone,
+}
+
+impl Sight {
+    /// How many wait for their turn.
+    pub(crate) fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// To be called when the thread has nothing to do and goes to sleep.
+    pub(crate) fn sleeps(&self) {
+        self.slept.store(true, Ordering::Relaxed);
+    }
 }
 
 impl<P: Copy + Eq + Hash + Ord> Fairness<P> {
-    pub(crate) fn new() -> Self {
-        Self::with_clock(Instant::now)
+    pub(crate) fn new(sight: Sight) -> Self {
+        Self::with_clock(sight, Instant::now)
     }
 
-    fn with_clock(clock: fn() -> Instant) -> Self {
+    fn with_clock(sight: Sight, clock: fn() -> Instant) -> Self {
         let queues =
             Queues { accounts: HashMap::new(), order: BTreeSet::new(), now: Duration::ZERO };
-        Self { queues: RefCell::new(queues), wanted: Notify::new(), clock }
+        Self {
+            queues: RefCell::new(queues),
+            taken: Cell::new(false),
+            wanted: Notify::new(),
+            sight,
+            clock,
+        }
     }
 
-    /// Runs `future` in turns with those of other programs. Nothing happens without a task for
+    /// Runs `future` in turns with those of other programs. Whoever has to wait gets no turn without a task for
     /// [`share_out`](Self::share_out).
     pub(crate) async fn run<F: Future>(&self, program: P, future: F) -> F::Output {
         let mut future = pin!(future);
-        let ticket = Rc::<Ticket>::default();
+        let place = Place { fairness: self, ticket: Rc::default() };
         poll_fn(|cx| {
-            if !self.may_run(program, &ticket, cx) {
+            if !self.may_run(program, &place.ticket, cx) {
                 return Poll::Pending;
             }
-            let begun = (self.clock)();
-            let polled = future.as_mut().poll(cx);
-            let took = (self.clock)().saturating_duration_since(begun);
-            self.queues.borrow_mut().charge(program, took.min(LONGEST));
-            polled
+            let _turn = Turn { fairness: self, program, begun: (self.clock)() };
+            future.as_mut().poll(cx)
         })
         .await
     }
 
     fn may_run(&self, program: P, ticket: &Rc<Ticket>, cx: &Context<'_>) -> bool {
-        let state = ticket.state.get();
-        if state == State::Granted {
-            ticket.state.set(State::Idle);
-            return true;
+        match ticket.state.get() {
+            State::Granted => {
+                ticket.state.set(State::Idle);
+                return true;
+            }
+            State::Idle if self.take_at_once(program) => return true,
+            _ => {}
         }
         match &mut *ticket.waker.borrow_mut() {
             Some(waker) => waker.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),
         }
-        if state == State::Idle {
+        if ticket.state.get() == State::Idle {
             ticket.state.set(State::Waiting);
             self.queues.borrow_mut().push(program, ticket.clone());
-            self.wanted.notify_one();
+            self.sight.waiting.fetch_add(1, Ordering::Relaxed);
+            if !self.taken.get() {
+                self.wanted.notify_one();
+            }
         }
         false
     }
 
-    /// Gives turns for ever.
+    /// A turn for a program without waiting, if nobody waits and nobody else may have been woken with it.
+    fn take_at_once(&self, program: P) -> bool {
+        let mut queues = self.queues.borrow_mut();
+        let slept = &self.sight.slept;
+        if self.taken.get() || !queues.order.is_empty() || !slept.swap(false, Ordering::Relaxed) {
+            return false;
+        }
+        queues.enter(program);
+        self.taken.set(true);
+        true
+    }
+
+    /// Gives the first turn, for ever, where many were woken at once; each turn gives the next.
     pub(crate) async fn share_out(&self) {
         loop {
+            self.wanted.notified().await;
+            if !self.taken.get() {
+                self.give_next();
+            }
+        }
+    }
+
+    /// Gives the next turn, if anybody wants one. It is taken when all else is done that is to be done now.
+    fn give_next(&self) {
+        loop {
             let next = self.queues.borrow_mut().pop();
-            let Some((ticket, more)) = next else {
-                self.wanted.notified().await;
-                continue;
-            };
-            ticket.grant();
-            if more {
-                // Comes back when all else is done, and sockets were looked at.
-                tokio::task::yield_now().await;
+            self.taken.set(next.is_some());
+            let Some(ticket) = next else { return };
+            self.sight.waiting.fetch_sub(1, Ordering::Relaxed);
+            if ticket.grant() {
+                return;
             }
         }
     }
 }
 
+/// A turn that somebody has.
+struct Turn<'a, P: Copy + Eq + Hash + Ord> {
+    fairness: &'a Fairness<P>,
+    program: P,
+    begun: Instant,
+}
+
+impl<P: Copy + Eq + Hash + Ord> Drop for Turn<'_, P> {
+    fn drop(&mut self) {
+        let took = (self.fairness.clock)().saturating_duration_since(self.begun);
+        self.fairness.queues.borrow_mut().charge(self.program, took.min(LONGEST));
+        self.fairness.give_next();
+    }
+}
+
+/// Somebody's ticket. Who is gone keeps no turn from others.
+struct Place<'a, P: Copy + Eq + Hash + Ord> {
+    fairness: &'a Fairness<P>,
+    ticket: Rc<Ticket>,
+}
+
+impl<P: Copy + Eq + Hash + Ord> Drop for Place<'_, P> {
+    fn drop(&mut self) {
+        if self.ticket.state.replace(State::Gone) == State::Granted {
+            self.fairness.give_next();
+        }
+    }
+}
+
 impl<P: Copy + Eq + Hash + Ord> Queues<P> {
-    fn push(&mut self, program: P, ticket: Rc<Ticket>) {
+    /// This program's account. If nothing of it waits, it has had no less time than anybody else.
+    fn enter(&mut self, program: P) -> &mut Account {
         let account = self.accounts.entry(program).or_default();
         if account.waiting.is_empty() {
             account.had = account.had.max(self.now);
-            self.order.insert((account.had, program));
         }
-        account.waiting.push_back(ticket);
+        account
     }
 
-    /// Who is next, and whether there are more.
-    fn pop(&mut self) -> Option<(Rc<Ticket>, bool)> {
+    fn push(&mut self, program: P, ticket: Rc<Ticket>) {
+        let account = self.enter(program);
+        account.waiting.push_back(ticket);
+        let had = account.had;
+        self.order.insert((had, program));
+    }
+
+    /// Who is next.
+    fn pop(&mut self) -> Option<Rc<Ticket>> {
         let (had, program) = *self.order.first()?;
         self.now = self.now.max(had);
         let account = self.accounts.get_mut(&program)?;
@@ -155,7 +253,7 @@ impl<P: Copy + Eq + Hash + Ord> Queues<P> {
         if account.waiting.is_empty() {
             self.order.remove(&(had, program));
         }
-        Some((ticket, !self.order.is_empty()))
+        Some(ticket)
     }
 
     /// A step of `program` took so long.
@@ -179,11 +277,16 @@ impl<P: Copy + Eq + Hash + Ord> Queues<P> {
 }
 
 impl Ticket {
-    fn grant(&self) {
+    /// Gives it the turn; `false` if nobody is there any more.
+    fn grant(&self) -> bool {
+        if self.state.get() == State::Gone {
+            return false;
+        }
         self.state.set(State::Granted);
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
         }
+        true
     }
 }
 
@@ -210,7 +313,8 @@ mod tests {
 
     impl Shared {
         fn new() -> Self {
-            let fairness = Rc::new(Fairness::with_clock(|| NOW.get()));
+            let sight = Sight::default();
+            let fairness = Rc::new(Fairness::with_clock(sight, || NOW.get()));
             let driver = fairness.clone();
             spawn_local(async move { driver.share_out().await });
             Self { fairness, taken: Rc::default() }
@@ -235,8 +339,9 @@ mod tests {
     }
 
     fn on_one_thread<F: Future>(test: impl FnOnce() -> F) -> F::Output {
-        let runtime = Builder::new_current_thread().build_local(LocalOptions::default()).unwrap();
-        runtime.block_on(async { test().await })
+        let mut builder = Builder::new_current_thread();
+        let runtime = builder.event_interval(BETWEEN_LOOKS).build_local(LocalOptions::default());
+        runtime.unwrap().block_on(async { test().await })
     }
 
     async fn all(tasks: impl IntoIterator<Item = JoinHandle<()>>) {
@@ -273,7 +378,7 @@ mod tests {
         let taken = steps(1, 100);
         assert_eq!(taken.len(), 101 * STEPS);
         let done = done_after(&taken, 1);
-        assert!(done <= 3 * STEPS, "it was done after {done} steps");
+        assert!(done <= BETWEEN_LOOKS as usize * STEPS, "it was done after {done} steps");
         // Nor do they wait for it.
         let between = count(&taken[..done], 0);
         assert!(between >= STEPS - 1, "{between} steps of the others beside it");
@@ -337,7 +442,7 @@ mod tests {
     #[test]
     fn who_is_woken_twice_takes_one_turn_and_who_is_gone_takes_none_from_others() {
         on_one_thread(|| async {
-            let fairness = Rc::new(Fairness::new());
+            let fairness = Rc::new(Fairness::new(Sight::default()));
             let mut cx = Context::from_waker(Waker::noop());
             let polls = Cell::new(0);
             let counted = poll_fn(|_| {
@@ -359,5 +464,40 @@ mod tests {
             assert!(waits.as_mut().poll(&mut cx).is_pending());
             assert_eq!(polls.get(), 1, "one turn");
         });
+    }
+
+    /// Polls it once, as its task does when it is woken.
+    fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn the_first_one_after_a_sleep_does_not_wait_but_the_next_one_does() {
+        let sight = Sight::default();
+        let fairness = Fairness::new(sight.clone());
+        let run = |program| Box::pin(fairness.run(program, std::future::ready(())));
+        sight.sleeps();
+        assert!(poll_once(run(1).as_mut()).is_ready());
+        let mut second = run(1);
+        assert!(poll_once(second.as_mut()).is_pending(), "others may have been woken with it");
+        assert_eq!(sight.waiting(), 1);
+        sight.sleeps();
+        assert!(poll_once(run(2).as_mut()).is_pending(), "somebody waits already");
+        fairness.give_next();
+        assert!(poll_once(second.as_mut()).is_ready());
+    }
+
+    #[test]
+    fn who_is_gone_with_a_turn_leaves_it_to_the_next() {
+        let fairness = Fairness::new(Sight::default());
+        let run = |program| Box::pin(fairness.run(program, std::future::ready(())));
+        let (mut first, mut second) = (run(1), run(2));
+        assert!(poll_once(first.as_mut()).is_pending());
+        assert!(poll_once(second.as_mut()).is_pending());
+        fairness.give_next();
+        drop(first);
+        assert!(poll_once(second.as_mut()).is_ready());
+        assert_eq!(fairness.sight.waiting(), 0);
+        assert!(!fairness.taken.get());
     }
 }

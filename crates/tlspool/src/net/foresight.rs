@@ -9,22 +9,25 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use futures_util::future::Shared;
+use futures_util::future::{Shared, join_all};
 use tlspool_store::Role;
 use tlspool_validate::sources::{
     Caches, CredentialKind, Found, Looking, Options, Origin, Query, Recalled, Sources,
 };
 use tlspool_validate::{Expected, Peer};
 use tlspool_wire::StarttlsFlags;
+use tokio::time::timeout;
 
 use super::host::RequestHost;
 use super::lookups::Lookups;
 
 /// Questions of one journey; further ones go by themselves.
 const MOST: usize = tlspool_lookup::process::message::MAX_RECALL;
+/// No longer does a handshake wait for memcached instead of computing; some round trips.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// Looks up for one handshake.
 pub(crate) struct Foresight {
@@ -70,6 +73,17 @@ impl Foresight {
         let answers = self.lookups.recalling(&queries, deadline).map(Rc::new);
         let answers: Pin<Box<dyn Future<Output = _>>> = Box::pin(answers);
         self.journeys.borrow_mut().push(Journey { queries, begun, answers: answers.shared() });
+    }
+
+    /// Waits a moment for those who are on their way.
+    ///
+    /// What can be computed of a credential, a path above all, costs more than it takes memcached to answer, and is not
+    /// needed if what is remembered decides.
+    pub(crate) async fn arrive(&self) {
+        let travelling: Vec<Answers> =
+            self.journeys.borrow().iter().map(|journey| journey.answers.clone()).collect();
+        // Whoever takes longer is waited for when it is known that nothing else decides.
+        let _ = timeout(MOMENT, join_all(travelling)).await;
     }
 
     /// What was foreseen has come to pass.
@@ -188,7 +202,6 @@ impl Sources for Foresight {
 #[cfg(test)]
 mod tests {
     use std::future::ready;
-    use std::time::Duration;
 
     use tlspool_validate::sources::Outcome;
 

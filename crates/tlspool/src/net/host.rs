@@ -336,6 +336,7 @@ impl RequestHost {
             deadline: self.until(),
             trace,
         };
+        self.foresight.arrive().await;
         let result = self.worker.validate(&inquiry, &self.foresight).await;
         self.foresight.forget();
         let trace = match &result {

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! front (this thread): accepts programs, talks to the supervisor
-//!   └─ worker 0..n: connection ─► starttls ─► handshake (host answers) ─► relay
+//!   └─ worker 0..=n: connection ─► starttls ─► handshake (host answers) ─► relay
 //! ```
 
 pub(crate) mod authorization;
@@ -25,8 +25,10 @@ mod keys;
 mod limits;
 mod lookups;
 mod on_the_fly;
+mod pace;
 mod peer;
 mod pin;
+mod placement;
 mod policies;
 mod privacy;
 mod program;
@@ -54,6 +56,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::config::Config;
 use crate::supervisor::message::{AsyncChannel, FromNetwork, ToNetwork};
 use crate::watched::Watched;
+use connection::Arrival;
 use limits::{Exceeded, Totals};
 use peer::Peer;
 use program::{ProgramDesk, Question};
@@ -73,7 +76,7 @@ pub struct NetworkBoot {
     /// Channel to the supervisor, for [`crate::supervisor::message::Channel`]. Its end means that the
     /// supervisor is gone: then drain as if told to.
     pub supervisor: OwnedFd,
-    /// One SOCK_SEQPACKET channel to the key process for each worker.
+    /// One SOCK_SEQPACKET channel to the key process for each worker, the express worker included.
     pub key_channels: Vec<OwnedFd>,
 }
 
@@ -143,15 +146,18 @@ fn start_workers(
     programs: ProgramDesk,
 ) -> Result<Arc<Shared>, String> {
     let settings = Settings::new(config, None)?;
+    if key_channels.len() < 2 {
+        return Err("the supervisor passed too few channels to the key process".to_owned());
+    }
     let (mut handles, mut starts) = (Vec::new(), Vec::new());
     for channel in key_channels {
-        let (handle, tasks, load) = WorkerHandle::new();
+        let (handle, tasks, seen) = WorkerHandle::new();
         handles.push(handle);
-        starts.push((channel, tasks, load));
+        starts.push((channel, tasks, seen));
     }
     let shared = Arc::new(Shared::new(settings, handles, unattended, programs));
-    for (index, (key_channel, tasks, load)) in starts.into_iter().enumerate() {
-        let start = Start { index, shared: shared.clone(), key_channel, tasks, load };
+    for (index, (key_channel, tasks, seen)) in starts.into_iter().enumerate() {
+        let start = Start { index, shared: shared.clone(), key_channel, tasks, seen };
         let named = thread::Builder::new().name(format!("worker {index}"));
         named
             .spawn(move || {
@@ -164,9 +170,8 @@ fn start_workers(
     Ok(shared)
 }
 
-/// Accepts programs and spreads them over the workers, until the daemon drains.
+/// Accepts programs until the daemon drains.
 async fn accept(shared: Arc<Shared>, listener: Watched, path: PathBuf) {
-    let mut next = 0;
     loop {
         let ready = tokio::select! {
             () = shared.drain.requested() => return,
@@ -175,10 +180,7 @@ async fn accept(shared: Arc<Shared>, listener: Watched, path: PathBuf) {
         let Ok(mut ready) = ready else { return };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         match accept_with(listener.as_fd(), flags) {
-            Ok(socket) => {
-                next = (next + 1) % shared.workers.len().max(1);
-                take_in(&shared, socket, next);
-            }
+            Ok(socket) => take_in(&shared, socket),
             Err(rustix::io::Errno::AGAIN) => ready.clear_ready(),
             Err(rustix::io::Errno::CONNABORTED | rustix::io::Errno::INTR) => {}
             Err(error) => {
@@ -191,7 +193,7 @@ async fn accept(shared: Arc<Shared>, listener: Watched, path: PathBuf) {
     }
 }
 
-fn take_in(shared: &Arc<Shared>, socket: OwnedFd, worker: usize) {
+fn take_in(shared: &Shared, socket: OwnedFd) {
     let peer = match Peer::of(socket.as_fd()) {
         Ok(peer) => peer,
         Err(error) => {
@@ -202,7 +204,9 @@ fn take_in(shared: &Arc<Shared>, socket: OwnedFd, worker: usize) {
     let limits = &shared.settings().config.limits;
     match shared.clients.take(peer.uid, limits.clients, limits.clients_per_user) {
         Ok(counted) => {
-            shared.workers[worker].give(Task::Client { socket, peer, counted });
+            let arrival = Arrival::new(shared, socket, peer, counted);
+            shared.workers[placement::express(shared.workers.len())]
+                .give(Task::Client(Box::new(arrival)));
         }
         Err(exceeded) => {
             Totals::count(&shared.totals.refused);

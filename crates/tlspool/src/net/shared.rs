@@ -11,6 +11,7 @@ use super::chooser::ChooserDesk;
 use super::database::Sight;
 use super::limits::{Failures, LastMinute, Meter, Totals};
 use super::pin::PinDesk;
+use super::placement::{ToDo, Workload};
 use super::program::ProgramDesk;
 use super::registry::Registry;
 use super::settings::Settings;
@@ -21,6 +22,7 @@ use super::worker::WorkerHandle;
 /// One per process.
 pub(crate) struct Shared {
     settings: RwLock<Arc<Settings>>,
+    /// At least two. The last one is the express worker.
     pub(crate) workers: Vec<WorkerHandle>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) pins: Arc<PinDesk>,
@@ -111,5 +113,15 @@ impl Shared {
     pub(crate) fn replace_settings(&self, settings: Settings) {
         self.handshakes.resize(settings.config.limits.handshakes);
         *self.settings.write() = Arc::new(settings);
+    }
+}
+
+impl Workload for Shared {
+    fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    fn to_do(&self, worker: usize) -> ToDo {
+        self.workers[worker].to_do()
     }
 }

@@ -10,7 +10,7 @@ use tlspool_lookup::process::Counters;
 use tokio::sync::oneshot;
 
 use super::shared::Shared;
-use super::worker::{Task, WorkerHandle};
+use super::worker::Task;
 
 /// Counters since the start, and what is in use now.
 pub(crate) async fn status(shared: &Arc<Shared>) -> Value {
@@ -35,7 +35,7 @@ pub(crate) async fn status(shared: &Arc<Shared>) -> Value {
         "draining": shared.drain.is_requested(),
         "clients": shared.clients.in_use(),
         "sessions": shared.sessions.in_use(),
-        "workers": shared.workers.iter().map(WorkerHandle::load).collect::<Vec<_>>(),
+        "workers": shared.workers.iter().map(|worker| worker.to_do().sessions).collect::<Vec<_>>(),
         "pin_program": shared.pins.is_attended(),
         "chooser": shared.choosers.is_attended(),
         "tokens_waiting_for_pin": waiting,

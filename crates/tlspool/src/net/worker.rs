@@ -1,5 +1,5 @@
 //! A worker: one thread with its own runtime, its own channel to the key process and its own
-//! database connection. Programs' connections and TLS sessions live on workers, and never move.
+//! database connection. Programs' connections and TLS sessions live on workers; on which, says [`super::placement`].
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,14 +19,14 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 
 use super::client::ClientId;
-use super::connection;
-use super::fairness::Fairness;
+use super::connection::{self, Arrival};
+use super::fairness::{BETWEEN_LOOKS, Fairness, Sight};
 use super::identities::Identities;
 use super::keys::Keys;
-use super::limits::InUse;
 use super::lookups::Lookups;
 use super::on_the_fly::Workshop;
-use super::peer::Peer;
+use super::pace::Pace;
+use super::placement::{self, ToDo};
 use super::policies::{PolicyDigest, WorkerTables};
 use super::settings::Settings;
 use super::shared::Shared;
@@ -36,7 +36,7 @@ use super::trust::{Trust, TrustDigest};
 /// What a worker is given to do.
 pub(crate) enum Task {
     /// Serve a program's connection.
-    Client { socket: OwnedFd, peer: Peer, counted: InUse },
+    Client(Box<Arrival>),
     /// Perform a handshake, and relay after it.
     Starttls(Box<Request>),
     /// The key process was started anew.
@@ -56,7 +56,16 @@ pub(crate) enum Task {
 /// How others reach a worker.
 pub(crate) struct WorkerHandle {
     tasks: mpsc::UnboundedSender<Task>,
+    seen: Seen,
+}
+
+/// What others see of a worker.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    /// Sessions and handshakes on it.
     load: Arc<AtomicU32>,
+    /// Steps that wait.
+    sight: Sight,
 }
 
 /// A worker's own things, shared by its tasks.
@@ -71,23 +80,19 @@ pub(crate) struct Worker {
     pub(crate) fairness: Fairness<ClientId>,
     settings: RefCell<Arc<Settings>>,
     trust: Trust,
-    load: Arc<AtomicU32>,
+    seen: Seen,
     relays: RefCell<HashMap<u64, Cancel>>,
 }
 
 /// A session counted on its worker.
 pub(crate) struct Loaded(Arc<AtomicU32>);
 
-/// A worker may have this many more sessions than the least loaded before it passes one on:
-/// passing one on costs two wake-ups.
-const TOLERANCE: u32 = 8;
-
 impl WorkerHandle {
-    /// A handle, and what the worker's thread receives by it.
-    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Task>, Arc<AtomicU32>) {
+    /// A handle, what the worker's thread receives by it, and what is to be seen of it.
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Task>, Seen) {
         let (tasks, received) = mpsc::unbounded_channel();
-        let load = Arc::new(AtomicU32::new(0));
-        (Self { tasks, load: load.clone() }, received, load)
+        let seen = Seen::default();
+        (Self { tasks, seen: seen.clone() }, received, seen)
     }
 
     /// Gives the worker something to do; `false` if it has ended.
@@ -95,9 +100,10 @@ impl WorkerHandle {
         self.tasks.send(task).is_ok()
     }
 
-    /// Sessions and handshakes on it.
-    pub(crate) fn load(&self) -> u32 {
-        self.load.load(Ordering::Relaxed)
+    /// What it has to do.
+    pub(crate) fn to_do(&self) -> ToDo {
+        let Seen { load, sight } = &self.seen;
+        ToDo { waiting: sight.waiting(), sessions: load.load(Ordering::Relaxed) }
     }
 }
 
@@ -155,18 +161,18 @@ impl Worker {
 
     /// Counts a session in.
     pub(crate) fn load(&self) -> Loaded {
-        self.load.fetch_add(1, Ordering::Relaxed);
-        Loaded(self.load.clone())
+        self.seen.load.fetch_add(1, Ordering::Relaxed);
+        Loaded(self.seen.load.clone())
     }
 
-    /// The worker that should take the next session: this one, unless another has less to do.
-    pub(crate) fn best(&self) -> usize {
-        let own = self.load.load(Ordering::Relaxed);
-        let least = self.shared.workers.iter().enumerate().min_by_key(|(_, worker)| worker.load());
-        match least {
-            Some((index, worker)) if worker.load() + TOLERANCE < own => index,
-            _ => self.index,
-        }
+    /// The worker that should take the next session of a program.
+    pub(crate) fn best(&self, pace: Pace) -> usize {
+        placement::of_session(&*self.shared, self.index, pace)
+    }
+
+    /// The worker on which the connection of a program should live, if it is another.
+    pub(crate) fn better_for(&self, pace: Pace) -> Option<usize> {
+        placement::of_connection(&*self.shared, self.index, pace)
     }
 }
 
@@ -182,17 +188,22 @@ pub(crate) struct Start {
     pub(crate) shared: Arc<Shared>,
     pub(crate) key_channel: OwnedFd,
     pub(crate) tasks: mpsc::UnboundedReceiver<Task>,
-    pub(crate) load: Arc<AtomicU32>,
+    pub(crate) seen: Seen,
 }
 
 /// Runs a worker on this thread until its handle is dropped or the process ends.
 pub(crate) fn run(start: Start) -> std::io::Result<()> {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let sight = start.seen.sight.clone();
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .event_interval(BETWEEN_LOOKS)
+        .on_thread_park(move || sight.sleeps())
+        .build_local(LocalOptions::default())?;
     runtime.block_on(work(start))
 }
 
 async fn work(start: Start) -> std::io::Result<()> {
-    let Start { index, shared, key_channel, mut tasks, load } = start;
+    let Start { index, shared, key_channel, mut tasks, seen } = start;
     let settings = shared.settings();
     let worker = Rc::new(Worker {
         index,
@@ -203,11 +214,11 @@ async fn work(start: Start) -> std::io::Result<()> {
             shared.database.clone(),
         )),
         workshop: RefCell::default(),
-        fairness: Fairness::new(),
+        fairness: Fairness::new(seen.sight.clone()),
         settings: RefCell::new(settings),
         trust: Trust::new(),
         shared,
-        load,
+        seen,
         relays: RefCell::default(),
     });
     let sharing = worker.clone();
@@ -221,8 +232,8 @@ async fn work(start: Start) -> std::io::Result<()> {
     }
     while let Some(task) = tasks.recv().await {
         match task {
-            Task::Client { socket, peer, counted } => {
-                tokio::task::spawn_local(connection::serve(worker.clone(), socket, peer, counted));
+            Task::Client(arrival) => {
+                tokio::task::spawn_local(connection::serve(worker.clone(), *arrival));
             }
             Task::Starttls(request) => starttls::perform(worker.clone(), *request),
             Task::Tokens(answer) => {

@@ -107,9 +107,9 @@ fn plain_command(name: &str, subcommand: &str) -> Command {
     command
 }
 
-/// One channel for each worker: the network's ends, and the others.
+/// One channel for each worker, the express worker included: the network's ends, and the others.
 fn worker_channels(config: &Config) -> io::Result<(Vec<OwnedFd>, Vec<OwnedFd>)> {
-    (0..config.worker_count()).map(|_| message::pair()).collect()
+    (0..=config.worker_count()).map(|_| message::pair()).collect()
 }
 
 /// Starts the network process and gives it what it needs.

@@ -81,7 +81,7 @@ pub(crate) fn begin(
             return client.send_error(reqid, failure.error, &failure.text);
         }
     };
-    let best = worker.best();
+    let best = worker.best(client.pacer.ask(request.begun, client.under_way()));
     if best != worker.index {
         request.begun = Instant::now();
         if worker.shared.workers[best].give(Task::Starttls(request)) {
