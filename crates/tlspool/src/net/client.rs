@@ -52,6 +52,8 @@ pub(crate) struct Client {
     sessions: Mutex<HashMap<u64, Cancel>>,
     /// Its connection waits for it to become idle, and wants to be told.
     pub(crate) awaits_idle: AtomicBool,
+    /// We take no more requests.
+    stopped: AtomicBool,
     /// It pinged with `DRAIN_NOTICE`.
     pub(crate) wants_drain_notice: AtomicBool,
     /// It pinged with `PLAINTEXT_ALONG`.
@@ -120,6 +122,7 @@ impl Client {
             gone: Cancel::default(),
             sessions: Mutex::default(),
             awaits_idle: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             wants_drain_notice: AtomicBool::new(false),
             brings_plaintext: AtomicBool::new(false),
             pacer: Pacer::default(),
@@ -208,13 +211,19 @@ impl Client {
         self.outbox.lock().flush()
     }
 
-    /// Takes no more requests; what was sent before is still read. A program that sends later
-    /// gets EPIPE, and connects again.
+    /// Takes no more requests. A program that sends later gets EPIPE, and connects again; what it had sent just before
+    /// is still read, and refused, because it could not answer a callback.
     pub(crate) fn stop_reading(&self) {
+        self.stopped.store(true, Ordering::Release);
         if let Some(socket) = &self.outbox.lock().socket {
             // It fails only if the connection has ended already.
             let _ = shutdown(socket, Shutdown::Read);
         }
+    }
+
+    /// Whether it takes no more requests.
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
     }
 
     // ---- callbacks

@@ -74,7 +74,6 @@ pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
         client: client.clone(),
         watched,
         assembler,
-        stopping: false,
         room: None,
     };
     let moves_to = worker.fairness.run(client.id, connection.run()).await;
@@ -110,8 +109,6 @@ struct Connection {
     assembler: Assembler<OwnedFd>,
     /// To wait for room to write; only while that matters.
     room: Option<Watched>,
-    /// We take no more requests: the end of the stream is ours, not the program's.
-    stopping: bool,
 }
 
 /// What a turn of reading came to.
@@ -145,8 +142,7 @@ impl Connection {
                 self.client.send(&Packet { reqid: 0, cbid: 0, body: Body::Draining });
             }
             let owed = !noticed && grace_ends.is_some_and(|end| Instant::now() < end);
-            if told && !self.stopping && !owed && self.client.is_idle() {
-                self.stopping = true;
+            if told && !self.client.has_stopped() && !owed && self.client.is_idle() {
                 self.client.stop_reading();
             }
             if ended && self.client.is_idle() {
@@ -186,7 +182,7 @@ impl Connection {
                     match read(&mut self.assembler, &self.watched, &self.worker, &self.client) {
                         Turn::More => tokio::task::yield_now().await,
                         Turn::Empty => ready.clear_ready(),
-                        Turn::End if self.stopping && !self.is_hung_up() => ended = true,
+                        Turn::End if self.client.has_stopped() && !self.is_hung_up() => ended = true,
                         Turn::End => break,
                     }
                 }
@@ -209,7 +205,7 @@ impl Connection {
                     tracing::warn!(client = %self.client.peer, "disconnected: it does not read its answers");
                     break;
                 }
-                () = at(grace_ends), if told && !self.stopping && owed => {}
+                () = at(grace_ends), if told && !self.client.has_stopped() && owed => {}
                 () = self.client.attention.notified() => {}
                 () = drain.requested(), if !told => {}
             }
@@ -310,6 +306,9 @@ fn dispatch(worker: &Rc<Worker>, client: &Arc<Client>, record: &mut Assembled<Ow
             refuse(PoolError::CommandBadCallbackResponse, text);
         }
         return;
+    }
+    if client.has_stopped() {
+        return refuse(PoolError::Draining, "this pool is being replaced; connect again");
     }
     if let Body::Datagram(piece) = &packet.body {
         if descriptor.is_some() {
@@ -420,38 +419,4 @@ fn dispatch(worker: &Rc<Worker>, client: &Arc<Client>, record: &mut Assembled<Ow
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::net::UnixStream;
-
-    use tlspool_wire::{Lidentry, Pinentry};
-    use tokio::runtime::{Builder, LocalOptions};
-
-    use super::super::limits::Meter;
-    use super::*;
-
-    #[test]
-    fn what_belongs_to_a_connection_ends_with_a_panic_too() {
-        let (here, _there) = UnixStream::pair().unwrap();
-        let peer = Peer::of(here.as_fd()).unwrap();
-        let counted = Arc::<Meter>::default().take(peer.uid, 10, 10).ok().unwrap();
-        let client = Client::new(Arc::new(here.into()), peer, counted);
-        let (pins, choosers) = (Arc::<PinDesk>::default(), Arc::<ChooserDesk>::default());
-        let in_flight = client.begin(10).unwrap();
-        pins.register(&client, 1, &Pinentry::default(), in_flight).unwrap();
-        choosers.register(&client, 2, &Lidentry::default()).unwrap();
-        assert!(pins.is_attended() && choosers.flags_for(client.uid()).is_some());
-        let ends = Ends { client: client.clone(), pins: pins.clone(), choosers: choosers.clone() };
-        let runtime = Builder::new_current_thread().build_local(LocalOptions::default()).unwrap();
-        let ended: Result<(), _> = runtime.block_on(async {
-            let task = tokio::task::spawn_local(async move {
-                let _ends = ends;
-                tokio::task::yield_now().await;
-                panic!("as if a record did this");
-            });
-            task.await
-        });
-        assert!(ended.unwrap_err().is_panic());
-        assert!(client.gone.is_requested());
-        assert!(!pins.is_attended() && choosers.flags_for(client.uid()).is_none());
-    }
-}
+mod tests;

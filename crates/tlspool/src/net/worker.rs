@@ -16,7 +16,8 @@ use tlspool_openpgp::Certificate;
 use tlspool_validate::sources::{Query, Sources};
 use tlspool_validate::{Expected, Inquiry, Refused, Validated};
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 
 use super::client::ClientId;
 use super::connection::{self, Arrival};
@@ -55,7 +56,7 @@ pub(crate) enum Task {
 
 /// How others reach a worker.
 pub(crate) struct WorkerHandle {
-    tasks: mpsc::UnboundedSender<Task>,
+    tasks: UnboundedSender<Task>,
     seen: Seen,
 }
 
@@ -89,8 +90,8 @@ pub(crate) struct Loaded(Arc<AtomicU32>);
 
 impl WorkerHandle {
     /// A handle, what the worker's thread receives by it, and what is to be seen of it.
-    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Task>, Seen) {
-        let (tasks, received) = mpsc::unbounded_channel();
+    pub(crate) fn new() -> (Self, UnboundedReceiver<Task>, Seen) {
+        let (tasks, received) = unbounded_channel();
         let seen = Seen::default();
         (Self { tasks, seen: seen.clone() }, received, seen)
     }
@@ -108,6 +109,29 @@ impl WorkerHandle {
 }
 
 impl Worker {
+    /// A worker of this thread's, and what it is given to do.
+    pub(crate) fn new(start: Start) -> std::io::Result<(Rc<Self>, UnboundedReceiver<Task>)> {
+        let Start { index, shared, key_channel, tasks, seen } = start;
+        let settings = shared.settings();
+        let worker = Self {
+            index,
+            keys: Keys::new(key_channel)?,
+            lookups: Lookups::new(&settings),
+            identities: RefCell::new(Identities::one_of(
+                settings.config.database.to_path_buf(),
+                shared.database.clone(),
+            )),
+            workshop: RefCell::default(),
+            fairness: Fairness::new(seen.sight.clone()),
+            settings: RefCell::new(settings),
+            trust: Trust::new(),
+            shared,
+            seen,
+            relays: RefCell::default(),
+        };
+        Ok((Rc::new(worker), tasks))
+    }
+
     /// The settings in force.
     pub(crate) fn settings(&self) -> Arc<Settings> {
         self.settings.borrow().clone()
@@ -187,7 +211,7 @@ pub(crate) struct Start {
     pub(crate) index: usize,
     pub(crate) shared: Arc<Shared>,
     pub(crate) key_channel: OwnedFd,
-    pub(crate) tasks: mpsc::UnboundedReceiver<Task>,
+    pub(crate) tasks: UnboundedReceiver<Task>,
     pub(crate) seen: Seen,
 }
 
@@ -203,31 +227,14 @@ pub(crate) fn run(start: Start) -> std::io::Result<()> {
 }
 
 async fn work(start: Start) -> std::io::Result<()> {
-    let Start { index, shared, key_channel, mut tasks, seen } = start;
-    let settings = shared.settings();
-    let worker = Rc::new(Worker {
-        index,
-        keys: Keys::new(key_channel)?,
-        lookups: Lookups::new(&settings),
-        identities: RefCell::new(Identities::one_of(
-            settings.config.database.to_path_buf(),
-            shared.database.clone(),
-        )),
-        workshop: RefCell::default(),
-        fairness: Fairness::new(seen.sight.clone()),
-        settings: RefCell::new(settings),
-        trust: Trust::new(),
-        shared,
-        seen,
-        relays: RefCell::default(),
-    });
+    let (worker, mut tasks) = Worker::new(start)?;
     let sharing = worker.clone();
     tokio::task::spawn_local(async move { sharing.fairness.share_out().await });
     // Whether there is a database is known, and told, from the start: one that goes missing later is missed.
     if let Err(error) = worker.identities.borrow_mut().changes() {
         tracing::error!("{error}");
     }
-    if index == 0 {
+    if worker.index == 0 {
         worker.keys.serve_pins(&worker.shared);
     }
     while let Some(task) = tasks.recv().await {
