@@ -81,7 +81,7 @@ fn header(out: &mut String, method: &Method, programs: &Path) -> std::fmt::Resul
         out,
         "# Benchmarks\n\nWritten by `make bench`. Do not edit: run it again.\n\n\
          `tlstunnel -s` with the pool beside other TLS proxies, each with {WORKERS} workers \
-         (stunnel has a thread per connection instead), the same certificates, TLS 1.3 with \
+         (stunnel has a thread per connection instead; the pool has its express worker besides), the same certificates, TLS 1.3 with \
          {suite} and X25519, tickets on, and the same plaintext backend. Load \
          generator, candidates and backend share the cores, so the CPU time of all the \
          candidate's processes per operation is the fair measure, and the rate says what is \
