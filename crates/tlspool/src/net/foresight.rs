@@ -204,8 +204,12 @@ mod tests {
     use std::future::ready;
 
     use tlspool_validate::sources::Outcome;
+    use tokio::runtime::{Builder, LocalOptions};
+    use tokio::task::yield_now;
 
+    use super::super::settings::Settings;
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn what_is_remembered_counts_for_its_time_however_long_the_peer_takes() {
@@ -224,5 +228,30 @@ mod tests {
         assert!(matches!(seat(1).brought(&all), Brought::Stale));
         assert!(matches!(seat(2).brought(&all), Brought::Missed(steps) if steps.len() == 1));
         assert!(matches!(seat(3).brought(&all), Brought::Missed(_)), "too few answers");
+    }
+
+    #[test]
+    fn who_is_about_to_come_is_waited_for_and_who_does_not_come_for_a_moment_only() {
+        let mut builder = Builder::new_current_thread();
+        let runtime = builder.enable_all().build_local(LocalOptions::default()).unwrap();
+        runtime.block_on(async {
+            let settings = Settings::new(Config::default(), None).unwrap();
+            let foresight = Foresight::new(Lookups::new(&settings));
+            let travel = |answers: Pin<Box<dyn Future<Output = _>>>| {
+                let answers = answers.shared();
+                let journey = Journey { queries: Vec::new(), begun: Instant::now(), answers };
+                foresight.journeys.borrow_mut().push(journey);
+            };
+            travel(Box::pin(async {
+                yield_now().await;
+                Rc::new(Vec::new())
+            }));
+            foresight.arrive().await;
+            let first = foresight.journeys.borrow()[0].answers.clone();
+            assert!(first.now_or_never().is_some(), "it is at hand");
+            travel(Box::pin(std::future::pending()));
+            // It ends.
+            foresight.arrive().await;
+        });
     }
 }

@@ -1,7 +1,7 @@
 //! Which worker does what.
 //!
 //! A session lives on the worker that has the fewest, and never moves. The last worker is the *express* worker: what slow
-//! programs ask for is read there, and their sessions begin there while the others are busy. So it has mostly nothing to
+//! programs ask for is read there, and their sessions begin there unless another worker has less to do. So it has mostly nothing to
 //! do, and the kernel gives a processor to a thread that has mostly nothing to do at once; one that computes all the
 //! time has to wait for the others that do, at each step of a handshake.
 
