@@ -11,7 +11,7 @@ use tlspool_client::{CtlKey, Starttls, Text};
 use tlspool_tests::{House, LIMIT};
 
 use crate::alone;
-use crate::processes::Holdings;
+use crate::processes::{Holdings, room_for_descriptors};
 use crate::raw::{Raw, client, server, tcp};
 
 /// Failed requests in all.
@@ -160,5 +160,18 @@ fn a_hundred_thousand_failures_leave_nothing() {
             "memory is left: {before:?} {after:?}"
         );
     }
+    daemon.stop();
+}
+
+/// While others wait for nothing, its table of descriptors need not grow.
+#[test]
+fn there_is_room_for_many_descriptors_from_the_start() {
+    let house = House::new();
+    let daemon = house.start();
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let wanted = limit.map_or(1 << 16, |limit| limit.min(1 << 16));
+    let pid = house.status()["daemon"]["network_pid"].as_u64().unwrap() as u32;
+    let room = room_for_descriptors(pid);
+    assert!(room >= wanted, "room for {room} of {wanted}");
     daemon.stop();
 }

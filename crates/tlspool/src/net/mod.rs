@@ -42,14 +42,16 @@ mod trust;
 mod turns;
 mod worker;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 
+use rustix::io::fcntl_dupfd_cloexec;
 use rustix::net::{SocketFlags, accept_with};
+use rustix::process::{Resource, getrlimit};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 
@@ -66,6 +68,9 @@ use worker::{Start, Task, WorkerHandle};
 
 /// What sessions get to end in when they are cut; less than the supervisor waits besides.
 const CUT_TIME: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// So many descriptors have room from the start; a session has two. The table takes half a megabyte of the kernel's memory.
+const DESCRIPTORS: RawFd = 1 << 16;
 
 /// What the supervisor gives the network process.
 pub struct NetworkBoot {
@@ -89,8 +94,23 @@ pub struct Listener {
     pub path: PathBuf,
 }
 
+/// Has the kernel make this process's table of descriptors as large as many sessions need.
+///
+/// It grows by itself, but in a process with several threads whoever opens the descriptor that is too many waits until
+/// all processors have been elsewhere, and so does everybody who opens another meanwhile: tens of milliseconds on a busy
+/// machine, and again each time that their number has doubled.
+fn make_room_for_descriptors(any: &OwnedFd) {
+    let limit = getrlimit(Resource::Nofile).current.and_then(|limit| RawFd::try_from(limit).ok());
+    let last = limit.map_or(DESCRIPTORS, |limit| limit.min(DESCRIPTORS)) - 1;
+    // The table has room for a descriptor's number from the first time that there is one of it.
+    if let Err(error) = fcntl_dupfd_cloexec(any, last) {
+        tracing::debug!(last, "no room for descriptors ahead of time: {error}");
+    }
+}
+
 /// Runs the network process until it has drained.
 pub fn run(boot: NetworkBoot) -> ExitCode {
+    make_room_for_descriptors(&boot.supervisor);
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     match runtime {
         Ok(runtime) => runtime.block_on(front(boot)),

@@ -9,8 +9,11 @@ use parking_lot::Mutex;
 const EACH: Duration = Duration::from_millis(3);
 /// for so many at once,
 const AT_ONCE: u32 = 16;
-/// and has no more under way,
-const UNDER_WAY: u32 = 8;
+/// for so many at once as long as it has not asked for any more slowly,
+const AT_FIRST: u32 = 4;
+/// and has no more under way. Handshakes that are held up by a busy machine are no reason to hold the next ones up as well,
+/// so this is more than a slow program has even then.
+const UNDER_WAY: u32 = 32;
 /// and when it was quick, it is slow again after as long as these take.
 const REMEMBERED: u32 = 64;
 
@@ -28,7 +31,8 @@ pub(crate) struct Pacer(Mutex<Watch>);
 
 #[derive(Debug, Default)]
 struct Watch {
-    /// When a slow program would ask for the next one, after all that this one has asked for.
+    /// When a slow program would ask for the next one, after all that this one has asked for. Of a new one that is not known,
+    /// and it begins ahead of time: what many of them ask for first is much.
     next: Option<Instant>,
     pace: Pace,
 }
@@ -37,7 +41,9 @@ impl Pacer {
     /// The program asks for a session now, and so many of its requests are under way.
     pub(crate) fn ask(&self, now: Instant, under_way: u32) -> Pace {
         let mut watch = self.0.lock();
-        let ahead = watch.next.map_or(Duration::ZERO, |next| next.saturating_duration_since(now));
+        let ahead = watch
+            .next
+            .map_or(EACH * (AT_ONCE - AT_FIRST), |next| next.saturating_duration_since(now));
         watch.next = Some(now + (ahead + EACH).min(EACH * REMEMBERED));
         // Not to and fro about one figure.
         watch.pace = match watch.pace {
@@ -68,8 +74,17 @@ mod tests {
     fn who_asks_slowly_or_seldom_is_slow() {
         let begin = Instant::now();
         assert_eq!(slow(&Pacer::default(), begin, 1000, EACH), 1000);
-        assert_eq!(slow(&Pacer::default(), begin, AT_ONCE, Duration::ZERO), AT_ONCE);
-        assert_eq!(slow(&Pacer::default(), begin, 1000, Duration::ZERO), AT_ONCE);
+        let known = Pacer::default();
+        assert_eq!(slow(&known, begin, 1000, EACH * 2), 1000);
+        let later = begin + EACH * 2000;
+        assert_eq!(slow(&known, later, 1000, Duration::ZERO), AT_ONCE);
+    }
+
+    #[test]
+    fn of_who_is_new_less_at_once_is_slow() {
+        let begin = Instant::now();
+        assert_eq!(slow(&Pacer::default(), begin, AT_FIRST, Duration::ZERO), AT_FIRST);
+        assert_eq!(slow(&Pacer::default(), begin, 1000, Duration::ZERO), AT_FIRST);
     }
 
     #[test]
