@@ -6,14 +6,15 @@
 //! Never logged, at no level: PINs, keys, session secrets, application data.
 
 mod format;
+mod lines;
 mod sink;
 
 use crate::config::{Log, LogLevel, LogTarget};
-use format::Line;
+use lines::{Lines, MESSAGE, Queue};
 use sink::{Sink, SinkError};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
@@ -30,17 +31,10 @@ const REST: Duration = Duration::from_millis(5);
 /// At the end of a process, how long the log may still take.
 const FLUSH_TIME: Duration = Duration::from_secs(2);
 
-static WRITER: OnceLock<SyncSender<Entry>> = OnceLock::new();
+static WRITER: OnceLock<Arc<Queue>> = OnceLock::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 static FILTER: OnceLock<reload::Handle<LevelFilter, tracing_subscriber::Registry>> =
     OnceLock::new();
-
-/// What the writing thread gets.
-enum Entry {
-    Line(Line),
-    /// Everything before this is written.
-    Flush(SyncSender<()>),
-}
 
 /// Why the log cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -57,11 +51,12 @@ pub enum LogError {
 /// settled, is standard error.
 pub fn init(log: &Log, name: &'static str) -> Result<(), LogError> {
     let sink = Sink::open(log.target, name)?;
-    let (queue, lines) = sync_channel(QUEUE);
-    std::thread::Builder::new().name("log".into()).spawn(move || write_lines(sink, &lines))?;
+    let queue = Arc::new(Queue::new(QUEUE));
     let (filter, handle) = reload::Layer::new(level_filter(log.level));
     let layer = QueueLayer { queue: queue.clone() }.with_filter(filter);
     if tracing_subscriber::registry().with(layer).try_init().is_ok() {
+        let lines = queue.clone();
+        std::thread::Builder::new().name("log".into()).spawn(move || write_lines(sink, &lines))?;
         let _ = FILTER.set(handle);
         let _ = WRITER.set(queue);
         // Standard error may be closed.
@@ -79,10 +74,9 @@ pub fn reload(log: &Log) {
 
 /// Waits until everything is written, but no longer than a moment: for the end of a process.
 pub fn flush() {
-    let (written, done) = sync_channel(1);
-    if let Some(writer) = WRITER.get()
-        && writer.try_send(Entry::Flush(written)).is_ok()
-    {
+    if let Some(queue) = WRITER.get() {
+        let (written, done) = sync_channel(1);
+        queue.flush(written);
         let _ = done.recv_timeout(FLUSH_TIME);
     }
 }
@@ -115,29 +109,23 @@ fn level_filter(level: LogLevel) -> LevelFilter {
     }
 }
 
-fn write_lines(mut sink: Sink, entries: &Receiver<Entry>) {
-    let mut told = 0;
-    while let Ok(first) = entries.recv() {
-        for entry in std::iter::once(first).chain(entries.try_iter()) {
-            match entry {
-                Entry::Line(line) => sink.write(&line),
-                Entry::Flush(written) => {
-                    sink.flush();
-                    let _ = written.send(());
-                }
-            }
-        }
+fn write_lines(mut sink: Sink, queue: &Queue) -> ! {
+    let (mut told, mut lines) = (0, Lines::default());
+    loop {
+        let flushes = queue.take(&mut lines);
+        lines.iter().for_each(|line| sink.write(&line));
         let dropped = dropped_lines();
         if dropped > told {
-            sink.write(&Line {
-                time: SystemTime::now(),
-                level: Level::WARN,
-                message: format!("{} log lines were dropped: the log is too slow", dropped - told),
-                fields: Vec::new(),
-            });
+            let text = format!("{} log lines were dropped: the log is too slow", dropped - told);
+            let line = Lines::line(SystemTime::now(), Level::WARN, &[(MESSAGE, &text)]);
+            line.iter().for_each(|line| sink.write(&line));
             told = dropped;
         }
         sink.flush();
+        for written in flushes {
+            // Who has waited for too long is gone.
+            let _ = written.try_send(());
+        }
         // Whoever logs while this thread rests need not wake it, which would cost more than the line.
         std::thread::sleep(REST);
     }
@@ -145,12 +133,12 @@ fn write_lines(mut sink: Sink, entries: &Receiver<Entry>) {
 
 /// Puts every event into the queue.
 struct QueueLayer {
-    queue: SyncSender<Entry>,
+    queue: Arc<Queue>,
 }
 
 impl<S: Subscriber> Layer<S> for QueueLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        if self.queue.try_send(Entry::Line(Line::of(event))).is_err() {
+        if !self.queue.put(event) {
             DROPPED.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -162,8 +150,8 @@ mod tests {
 
     #[test]
     fn whoever_logs_never_waits() {
-        let (queue, lines) = sync_channel(1);
-        let subscriber = tracing_subscriber::registry().with(QueueLayer { queue });
+        let queue = Arc::new(Queue::new(1));
+        let subscriber = tracing_subscriber::registry().with(QueueLayer { queue: queue.clone() });
         let before = dropped_lines();
         tracing::subscriber::with_default(subscriber, || {
             for n in 0..3 {
@@ -171,7 +159,10 @@ mod tests {
             }
         });
         assert_eq!(dropped_lines() - before, 2);
-        assert!(matches!(lines.recv().unwrap(), Entry::Line(line) if line.text() == "a line n=0"));
+        let mut lines = Lines::default();
+        queue.take(&mut lines);
+        let texts: Vec<_> = lines.iter().map(|line| line.text()).collect();
+        assert_eq!(texts, ["a line n=0"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Where lines end: standard error, or the datagram socket of journald or syslog.
 
-use super::format::Line;
+use super::lines::Line;
 use crate::config::LogTarget;
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
@@ -70,10 +70,10 @@ impl Sink {
 
     /// Writes a line, to standard error with the next [`Self::flush`], and waits as long as that takes:
     /// this is the log's own thread. A line that cannot be written is lost; there is nobody to tell.
-    pub(super) fn write(&mut self, line: &Line) {
+    pub(super) fn write(&mut self, line: &Line<'_>) {
         match self {
             Self::Stderr { name, pid, unwritten } => {
-                unwritten.push_str(&line.for_stderr(name, *pid));
+                line.put_for_stderr(unwritten, name, *pid);
             }
             Self::Socket { socket, daemon, name, pid } => {
                 let entry = if daemon.journald {
@@ -103,6 +103,7 @@ impl Sink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logging::lines::{Lines, MESSAGE};
     use std::time::{Duration, UNIX_EPOCH};
     use tracing::Level;
 
@@ -129,8 +130,9 @@ mod tests {
             };
             let socket = listen();
             let mut sink = Sink::to(daemon, "tlspool", 7).unwrap();
-            let (time, fields) = (UNIX_EPOCH, vec![("remote", "a.example".to_owned())]);
-            let line = Line { time, level: Level::WARN, message: "met".into(), fields };
+            let fields = [(MESSAGE, "met"), ("remote", "a.example")];
+            let lines = Lines::line(UNIX_EPOCH, Level::WARN, &fields);
+            let line = lines.iter().next().unwrap();
             let expected =
                 if journald { "TLSPOOL_REMOTE\n" } else { "<28>tlspool[7]: met remote=" };
             sink.write(&line);
