@@ -28,7 +28,7 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// The same for UDP.
+/// The same, and free for UDP as well: resolvers ask from any port, these included.
 pub fn free_udp_port() -> u16 {
     loop {
         let port = free_port();

@@ -22,7 +22,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::authority::Leaf;
-use crate::net::free_port;
+use crate::net::free_udp_port;
 use crate::process::{Process, openssl, run};
 
 /// How a zone is signed.
@@ -160,7 +160,7 @@ impl ZoneSet {
     /// Signs and serves them.
     pub fn serve(mut self) -> Zones {
         let (folder, names) = self.sign();
-        let port = free_port();
+        let port = free_udp_port();
         let deepest = names.iter().map(|name| depth(name)).max().unwrap_or(0);
         let groups = if self.separate { deepest + 1 } else { 1 };
         let mut servers = Vec::new();

@@ -10,7 +10,7 @@ use tlspool_lookup::dns::{
     DnsSettings, Forwarder, Protocol, Resolver, TlsServer, UpstreamSettings,
 };
 use tlspool_lookup::names::LookupFailure;
-use tlspool_tests::net::free_port;
+use tlspool_tests::net::free_udp_port;
 use tlspool_tests::process::run;
 use tlspool_tests::zones::{Signing, ZoneSet, Zones};
 use tlspool_tests::{Authority, Leaf, Process};
@@ -32,7 +32,7 @@ impl Unbound {
         let folder = TempDir::new().unwrap();
         let authority = Authority::new(folder.path(), "resolvers");
         let leaf = authority.leaf("dns.example.com");
-        let (port, tls_port) = (free_port(), free_port());
+        let (port, tls_port) = (free_udp_port(), free_udp_port());
         let modules = if validating { "validator iterator" } else { "iterator" };
         let config = folder.path().join("unbound.conf");
         let text = format!(

@@ -7,7 +7,18 @@ use std::thread;
 
 use hickory_resolver::proto::op::Message;
 use hickory_resolver::proto::rr::RecordType;
-use tlspool_tests::net::{dial, free_port, limit};
+use tlspool_tests::net::{dial, free_udp_port, limit};
+
+/// Sockets at the same port.
+fn listen() -> (UdpSocket, TcpListener, SocketAddr) {
+    loop {
+        let address = SocketAddr::from(([127, 0, 0, 1], free_udp_port()));
+        // Somebody may ask from there in this very moment.
+        if let (Ok(udp), Ok(tcp)) = (UdpSocket::bind(address), TcpListener::bind(address)) {
+            return (udp, tcp, address);
+        }
+    }
+}
 
 /// A question, and what the honest server says.
 pub(crate) struct Asked {
@@ -50,9 +61,7 @@ impl Liar {
         honest: SocketAddr,
         lie: impl Fn(Asked) -> Answers + Send + Sync + 'static,
     ) -> Self {
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let udp = UdpSocket::bind(address).unwrap();
-        let tcp = TcpListener::bind(address).unwrap();
+        let (udp, tcp, address) = listen();
         let stranger = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
         let lie = {
