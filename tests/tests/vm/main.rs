@@ -17,8 +17,8 @@ use std::process::{Command, Stdio};
 
 use tlspool_tests::binaries::{program, workspace};
 
-/// The whole life of the guest, in seconds.
-const LIFE: &str = "900";
+/// The whole life of the guest, in seconds: as long as the weather may hold up the last handshake, and the last message.
+const LIFE: &str = "1500";
 
 #[test]
 fn everything_but_weather_in_the_guest() {

@@ -29,7 +29,7 @@ const MESSAGES: u32 = 5000;
 const BURST: u32 = 16;
 /// What a socket's buffer holds, in bytes: some bursts, as netem makes of it what it likes.
 const BUFFER: usize = 1 << 20;
-/// All of it; a handshake that has bad luck waits for seconds more than once.
+/// All of one session's messages; a mark that has bad luck waits for seconds more than once.
 const PATIENCE: Duration = Duration::from_mins(8);
 
 /// What netem is told.
@@ -195,7 +195,7 @@ fn handshakes_complete_and_messages_come_whole_once_or_not_at_all() {
     setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).unwrap();
     // The sessions that speak are among the first, and silent until the last handshake is done.
     let two = Two::new(
-        "[limits]\nhandshake_timeout = \"8m\"\ncallback_timeout = \"2m\"\ndatagram_idle_timeout = \"15m\"",
+        "[limits]\nhandshake_timeout = \"12m\"\ncallback_timeout = \"2m\"\ndatagram_idle_timeout = \"15m\"",
     );
     let weather = Weather::begin(FOUL);
     let begun = Instant::now();

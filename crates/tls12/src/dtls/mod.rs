@@ -60,9 +60,9 @@ impl Default for Config {
             mtu: 1400,
             initial_timeout: Duration::from_secs(1),
             max_timeout: Duration::from_mins(1),
-            // Eight minutes: where a fifth of all packets is lost, ten attempts in a row fail once in some ten
-            // thousand handshakes.
-            max_sendings: 13,
+            // Twelve minutes. Where a fifth of all packets is lost, ten attempts in a row fail once in some ten thousand
+            // handshakes, so each fails with 0.4, and as many as these once in some millions.
+            max_sendings: 17,
             max_message: 1 << 16,
         }
     }
