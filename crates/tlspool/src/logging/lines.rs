@@ -13,6 +13,8 @@ use parking_lot::{Condvar, Mutex};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level};
 
+/// What tracing calls the text of an event.
+pub(super) const MESSAGE: &str = "message";
 /// Most that waits, in bytes of text.
 const MOST_TEXT: usize = 4 << 20;
 /// Memory for so much text is kept while nothing is logged.
@@ -130,9 +132,6 @@ impl<'a> Line<'a> {
         })
     }
 }
-
-/// What tracing calls the text of an event.
-pub(super) const MESSAGE: &str = "message";
 
 /// Lines that wait for the thread that writes.
 #[derive(Debug)]
