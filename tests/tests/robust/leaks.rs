@@ -163,7 +163,7 @@ fn a_hundred_thousand_failures_leave_nothing() {
     daemon.stop();
 }
 
-/// While others wait for nothing, its table of descriptors need not grow.
+/// The kernel need not make its table of descriptors larger in a rush, while all threads that open one wait.
 #[test]
 fn there_is_room_for_many_descriptors_from_the_start() {
     let house = House::new();

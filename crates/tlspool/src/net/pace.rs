@@ -31,8 +31,8 @@ pub(crate) struct Pacer(Mutex<Watch>);
 
 #[derive(Debug, Default)]
 struct Watch {
-    /// When a slow program would ask for the next one, after all that this one has asked for. Of a new one that is not known,
-    /// and it begins ahead of time: what many of them ask for first is much.
+    /// When a slow program would ask for the next one, after all that this one has asked for. None for a new one,
+    /// which begins ahead of that: there may be many of them, and what all ask for first is much.
     next: Option<Instant>,
     pace: Pace,
 }
