@@ -283,7 +283,7 @@ fn main() {
         caller.daemon.stop();
     }
     server.stop();
-    let (users, rounds) = if options.quick { (50, 1) } else { (1000, 5) };
+    let (users, rounds) = if options.quick { (50, 1) } else { (1000, 9) };
     print!("{}", thousand::run(users, rounds));
 }
 

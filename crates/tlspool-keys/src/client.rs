@@ -484,6 +484,7 @@ impl Shared {
                     Event::PinDone { prompt, .. } => {
                         state.prompts.retain(|open| open.prompt != *prompt);
                     }
+                    Event::PinIdle { .. } => {}
                 }
                 drop(state);
                 let _ = self.events.send(event); // nobody may listen

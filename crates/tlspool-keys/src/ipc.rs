@@ -114,6 +114,12 @@ pub enum Event {
         /// Whether the token accepted a PIN.
         accepted: bool,
     },
+    /// No request waits for the answer to this question any more, which would still unlock the token for the next one.
+    /// When one waits again, the question is put again.
+    PinIdle {
+        /// The question.
+        prompt: u32,
+    },
 }
 
 /// A question for a PIN.
@@ -289,6 +295,10 @@ impl Event {
                 put_u32(out, *prompt);
                 out.push(u8::from(*accepted));
             }
+            Self::PinIdle { prompt } => {
+                out.push(3);
+                put_u32(out, *prompt);
+            }
         }
     }
 }
@@ -313,6 +323,7 @@ pub fn decode_message(datagram: &[u8]) -> Result<Message<'_>, Malformed> {
                 },
             }),
             2 => Event::PinDone { prompt: from.u32()?, accepted: from.flag()? },
+            3 => Event::PinIdle { prompt: from.u32()? },
             _ => return Err(Malformed),
         })
     } else {
@@ -496,6 +507,7 @@ mod tests {
             token,
         })));
         messages.push(Message::Event(Event::PinDone { prompt: 5, accepted: true }));
+        messages.push(Message::Event(Event::PinIdle { prompt: 6 }));
         messages
     }
 

@@ -18,7 +18,7 @@ use crate::pem::{self, PemKey};
 use crate::pin::{PinMemory, PinSource};
 use crate::pkcs11::Fault;
 use crate::pkcs11::load::Module;
-use crate::pkcs11::token::{Done, Surroundings, Token, TokenKey, Work};
+use crate::pkcs11::token::{Done, PinWanted, Surroundings, Token, TokenKey, Work};
 use crate::pkcs11::watch::Watch;
 use crate::uri::{KeyUri, ObjectClass, Pkcs11Uri};
 use crate::{KeyAlgorithm, KeyError, KeyId, KeyInfo, SignScheme, TokenName, TokenStatus};
@@ -481,10 +481,10 @@ impl KeyStore {
         module.refresh_in_use(&self.around.watch.caller(&module.name))
     }
 
-    /// Fails requests that waited for a PIN too long; returns whether there were any.
-    pub(crate) fn expire(&self, now: Instant) -> bool {
+    /// Fails requests that waited for a PIN too long.
+    pub(crate) fn expire(&self, now: Instant) {
         let tokens = self.tokens.lock().clone();
-        tokens.iter().filter(|token| token.expire(now)).count() > 0
+        tokens.iter().for_each(|token| token.expire(now));
     }
 
     /// The module in which a call takes too long.
@@ -492,8 +492,12 @@ impl KeyStore {
         self.around.watch.hung()
     }
 
-    pub(crate) fn waits_for_pin(&self, name: &TokenName) -> bool {
-        self.named(name).iter().any(|token| token.waits_for_pin())
+    pub(crate) fn pin_wanted(&self, name: &TokenName) -> PinWanted {
+        let wanted = |of| self.named(name).iter().any(|token| token.pin_wanted() == of);
+        [PinWanted::Now, PinWanted::Later]
+            .into_iter()
+            .find(|of| wanted(*of))
+            .unwrap_or(PinWanted::No)
     }
 
     fn named(&self, name: &TokenName) -> Vec<Arc<Token>> {

@@ -243,19 +243,43 @@ fn an_answer_that_nobody_needs_any_more_is_no_end_either() {
 }
 
 #[test]
-fn a_handshake_that_gives_up_does_not_end_the_pin_program() {
+fn a_pin_that_is_late_for_its_handshake_unlocks_the_token_for_the_next() {
     let house = House::new();
     locked(&house);
     let daemon = house.start();
+    let server = Server::greeter(house.pool(), open().timeout_ms(2000));
+    let peer = Process::start(&mut s_client(&house, &server.at(), "example.com", &[]));
+    server.outcome().unwrap_err();
+    assert!(!peer.end().0.success());
+    // Who comes to enter PINs only now is asked all the same, and again if it is wrong.
     let mut person = person(&house);
-    let server = Server::greeter(house.pool(), open());
+    person.await_words(QUESTION);
+    person.tell("314159\n");
+    let asked = |said: &str| said.matches(QUESTION).count() == 2;
+    person.await_that("the question again", asked);
+    person.tell(format!("{PIN}\n"));
+    house.await_section("tokens_waiting_for_pin", |waiting| *waiting == serde_json::json!([]));
+    greeted(&house, open(), "example.com", &[]);
+    assert!(asked(&person.said()), "{}", person.said());
+    daemon.stop();
+}
+
+#[test]
+fn a_person_who_still_may_answer_is_let_go_when_the_daemon_is_replaced() {
+    let house = House::new();
+    locked(&house);
+    let old = house.start();
+    let mut person = person(&house);
+    let server = Server::greeter(house.pool(), open().timeout_ms(2000));
     let peer = Process::start(&mut s_client(&house, &server.at(), "example.com", &[]));
     person.await_words(QUESTION);
-    drop(peer);
     server.outcome().unwrap_err();
-    house.await_section("tokens_waiting_for_pin", |waiting| *waiting == serde_json::json!([]));
-    // Nobody needs this answer.
+    assert!(!peer.end().0.success());
+    let new = house.start_with(&["-k"]);
+    let (status, log) = old.end();
+    assert!(status.success() && log.contains("drained"), "{status}: {log}");
     person.tell("314159\n");
+    house.await_section("pin_program", |there| there == true);
     unlocked(&house, &mut person, 2);
-    daemon.stop();
+    new.stop();
 }

@@ -6,6 +6,9 @@
 //!              └── pin_arrived ── parked
 //! ```
 //!
+//! A person may take longer than those who wait. The question stays for a while when they have given up, and the
+//! answer unlocks the token for whoever comes next ([`Work::Unlock`]).
+//!
 //! A lane is a session and the objects found in it. Whoever works takes one out of the idle list
 //! and puts it back: a worker thread, a caller of the synchronous interface, or the thread that
 //! received a request when the token is known to be fast ([`Token::sign_now`]), which saves two
@@ -39,6 +42,8 @@ const MAX_HANDLES: usize = 1024;
 const MAX_COPIES: usize = 64;
 /// How often a copied key is looked for on the token: one that was destroyed there stops signing.
 const CHECK_COPY: Duration = Duration::from_mins(1);
+/// How long a person may still answer when those who waited for the PIN have given up.
+const STILL_ASKED: Duration = Duration::from_mins(10);
 /// Signatures faster than this are made on the thread that received the request; one with a large
 /// RSA key in a file takes as long.
 const FAST_MICROS: u32 = 1500;
@@ -80,6 +85,10 @@ struct State {
     lanes: usize,
     queue: VecDeque<Job>,
     parked: Vec<Job>,
+    /// Jobs that worker threads are at: neither queued nor parked.
+    running: usize,
+    /// Until then the answer of a person unlocks the token, although nobody waits for it any more.
+    still_asked: Option<Instant>,
     threads: usize,
     resting: usize,
     answers: Answers,
@@ -133,10 +142,25 @@ pub(crate) struct TokenKey {
 
 /// Something to do on a session.
 pub(crate) enum Work {
-    Sign { key: Arc<TokenKey>, scheme: SignScheme, message: Vec<u8> },
-    SignDigest { key: Arc<TokenKey>, scheme: SignScheme, digest: Vec<u8> },
-    Open { uri: Pkcs11Uri, text: String },
-    Certificates { uri: Pkcs11Uri },
+    Sign {
+        key: Arc<TokenKey>,
+        scheme: SignScheme,
+        message: Vec<u8>,
+    },
+    SignDigest {
+        key: Arc<TokenKey>,
+        scheme: SignScheme,
+        digest: Vec<u8>,
+    },
+    Open {
+        uri: Pkcs11Uri,
+        text: String,
+    },
+    Certificates {
+        uri: Pkcs11Uri,
+    },
+    /// Log in, for whoever comes next.
+    Unlock,
 }
 
 /// What came of it.
@@ -144,6 +168,17 @@ pub(crate) enum Done {
     Signature(Vec<u8>),
     Opened(KeyInfo),
     Certificates(Vec<Vec<u8>>),
+    Unlocked,
+}
+
+/// Who wants a token's PIN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PinWanted {
+    /// Requests wait for it.
+    Now,
+    /// It would unlock the token for the next request.
+    Later,
+    No,
 }
 
 pub(crate) type Reply = Box<dyn FnOnce(Result<Done, KeyError>) + Send>;
@@ -254,6 +289,7 @@ impl Token {
         self.pins.unlocked(&self.name);
         let mut state = self.state.lock();
         state.answers.pins += 1;
+        state.still_asked = None;
         let parked = std::mem::take(&mut state.parked);
         // The threads that parked it are there.
         state.queue.extend(parked);
@@ -304,6 +340,7 @@ impl Token {
                         && let Some(lane) = self.take_lane(&mut state)
                         && let Some(job) = state.queue.pop_front()
                     {
+                        state.running += 1;
                         break (job, lane, state.answers);
                     }
                     state.resting += 1;
@@ -311,31 +348,34 @@ impl Token {
                     state.resting -= 1;
                 }
             };
-            if job.deadline <= Instant::now() {
-                self.put_back(lane);
+            let result = if job.deadline <= Instant::now() {
                 let text = format!("{}: waited in its queue", self.name);
-                (job.reply)(Err(KeyError::Timeout(text)));
+                Err(KeyError::Timeout(text).into())
+            } else {
+                self.run(&mut lane, &job.work, Some(job.deadline))
+            };
+            self.put_back(lane);
+            if let Err(Fault::WaitForPin(_)) = result {
+                self.park(job, before);
                 continue;
             }
-            let result = self.run(&mut lane, &job.work, Some(job.deadline));
-            self.put_back(lane);
-            match result {
-                Ok(done) => (job.reply)(Ok(done)),
-                Err(Fault::WaitForPin(_)) => self.park(job, before),
-                Err(fault) => (job.reply)(Err(self.fail(fault))),
-            }
+            self.state.lock().running -= 1;
+            (job.reply)(result.map_err(|fault| self.fail(fault)));
         }
     }
 
     /// Keeps a job until a PIN arrives, unless there was an answer since the job was taken.
     fn park(self: &Arc<Self>, job: Job, before: Answers) {
         let mut state = self.state.lock();
+        state.running -= 1;
         if state.answers.denials != before.denials {
             drop(state);
             (job.reply)(Err(KeyError::Locked(self.name.to_string())));
         } else if state.answers.pins != before.pins {
             state.queue.push_back(job);
             self.wake(&mut state);
+        } else if matches!(job.work, Work::Unlock) {
+            state.still_asked = Some(job.deadline);
         } else {
             state.parked.push(job);
         }
@@ -345,8 +385,16 @@ impl Token {
     pub(crate) fn pin_arrived(self: &Arc<Self>) {
         let mut state = self.state.lock();
         state.answers.pins += 1;
-        let parked = std::mem::take(&mut state.parked);
-        for job in parked {
+        let mut jobs = std::mem::take(&mut state.parked);
+        let now = Instant::now();
+        // Of those that wait all may be late, and would not take it.
+        let late = (!jobs.is_empty()).then(|| now + STILL_ASKED);
+        if let Some(deadline) = state.still_asked.take().or(late)
+            && jobs.iter().all(|job| job.deadline <= now)
+        {
+            jobs.push(Job { work: Work::Unlock, deadline, reply: Box::new(drop) });
+        }
+        for job in jobs {
             state.queue.push_back(job);
             self.wake(&mut state);
         }
@@ -356,6 +404,7 @@ impl Token {
     pub(crate) fn pin_denied(&self) {
         let mut state = self.state.lock();
         state.answers.denials += 1;
+        state.still_asked = None;
         let parked = std::mem::take(&mut state.parked);
         drop(state);
         for job in parked {
@@ -363,8 +412,8 @@ impl Token {
         }
     }
 
-    /// Fails what waited for a PIN until its deadline; returns whether there was any.
-    pub(crate) fn expire(&self, now: Instant) -> bool {
+    /// Fails what waited for a PIN until its deadline. If nothing is left that waits, a person may still answer.
+    pub(crate) fn expire(&self, now: Instant) {
         let mut expired = Vec::new();
         let mut state = self.state.lock();
         let mut at = 0;
@@ -375,17 +424,26 @@ impl Token {
                 at += 1;
             }
         }
+        let logged_in = self.logged_in.load(Ordering::Relaxed);
+        if !expired.is_empty() && state.parked.is_empty() && !logged_in {
+            // Of a token that is unlocked only this one signature was to be permitted.
+            state.still_asked.get_or_insert(now + STILL_ASKED);
+        }
+        state.still_asked.take_if(|until| *until <= now);
         drop(state);
-        let any = !expired.is_empty();
         for job in expired {
             (job.reply)(Err(KeyError::Locked(self.name.to_string())));
         }
-        any
     }
 
-    /// Whether requests wait for a PIN.
-    pub(crate) fn waits_for_pin(&self) -> bool {
-        !self.state.lock().parked.is_empty()
+    pub(crate) fn pin_wanted(&self) -> PinWanted {
+        let state = self.state.lock();
+        match state.still_asked {
+            // Who runs may have asked just now, and not be parked yet.
+            _ if state.running > 0 || !state.parked.is_empty() => PinWanted::Now,
+            Some(_) => PinWanted::Later,
+            None => PinWanted::No,
+        }
     }
 
     /// Does work on the caller's thread, waiting for a lane if all are taken.
@@ -543,6 +601,11 @@ impl Token {
                     return Err(KeyError::NotFound(format!("certificate {uri}")).into());
                 }
                 Ok(Done::Certificates(chain))
+            }),
+            Work::Unlock => self.with_session(lane, |token, pkcs11, open, caller| {
+                let wanted = Wanted { pin_source: None, deadline: by };
+                token.login(pkcs11, &open.session, wanted, caller)?;
+                Ok(Done::Unlocked)
             }),
         }
     }

@@ -205,9 +205,8 @@ impl Server {
                 flush_log();
                 harden::exit_now(EXIT_MODULE_HUNG);
             }
-            if self.store.expire(Instant::now()) {
-                self.prompts.withdraw(|token| self.store.waits_for_pin(token));
-            }
+            self.store.expire(Instant::now());
+            self.prompts.review(|token| self.store.pin_wanted(token));
         }
     }
 }

@@ -9,6 +9,7 @@ use super::{Bell, Channel};
 use crate::TokenName;
 use crate::ipc::{Event, Message, PinPrompt};
 use crate::pin::{Pin, PinReply, PinRequest, PinSource};
+use crate::pkcs11::token::PinWanted;
 
 /// The open questions; a [`PinSource`] that always answers later.
 pub(super) struct Prompts {
@@ -28,6 +29,8 @@ struct Prompt {
     number: u32,
     attempt: u32,
     answer: Option<Pin>,
+    /// No request waits for the answer.
+    idle: bool,
 }
 
 impl Prompts {
@@ -54,24 +57,32 @@ impl Prompts {
         Some((token, given))
     }
 
-    /// Withdraws the questions about tokens that nobody waits for.
-    pub(super) fn withdraw(&self, waits: impl Fn(&TokenName) -> bool) {
-        let mut gone = Vec::new();
+    /// Withdraws the questions whose answers nobody wants, and tells which are those that no request waits for.
+    pub(super) fn review(&self, wanted: impl Fn(&TokenName) -> PinWanted) {
+        let mut events = Vec::new();
         self.inner.lock().tokens.retain(|token, prompt| {
-            let keep = prompt.answer.is_some() || waits(token);
-            if !keep {
-                gone.push(prompt.number);
+            let number = prompt.number;
+            match wanted(token) {
+                PinWanted::Later if prompt.answer.is_none() && !prompt.idle => {
+                    prompt.idle = true;
+                    events.push(Event::PinIdle { prompt: number });
+                }
+                PinWanted::No if prompt.answer.is_none() => {
+                    events.push(Event::PinDone { prompt: number, accepted: false });
+                    return false;
+                }
+                _ => {}
             }
-            keep
+            true
         });
-        for prompt in gone {
-            self.tell(Event::PinDone { prompt, accepted: false });
+        for event in events {
+            self.tell(event);
         }
     }
 
-    /// Whether a question is open.
+    /// Whether a request waits for the answer to a question.
     pub(super) fn any(&self) -> bool {
-        !self.inner.lock().tokens.is_empty()
+        self.inner.lock().tokens.values().any(|prompt| !prompt.idle)
     }
 
     fn tell(&self, event: Event) {
@@ -88,13 +99,19 @@ impl PinSource for Prompts {
             if let Some(pin) = prompt.answer.take() {
                 return PinReply::Pin(pin);
             }
-            if prompt.attempt == request.attempt {
+            if prompt.attempt == request.attempt && !prompt.idle {
                 return PinReply::Later; // asked already
             }
         }
-        inner.last = inner.last.wrapping_add(1).max(1);
-        let number = inner.last;
-        let prompt = Prompt { number, attempt: request.attempt, answer: None };
+        // The same question, if it is only that somebody waits for the answer again.
+        let same = inner.tokens.get(&request.token).filter(|open| open.attempt == request.attempt);
+        let number = if let Some(open) = same {
+            open.number
+        } else {
+            inner.last = inner.last.wrapping_add(1).max(1);
+            inner.last
+        };
+        let prompt = Prompt { number, attempt: request.attempt, answer: None, idle: false };
         inner.tokens.insert(request.token.clone(), prompt);
         drop(inner);
         self.tell(Event::PinNeeded(PinPrompt {

@@ -13,7 +13,7 @@ const SCHEME: SignScheme = SignScheme::EcdsaP256Sha256;
 const NAME: &str = "pkcs11:token=one;object=k";
 
 /// Makes such a key, on a token of its own.
-fn guarded_key(home: &Home) {
+pub(crate) fn guarded_key(home: &Home) {
     use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
     use cryptoki::mechanism::Mechanism;
     use cryptoki::object::Attribute;

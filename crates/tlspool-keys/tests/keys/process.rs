@@ -15,6 +15,7 @@ use tlspool_keys::server::{EXIT_MODULE_HUNG, EXIT_PANICKED, KeydBoot, run_key_pr
 use tlspool_keys::{KeyAlgorithm, KeyError, KeyInfo, KeyStoreConfig, SignScheme};
 
 use crate::common::{Home, PIN, Script, config, isolated, mock, store, uri, verifies};
+use crate::guarded::guarded_key;
 
 const SCHEME: SignScheme = SignScheme::EcdsaP256Sha256;
 
@@ -169,6 +170,7 @@ isolated! {
                 seen.push(match events.recv().await.unwrap() {
                     PinEvent::PinNeeded(prompt) => (prompt.attempt, prompt.count_low),
                     PinEvent::PinDone { accepted, .. } => (0, accepted),
+                    PinEvent::PinIdle { .. } => panic!("it is waited for"),
                 });
             }
             assert_eq!(seen, [(1, false), (0, false), (2, true), (0, true)]);
@@ -190,14 +192,64 @@ isolated! {
             let hasty = client.with_timeout(Duration::from_secs(2));
             let locked = hasty.open(&name).await;
             assert!(matches!(locked, Err(KeyError::Locked(_))), "{locked:?}");
-            assert!(matches!(events.recv().await.unwrap(), PinEvent::PinNeeded(_)));
-            assert!(matches!(events.recv().await.unwrap(), PinEvent::PinDone { accepted: false, .. }));
-            // A person who refuses ends the wait at once.
+            let PinEvent::PinNeeded(asked) = events.recv().await.unwrap() else { panic!() };
+            let idle = PinEvent::PinIdle { prompt: asked.prompt };
+            assert_eq!(events.recv().await.unwrap(), idle, "nobody waits any more");
+            // Somebody waits again, for the answer to the same question; a person who refuses ends the wait at once.
             let (refused, ()) = tokio::join!(client.open(&name), async {
-                let PinEvent::PinNeeded(prompt) = events.recv().await.unwrap() else { panic!() };
-                client.submit_pin(prompt.prompt, None).await.unwrap();
+                assert_eq!(events.recv().await.unwrap(), PinEvent::PinNeeded(asked.clone()));
+                client.submit_pin(asked.prompt, None).await.unwrap();
             });
             assert!(matches!(refused, Err(KeyError::Locked(_))), "{refused:?}");
+            let refused = PinEvent::PinDone { prompt: asked.prompt, accepted: false };
+            assert_eq!(events.recv().await.unwrap(), refused);
+        });
+    }
+}
+
+isolated! {
+    fn a_pin_that_comes_too_late_for_who_waited_unlocks_the_token_for_the_next(home) {
+        let name = token_key(home);
+        let mut channels = serve_here(config(mock()), 1);
+        block_on(async {
+            let client = KeyClient::new(channels.pop().unwrap()).unwrap();
+            let mut events = client.events();
+            let locked = client.with_timeout(Duration::from_secs(2)).open(&name).await;
+            assert!(matches!(locked, Err(KeyError::Locked(_))), "{locked:?}");
+            assert_eq!(client.status().await.unwrap()[0].waiting, 0);
+            // What is wrong is asked again, as if somebody waited.
+            assert_eq!(give_pin(&client, "0000").await, 1);
+            while client.prompts().iter().all(|prompt| prompt.attempt != 2) {
+                events.recv().await.unwrap();
+            }
+            assert_eq!(give_pin(&client, PIN).await, 2);
+            while events.recv().await.unwrap() != (PinEvent::PinDone { prompt: 2, accepted: true }) {}
+            sign(&client, &client.open(&name).await.unwrap()).await.unwrap();
+            assert!(client.prompts().is_empty(), "nobody was asked for it");
+            let status = &client.status().await.unwrap()[0];
+            assert!(status.logged_in && status.waiting == 0, "{status:?}");
+        });
+    }
+}
+
+isolated! {
+    fn of_a_key_that_wants_its_pin_each_time_a_late_one_permits_nothing(home) {
+        guarded_key(home);
+        let pin = home.write("pin", PIN);
+        let mut channels = serve_here(config(mock()), 1);
+        block_on(async {
+            let client = KeyClient::new(channels.pop().unwrap()).unwrap();
+            // A file has unlocked the token; for a signature with a key that names none, a person is asked.
+            let by_file = format!("pkcs11:token=one;object=k?pin-source=file:{}", pin.display());
+            client.open(&by_file).await.unwrap();
+            let key = client.open("pkcs11:token=one;object=k").await.unwrap();
+            let mut events = client.events();
+            let hasty = client.with_timeout(Duration::from_secs(2));
+            let locked = hasty.sign(&key, SCHEME, b"message").await;
+            assert!(matches!(locked, Err(KeyError::Locked(_))), "{locked:?}");
+            let PinEvent::PinNeeded(asked) = events.recv().await.unwrap() else { panic!() };
+            let done = PinEvent::PinDone { prompt: asked.prompt, accepted: false };
+            assert_eq!(events.recv().await.unwrap(), done, "it was about one signature");
         });
     }
 }

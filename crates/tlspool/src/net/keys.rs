@@ -155,6 +155,11 @@ pub(crate) async fn enter_pins(keys: KeyClient, shared: Arc<Shared>) {
             Ok(PinEvent::PinDone { prompt, accepted }) => {
                 close(&shared, &mut open, prompt, accepted);
             }
+            Ok(PinEvent::PinIdle { prompt }) => {
+                if let Some(Open { waits, .. }) = open.get_mut(&prompt) {
+                    waits.set_wanted(false);
+                }
+            }
             Err(RecvError::Lagged(_)) => {
                 let prompts = keys.prompts();
                 let numbers: Vec<u32> = open.keys().copied().collect();
@@ -164,7 +169,9 @@ pub(crate) async fn enter_pins(keys: KeyClient, shared: Arc<Shared>) {
                     }
                 }
                 for prompt in prompts {
-                    ask(&keys, &shared, &mut open, prompt);
+                    if !open.contains_key(&prompt.prompt) {
+                        ask(&keys, &shared, &mut open, prompt);
+                    }
                 }
             }
             Err(RecvError::Closed) => return,
@@ -188,14 +195,14 @@ fn close(shared: &Shared, open: &mut HashMap<u32, Open>, number: u32, accepted: 
 
 fn ask(keys: &KeyClient, shared: &Arc<Shared>, open: &mut HashMap<u32, Open>, prompt: PinPrompt) {
     let number = prompt.prompt;
-    if open.contains_key(&number) {
-        return;
-    }
     let label = prompt.token.label.clone();
-    shared.waiting_tokens.lock().push((number, label.clone()));
-    if !shared.pins.is_attended() && shared.unattended.send(label).is_err() {
+    if !shared.pins.is_attended() && shared.unattended.send(label.clone()).is_err() {
         tracing::warn!("a token waits for its PIN; run tlspool -p");
     }
+    if let Some(Open { waits, .. }) = open.get_mut(&number) {
+        return waits.set_wanted(true); // it is asked already
+    }
+    shared.waiting_tokens.lock().push((number, label));
     let waits = Waits::new(shared.pins.clone());
     let (keys, shared) = (keys.clone(), shared.clone());
     let task = tokio::task::spawn_local(async move {

@@ -4,7 +4,7 @@
 //! A PIN passes through this process only in records that are wiped as soon as they are handed
 //! on to the key process; it is kept nowhere here.
 //!
-//! A daemon that drains lets its program go to the successor, as soon as no token of its own waits.
+//! A daemon that drains lets its program go to the successor, as soon as no request of its own waits for a token.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,7 +37,7 @@ pub(crate) struct PinDesk {
 #[derive(Default)]
 struct Desk {
     registrant: Option<Registrant>,
-    /// Tokens that wait for a PIN.
+    /// Tokens for whose PIN a request waits.
     questions: usize,
     /// New requests go to another daemon.
     drains: bool,
@@ -211,20 +211,37 @@ impl Desk {
 }
 
 /// A token waits for its PIN; until this is dropped.
-pub(crate) struct Waits(Arc<PinDesk>);
+pub(crate) struct Waits {
+    desk: Arc<PinDesk>,
+    /// A request waits, too.
+    wanted: bool,
+}
 
 impl Waits {
     pub(crate) fn new(desk: Arc<PinDesk>) -> Self {
-        desk.desk.lock().questions += 1;
-        Self(desk)
+        let mut waits = Self { desk, wanted: false };
+        waits.set_wanted(true);
+        waits
+    }
+
+    /// Whether a request waits for the token. If none does, a daemon that drains lets the program go.
+    pub(crate) fn set_wanted(&mut self, wanted: bool) {
+        if std::mem::replace(&mut self.wanted, wanted) == wanted {
+            return;
+        }
+        let mut desk = self.desk.desk.lock();
+        if wanted {
+            desk.questions += 1;
+        } else {
+            desk.questions -= 1;
+            desk.let_go();
+        }
     }
 }
 
 impl Drop for Waits {
     fn drop(&mut self) {
-        let mut desk = self.0.desk.lock();
-        desk.questions -= 1;
-        desk.let_go();
+        self.set_wanted(false);
     }
 }
 
