@@ -484,7 +484,9 @@ impl KeyStore {
     /// Fails requests that waited for a PIN too long.
     pub(crate) fn expire(&self, now: Instant) {
         let tokens = self.tokens.lock().clone();
-        tokens.iter().for_each(|token| token.expire(now));
+        for token in &tokens {
+            token.expire(now);
+        }
     }
 
     /// The module in which a call takes too long.
