@@ -18,8 +18,9 @@ use crate::pem::{self, PemKey};
 use crate::pin::{PinMemory, PinSource};
 use crate::pkcs11::Fault;
 use crate::pkcs11::load::Module;
-use crate::pkcs11::token::{Done, PinWanted, Surroundings, Token, TokenKey, Work};
+use crate::pkcs11::token::{Surroundings, Token, TokenKey};
 use crate::pkcs11::watch::Watch;
+use crate::pkcs11::work::{Done, PinWanted, Work};
 use crate::uri::{KeyUri, ObjectClass, Pkcs11Uri};
 use crate::{KeyAlgorithm, KeyError, KeyId, KeyInfo, SignScheme, TokenName, TokenStatus};
 
@@ -494,6 +495,7 @@ impl KeyStore {
         self.around.watch.hung()
     }
 
+    /// Who wants the PIN of a token of this name.
     pub(crate) fn pin_wanted(&self, name: &TokenName) -> PinWanted {
         let wanted = |of| self.named(name).iter().any(|token| token.pin_wanted() == of);
         [PinWanted::Now, PinWanted::Later]

@@ -18,6 +18,7 @@ mod raw;
 pub(crate) mod sign;
 pub(crate) mod token;
 pub(crate) mod watch;
+pub(crate) mod work;
 
 use cryptoki::error::{Error, RvError};
 

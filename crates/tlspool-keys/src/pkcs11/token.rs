@@ -29,6 +29,7 @@ use super::guarded::Guarded;
 use super::load::{Found, Module};
 use super::login::{Attempts, Wanted};
 use super::watch::{Caller, Watch};
+use super::work::{Done, Job, PinWanted, Work};
 use super::{Fault, objects, sign};
 use crate::algorithm::Payload;
 use crate::files::Files;
@@ -138,56 +139,6 @@ pub(crate) struct TokenKey {
     pub(crate) token: Arc<Token>,
     pub(crate) info: KeyInfo,
     pub(crate) uri: Pkcs11Uri,
-}
-
-/// Something to do on a session.
-pub(crate) enum Work {
-    Sign {
-        key: Arc<TokenKey>,
-        scheme: SignScheme,
-        message: Vec<u8>,
-    },
-    SignDigest {
-        key: Arc<TokenKey>,
-        scheme: SignScheme,
-        digest: Vec<u8>,
-    },
-    Open {
-        uri: Pkcs11Uri,
-        text: String,
-    },
-    Certificates {
-        uri: Pkcs11Uri,
-    },
-    /// Log in, for whoever comes next.
-    Unlock,
-}
-
-/// What came of it.
-pub(crate) enum Done {
-    Signature(Vec<u8>),
-    Opened(KeyInfo),
-    Certificates(Vec<Vec<u8>>),
-    Unlocked,
-}
-
-/// Who wants a token's PIN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PinWanted {
-    /// Requests wait for it.
-    Now,
-    /// It would unlock the token for the next request.
-    Later,
-    No,
-}
-
-pub(crate) type Reply = Box<dyn FnOnce(Result<Done, KeyError>) + Send>;
-
-/// A request in the queue.
-pub(crate) struct Job {
-    pub(crate) work: Work,
-    pub(crate) deadline: Instant,
-    pub(crate) reply: Reply,
 }
 
 /// What a token needs from the store it belongs to.
@@ -436,11 +387,14 @@ impl Token {
         }
     }
 
+    /// Who wants its PIN.
     pub(crate) fn pin_wanted(&self) -> PinWanted {
         let state = self.state.lock();
         match state.still_asked {
-            // Who runs may have asked just now, and not be parked yet.
-            _ if state.running > 0 || !state.parked.is_empty() => PinWanted::Now,
+            // Who runs may have asked just now, and not be parked yet; who is queued may be about to take the answer.
+            _ if state.running > 0 || !state.parked.is_empty() || !state.queue.is_empty() => {
+                PinWanted::Now
+            }
             Some(_) => PinWanted::Later,
             None => PinWanted::No,
         }

@@ -9,7 +9,7 @@ use super::{Bell, Channel};
 use crate::TokenName;
 use crate::ipc::{Event, Message, PinPrompt};
 use crate::pin::{Pin, PinReply, PinRequest, PinSource};
-use crate::pkcs11::token::PinWanted;
+use crate::pkcs11::work::PinWanted;
 
 /// The open questions; a [`PinSource`] that always answers later.
 pub(super) struct Prompts {
@@ -67,7 +67,8 @@ impl Prompts {
                     prompt.idle = true;
                     events.push(Event::PinIdle { prompt: number });
                 }
-                PinWanted::No if prompt.answer.is_none() => {
+                // Nor is a PIN kept that came when nobody could take it.
+                PinWanted::No => {
                     events.push(Event::PinDone { prompt: number, accepted: false });
                     return false;
                 }
